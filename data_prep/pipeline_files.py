@@ -1,0 +1,164 @@
+"""Local and gs:// files for the data tools: list, read, write under a temporary name, rename.
+
+Local paths go through the standard library. Everything with "://" goes through
+Apache Beam's file systems (imported only then), as each worker of a Beam job has
+those, and as they obey STORAGE_EMULATOR_HOST, which TensorFlow's do not.
+"""
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from electra_es.errors import UsageError
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def join(directory: str, name: str) -> str:
+    return directory.rstrip("/") + "/" + name
+
+
+def list_files(pattern: str) -> list[tuple[str, int]]:
+    """Files of a comma-separated list of globs (`**` reaches into folders) with their sizes.
+
+    A directory stands for all files in it. Sorted by path, each once.
+
+    Raises:
+      UsageError: one of the globs matches no file.
+    """
+    found: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in pattern.split(","))):
+        matches = _list_remote(part) if is_remote(part) else _list_local(part)
+        if not matches:
+            raise UsageError(f"{part}: expected input files, but nothing matches")
+        found.update(matches)
+    if not found:
+        raise UsageError(f'input="{pattern}": expected a path or glob of text files')
+    return sorted(found.items())
+
+
+def _list_local(pattern: str) -> list[tuple[str, int]]:
+    if os.path.isdir(pattern):
+        pattern = os.path.join(glob.escape(pattern), "**")
+    paths = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
+    return [(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
+
+
+def _list_remote(pattern: str) -> list[tuple[str, int]]:
+    matches = _remote().match([pattern])[0].metadata_list
+    if not matches and not any(c in pattern for c in "*?["):
+        matches = _remote().match([pattern.rstrip("/") + "/**"])[0].metadata_list
+    return [(match.path, match.size_in_bytes) for match in matches]
+
+
+def open_read(path: str) -> BinaryIO:
+    """Opens a file for reading bytes as they are (no decompression), seekable.
+
+    Raises:
+      UsageError: it cannot be opened.
+    """
+    try:
+        if not is_remote(path):
+            return open(path, "rb")
+        from apache_beam.io.filesystem import CompressionTypes
+        return _remote().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def read_bytes(path: str) -> bytes:
+    with open_read(path) as file:
+        return file.read()
+
+
+@contextmanager
+def atomic_write(path: str) -> Iterator[BinaryIO]:
+    """Opens `path` for writing; it appears only when the block ends without an exception.
+
+    Locally through a temporary name beside it, one per process, so that two workers with the
+    same task do no harm. An object in a bucket appears when it is closed and not before; it
+    is written under a temporary name too, as a broken-off block closes the file.
+
+    Raises:
+      UsageError: the file cannot be created.
+    """
+    temporary = f"{path}.tmp-{os.uname().nodename}-{os.getpid()}"
+    try:
+        with _create(temporary) as file:
+            yield file
+        if is_remote(path):
+            remove(path)
+            _remote().rename([temporary], [path])
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def _create(path: str) -> Any:
+    try:
+        if not is_remote(path):
+            return open(path, "wb")
+        from apache_beam.io.filesystem import CompressionTypes
+        return _remote().create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def exists(path: str) -> bool:
+    return _remote().exists(path) if is_remote(path) else os.path.exists(path)
+
+
+def names_in(directory: str) -> list[str]:
+    """Names of the files and folders in `directory`; empty if there is no such directory."""
+    if not is_remote(directory):
+        return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+    prefix = directory.rstrip("/") + "/"
+    matches = _remote().match([prefix + "**"])[0].metadata_list
+    return sorted({match.path[len(prefix):].split("/")[0] for match in matches})
+
+
+def make_directory(directory: str) -> None:
+    """Creates a local directory with its parents; buckets have no directories.
+
+    Raises:
+      UsageError: it cannot be created.
+    """
+    if is_remote(directory):
+        return
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{directory}: cannot be created ({error.strerror})") from None
+
+
+def remove(path: str) -> None:
+    """Removes a file, or a directory with everything in it, if it exists."""
+    if is_remote(path):
+        under = [m.path for m in _remote().match([path.rstrip("/") + "/**"])[0].metadata_list]
+        paths = under + ([path] if exists(path) else [])
+        if paths:
+            _remote().delete(paths)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        os.remove(path)
+
+
+def _remote() -> Any:
+    try:
+        from apache_beam.io.filesystems import FileSystems
+        return FileSystems
+    except ImportError as error:
+        raise UsageError(f"paths with :// need apache-beam and its file systems: {error}") from None

@@ -1,0 +1,203 @@
+"""Engine "local": processes of one machine, memory that does not grow with the input.
+
+Each task writes its records to a file of its own in the work directory (`task-00012.spill`,
+shard after shard, with an index beside it); then each shard is put together from all of
+them. Every file appears whole or not at all, so a job that was stopped goes on from what is
+there: tasks and shards that are done are not done again.
+"""
+
+import io
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+
+from data_prep import cleaning, pipeline_tasks
+from data_prep import pipeline_files as files
+from data_prep.pipeline_stats import Statistics
+from data_prep.pipeline_tasks import Job, Task
+from electra_es import records
+from electra_es.errors import UsageError
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+_PROGRESS_SECONDS = 10
+
+
+def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
+        workers: int, max_bad_fraction: float) -> tuple[list[int], Statistics]:
+    """Builds all shards.
+
+    Args:
+      shard_files: where each shard goes, train shards first.
+      work_dir: local directory for the files in between; the caller removes it.
+      max_bad_fraction: checked when all tasks are done and before any shard is written.
+
+    Returns:
+      The number of examples of each shard, and the counts of the whole job.
+
+    Raises:
+      UsageError: unreadable or too much bad input, no document, a worker that died.
+    """
+    files.make_directory(work_dir)
+    with _pool(min(workers or os.cpu_count() or 1, len(tasks))) as run_all:
+        duplicates = _find_duplicates(tasks, job, work_dir, run_all)
+        run_all("tasks", _spill_task, [
+            (task, job, vocab_size, _spill_path(work_dir, task.number), dropped)
+            for task, dropped in zip(tasks, duplicates, strict=True)])
+        statistics = Statistics.empty(vocab_size)
+        for task in tasks:
+            statistics.add(_read_statistics(_spill_path(work_dir, task.number)))
+        check_input(statistics, max_bad_fraction)
+        spills = [_spill_path(work_dir, task.number) for task in tasks]
+        counts = run_all("shards", _write_shard, [
+            (shard, spills, path, os.path.join(work_dir, f"shard-{shard:05d}.count"))
+            for shard, path in enumerate(shard_files)])
+    return counts, statistics
+
+
+def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
+    """Raises UsageError if too much of the input is bad or nothing is left of it."""
+    shown = "; ".join(f"{reason} {count} times, first at {statistics.shown[reason][0][2]}"
+                      for reason, count in statistics.bad_input.most_common(3))
+    if statistics.bad_fraction > max_bad_fraction:
+        raise UsageError(f"{statistics.bad_fraction:.1%} of the documents cannot be read, more than "
+                         f"max_bad_fraction={max_bad_fraction}: {shown}")
+    if not sum(statistics.examples.values()):
+        dropped = ", ".join(f"{reason} {count}" for reason, count
+                            in statistics.dropped_documents.most_common())
+        raise UsageError("the input has no document that can be used"
+                         + (f"; dropped: {dropped}" if dropped else "")
+                         + (f"; bad: {shown}" if shown else ""))
+
+
+def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str,
+                     run_all: Callable) -> list[frozenset[int]]:
+    """Which documents of each task repeat an earlier one: a first pass over the input."""
+    if job.dedup == "none":
+        return [frozenset()] * len(tasks)
+    paths = [os.path.join(work_dir, f"task-{task.number:05d}.keys.npy") for task in tasks]
+    run_all("tasks searched for duplicates", _write_keys,
+            [(task, job, path) for task, path in zip(tasks, paths, strict=True)])
+    keys = [np.load(path) for path in paths]
+    width = max(array.shape[1] for array in keys)
+    later = cleaning.later_duplicates(
+        np.concatenate([array if len(array) else array.reshape(0, width) for array in keys]))
+    ends = np.cumsum([len(array) for array in keys])
+    return [frozenset(np.flatnonzero(part).tolist()) for part in np.split(later, ends[:-1])]
+
+
+def _write_keys(task: Task, job: Job, path: str) -> None:
+    if not os.path.exists(path):
+        _save_array(path, pipeline_tasks.document_keys(task, job))
+
+
+def _spill_path(work_dir: str, number: int) -> str:
+    return os.path.join(work_dir, f"task-{number:05d}.spill")
+
+
+def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: frozenset[int]) -> None:
+    """Writes PATH (entries), PATH.offsets.npy (int64 [parts, shards + 1]) and PATH.json/.ids.npy.
+
+    PATH.json comes last and says that the task is done.
+    """
+    if os.path.exists(path + ".json"):
+        return
+    statistics = Statistics.empty(vocab_size)
+    offsets, position = [], 0
+    with files.atomic_write(path) as file:
+        for part in pipeline_tasks.process_task(task, job, statistics, dropped):
+            sizes = [len(part.get(shard, b"")) for shard in range(job.num_shards)]
+            offsets.append(position + np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
+            for shard in range(job.num_shards):
+                file.write(part.get(shard, b""))
+            position += sum(sizes)
+    _save_array(path + ".offsets.npy", np.array(offsets, np.int64))
+    _save_array(path + ".ids.npy", statistics.id_counts.astype(np.uint32))
+    files.write_bytes(path + ".json", statistics.to_json().encode())
+
+
+def _read_statistics(path: str) -> Statistics:
+    id_counts = np.load(path + ".ids.npy").astype(np.int64)
+    return Statistics.from_json(files.read_bytes(path + ".json").decode(), id_counts)
+
+
+def _write_shard(shard: int, spills: Sequence[str], path: str, count_path: str) -> int:
+    if os.path.exists(count_path) and files.exists(path):
+        return int(files.read_bytes(count_path))
+    pieces = []
+    for spill in spills:
+        offsets = np.load(spill + ".offsets.npy", mmap_mode="r")
+        with open(spill, "rb") as file:
+            for start, end in offsets[:, shard:shard + 2].tolist():
+                file.seek(start)
+                pieces.append(file.read(end - start))
+    with files.atomic_write(path) as file:
+        count = records.write_records(file, pipeline_tasks.merge_entries(pieces))
+    files.write_bytes(count_path, str(count).encode())
+    return count
+
+
+def _save_array(path: str, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    files.write_bytes(path, buffer.getvalue())
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Callable]:
+    """Yields run_all(what, function, argument lists) -> results in order.
+
+    One worker is this process itself. More are spawned: TensorFlow does not survive a fork.
+    """
+    if workers <= 1:
+        yield lambda what, function, arguments: list(
+            _with_progress(what, len(arguments), (function(*values) for values in arguments)))
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker) as pool:
+
+        def run_all(what: str, function: Callable[..., ResultT],
+                    arguments: Sequence[tuple]) -> list[ResultT]:
+            futures = [pool.submit(function, *values) for values in arguments]
+            try:
+                for future in _with_progress(what, len(futures), as_completed(futures)):
+                    future.result()
+            except BrokenProcessPool:
+                raise UsageError(
+                    f"a worker died while {what} were worked on, perhaps out of memory: the same "
+                    f"command with fewer than --workers={workers} goes on from what is done"
+                ) from None
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True) if _any_failed(futures) else None
+            return [future.result() for future in futures]
+
+        yield run_all
+
+
+def _any_failed(futures: Sequence) -> bool:
+    return any(future.done() and future.exception() for future in futures)
+
+
+def _start_worker() -> None:
+    """One thread a process: the tokeniser has no use for more, and idle ones cost a context switch."""
+    import tensorflow as tf
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _with_progress(what: str, total: int, items: Iterator[ItemT]) -> Iterator[ItemT]:
+    began = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last > _PROGRESS_SECONDS:
+            last = time.monotonic()
+            logging.info("%d of %d %s, %.0f s left", done, total, what,
+                         (last - began) * (total - done) / done)

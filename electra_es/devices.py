@@ -1,0 +1,121 @@
+"""Which devices a run uses: TPU (local, named or grpc), GPUs, several workers, CPU."""
+
+import json
+import os
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras
+from absl import logging
+from official.common import distribute_utils
+
+from electra_es.config import PretrainingConfig
+from electra_es.errors import UsageError
+
+
+class TpuAddress(NamedTuple):
+    """Where the TPU is: `local` on a TPU VM, the name of a TPU node, or grpc://host:port."""
+
+    name: str = ""
+    zone: str = ""
+    project: str = ""
+
+
+def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
+    """Makes the strategy and sets precision, determinism and the seed of initial weights.
+
+    Call it before anything else touches TensorFlow's devices.
+
+    Raises:
+      UsageError: the devices asked for are not there, or contradict each other.
+    """
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    tf_keras.utils.set_random_seed(config.seed)
+    policy = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
+    tf_keras.mixed_precision.set_global_policy(policy)
+    strategy = _make_strategy(config, tpu)
+    replicas = strategy.num_replicas_in_sync
+    for name in ("train_batch_size", "eval_batch_size"):
+        parts = replicas * (config.accumulation_steps if name == "train_batch_size" else 1)
+        if getattr(config, name) % parts:
+            raise UsageError(
+                f"{name}={getattr(config, name)}: expected a multiple of {parts} "
+                f"({replicas} replicas, {parts // replicas} micro-batches)")
+    return strategy
+
+
+def _make_strategy(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
+    kind = config.distribution
+    if kind == "auto":
+        gpus = tf.config.list_physical_devices("GPU")
+        kind = "tpu" if tpu.name else "gpu" if gpus else "cpu"
+    if tpu.name and kind != "tpu":
+        raise UsageError(f"--tpu={tpu.name} contradicts distribution={kind}")
+    if kind == "tpu":
+        return _tpu_strategy(tpu)
+    if kind == "multi_worker":
+        return _multi_worker_strategy()
+    if kind == "gpu":
+        count = len(tf.config.list_physical_devices("GPU"))
+        if not count:
+            raise UsageError("distribution=gpu: expected at least one GPU, TensorFlow sees none")
+        return distribute_utils.get_distribution_strategy(
+            "mirrored" if count > 1 else "one_device", num_gpus=count)
+    return _cpu_strategy(config.cpu_replicas)
+
+
+def _cpu_strategy(replicas: int) -> tf.distribute.Strategy:
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy("device:CPU:0")
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)])
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+
+def _multi_worker_strategy() -> tf.distribute.Strategy:
+    try:
+        cluster = json.loads(os.environ["TF_CONFIG"])
+        cluster["cluster"]["worker"], cluster["task"]["index"]
+    except (KeyError, ValueError, TypeError):
+        raise UsageError(
+            'distribution=multi_worker: expected the environment variable TF_CONFIG, for example '
+            '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+            '"task": {"type": "worker", "index": 0}}') from None
+    return distribute_utils.get_distribution_strategy("multi_worker_mirrored")
+
+
+def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.Strategy:
+    if not tpu.name:
+        raise UsageError("distribution=tpu: expected --tpu=local, --tpu=NAME or --tpu=grpc://…")
+    if tpu.name != "local" and not tpu.name.startswith("grpc://"):
+        _match_runtime(tpu)
+    try:
+        return distribute_utils.get_distribution_strategy("tpu", tpu_address=tpu.name)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--tpu={tpu.name}: no TPU can be reached there ({reason})") from None
+
+
+def _match_runtime(tpu: TpuAddress) -> None:
+    """Waits until a TPU node is healthy and runs this TensorFlow's version.
+
+    Imported here: the client library needs Google credentials on import paths that other
+    machines lack.
+    """
+    from cloud_tpu_client import Client
+
+    client = Client(tpu=tpu.name, zone=tpu.zone or None, project=tpu.project or None)
+    logging.info("waiting for TPU %s to be healthy", tpu.name)
+    client.configure_tpu_version(tf.__version__, restart_type="ifNeeded")
+    client.wait_for_healthy()
+
+
+def compiles_with_xla(config: PretrainingConfig, strategy: tf.distribute.Strategy) -> bool:
+    """Whether the step asks for XLA itself; on TPU everything is compiled without asking."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return False
+    if config.jit_compile == "auto":
+        return bool(tf.config.list_physical_devices("GPU")) and config.distribution != "cpu"
+    return config.jit_compile == "on"

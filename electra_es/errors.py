@@ -1,0 +1,41 @@
+"""The one kind of error a user is meant to see, and how an entry point ends with it.
+
+Exit codes of every command: 0 done, 1 a check did not hold, 2 wrong use or bad
+input, 3 stopped by a signal after saving.
+"""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+EXIT_CHECK_FAILED = 1
+EXIT_WRONG_USE = 2
+EXIT_STOPPED = 3
+
+
+class UsageError(ValueError):
+    """Wrong use or bad input: one line that names the thing, its value and what was expected."""
+
+
+class CheckFailed(RuntimeError):
+    """A check that the user asked for did not hold (an audit's threshold, a model that does not fit)."""
+
+
+def nearest_hint(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean "x"?` for the known name nearest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Runs `main` and leaves with the exit code of this module's docstring, without a traceback
+    for the errors that a user can mend."""
+    try:
+        sys.exit(main() or 0)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_WRONG_USE)
+    except CheckFailed as error:
+        print(f"check failed: {error}", file=sys.stderr)
+        sys.exit(EXIT_CHECK_FAILED)

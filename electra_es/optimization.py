@@ -1,0 +1,150 @@
+"""Learning-rate schedule and Adam of the recipe (`optimization.py` of google-research/electra)."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from electra_es.config import PretrainingConfig
+
+Schedule = Callable[[tf.Tensor], tf.Tensor]
+
+# As the original, which matches names: LayerNorm parameters and biases do not decay.
+_NOT_DECAYED = re.compile(r"LayerNorm|layer_norm|bias")
+
+
+def learning_rate(step: tf.Tensor, config: PretrainingConfig) -> tf.Tensor:
+    """The rate at `step`: peak * decay(t / n) * min(1, t / warm-up).
+
+    Warm-up multiplies the decay, so the rate never quite reaches the peak. t counts from the last
+    of `restart_steps` (0 before the first), n is the length of that cycle.
+
+    Args:
+      step: any numeric scalar or vector; 0 gives 0 where there is a warm-up.
+      config: the schedule.
+
+    Returns:
+      float32, of the shape of `step`.
+    """
+    step = tf.cast(step, tf.float32)
+    starts = np.array([0, *config.restart_steps], np.float32)
+    lengths = np.diff(np.append(starts, np.float32(config.num_train_steps)))
+    cycle = tf.reduce_sum(tf.cast(step[..., tf.newaxis] >= starts[1:], tf.int32), axis=-1)
+    length = tf.gather(lengths, cycle)
+    t = tf.minimum(step - tf.gather(starts, cycle), length)
+    if config.lr_schedule == "linear":
+        decay = (1.0 - t / length) ** config.lr_decay_power
+    elif config.lr_schedule == "cosine":
+        decay = 0.5 * (1.0 + tf.cos(np.float32(np.pi) * t / length))
+    else:
+        decay = tf.ones_like(t)
+    rate = config.learning_rate * decay
+    if config.warmup_steps:
+        rate *= tf.minimum(1.0, t / np.float32(config.warmup_steps))
+    return rate
+
+
+def layerwise_multipliers(num_layers: int, decay: float) -> list[float]:
+    """What the rate is multiplied by at depth 0 (embeddings), 1 .. n (blocks) and n + 2 (task
+    head): decay^(n + 2 - depth) (`_get_layer_lrs`)."""
+    depths = [*range(num_layers + 1), num_layers + 2]
+    return [decay ** (num_layers + 2 - depth) for depth in depths]
+
+
+class Adam(tf.Module):
+    """Adam without bias correction, epsilon outside the root, with decoupled weight decay.
+
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
+    w = w - rate * multiplier * (m / (sqrt(v) + epsilon) + weight_decay * w)
+
+    Written out rather than taken from a library, because none has this combination and because a
+    step with a non-finite gradient must leave weights and moments untouched on every device.
+    """
+
+    def __init__(self, variables: Sequence[tf.Variable], schedule: Schedule,
+                 config: PretrainingConfig, multipliers: Sequence[float] | None = None):
+        """Creates the moments beside their variables; call it under the strategy's scope.
+
+        Args:
+          variables: what is trained.
+          schedule: completed steps (after this one) -> rate. In the original, update number t
+            (from 0) ran with rate(t + 1); see docs/fidelity.md.
+          config: beta1, beta2, epsilon and weight decay.
+          multipliers: one factor of the rate per variable (layer-wise rates).
+        """
+        super().__init__(name="adam")
+        self.schedule, self.config = schedule, config
+        self.multipliers = list(multipliers or [1.0] * len(variables))
+        self._model_variables = tuple(variables)
+        self.iterations = tf.Variable(
+            0, dtype=tf.int64, trainable=False, name="iterations",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+        self.first_moments = [_zeros_beside(v, "m") for v in variables]
+        self.second_moments = [_zeros_beside(v, "v") for v in variables]
+
+    def apply(self, gradients: Sequence[tf.Tensor], is_finite: tf.Tensor) -> None:
+        """Applies gradients that are already summed over replicas; call it in a replica.
+
+        Args:
+          gradients: one per variable, dense.
+          is_finite: bool scalar; where false, weights and moments stay, and the step counts.
+        """
+        tf.distribute.get_replica_context().merge_call(self._apply, args=(gradients, is_finite))
+
+    def _apply(self, strategy, gradients, is_finite) -> None:
+        rate = self.schedule(self.iterations + 1)
+        for i, variable in enumerate(self._model_variables):
+            strategy.extended.update(
+                variable, self._update,
+                args=(self.first_moments[i], self.second_moments[i], gradients[i],
+                      rate * self.multipliers[i], is_finite),
+                group=False)
+        self.iterations.assign_add(1)
+
+    def _update(self, variable, m, v, gradient, rate, is_finite) -> None:
+        config = self.config
+        new_m = config.adam_beta1 * m + (1.0 - config.adam_beta1) * gradient
+        new_v = config.adam_beta2 * v + (1.0 - config.adam_beta2) * tf.square(gradient)
+        update = new_m / (tf.sqrt(new_v) + config.adam_epsilon)
+        if config.weight_decay and not _NOT_DECAYED.search(variable.name):
+            update += config.weight_decay * variable
+        m.assign(tf.where(is_finite, new_m, m))
+        v.assign(tf.where(is_finite, new_v, v))
+        variable.assign(tf.where(is_finite, variable - rate * update, variable))
+
+
+def _zeros_beside(variable: tf.Variable, name: str) -> tf.Variable:
+    with tf.distribute.get_strategy().extended.colocate_vars_with(variable):
+        return tf.Variable(tf.zeros(variable.shape), trainable=False,
+                           name=f"{variable.name.split(':')[0]}/{name}")
+
+
+def clip_by_global_norm(
+    gradients: Sequence[tf.Tensor], clip_norm: float
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Scales gradients by 1 / max(1, norm / clip_norm); 0 leaves them.
+
+    Returns:
+      the gradients and their norm before, float32; the norm is not finite if any entry is not.
+    """
+    norm = tf.linalg.global_norm(gradients)
+    if not clip_norm:
+        return list(gradients), norm
+    scale = 1.0 / tf.maximum(1.0, norm / clip_norm)
+    return [gradient * scale for gradient in gradients], norm
+
+
+def schedule_for(config: PretrainingConfig) -> Schedule:
+    return lambda step: learning_rate(step, config)
+
+
+def print_schedule(config: PretrainingConfig, rows: int = 40) -> None:
+    """Prints step, rate and a bar for about `rows` steps and for every turn of the schedule."""
+    steps = {round(i * config.num_train_steps / rows) for i in range(rows + 1)}
+    for start in (0, *config.restart_steps):
+        steps |= {start, max(start - 1, 0), min(start + config.warmup_steps, config.num_train_steps)}
+    ordered = sorted(steps)
+    rates = learning_rate(tf.constant(ordered), config).numpy()
+    for step, rate in zip(ordered, rates, strict=True):
+        print(f"{step:>9}  {rate:.4e}  {'#' * round(50 * rate / config.learning_rate)}")

@@ -1,0 +1,140 @@
+"""The model directory: what makes a run, and a finished model, complete in one place.
+
+    model_dir/
+      config.json        resolved configuration, written before step 1
+      text.json, vocab.txt (or spm.model)    copied in: the model never parts from its text rules
+      checkpoints/       see checkpoints.py
+      summaries/, metrics.jsonl, evaluation.json
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from electra_es.checkpoints import checkpoint_path, completed_steps
+from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, to_json
+from electra_es.errors import UsageError
+from electra_es.masking import VocabularyFacts
+from electra_es.pretrainer import ElectraPretrainer, build_pretrainer
+from electra_es.text import Tokenizer, load_tokenizer, save_text_config, vocab_path
+
+CONFIG_FILE = "config.json"
+
+
+class Run(NamedTuple):
+    """What a model directory says of itself."""
+
+    text: TextConfig
+    model: ModelConfig
+    pretraining: PretrainingConfig
+
+
+def vocabulary_facts(tokenizer: Tokenizer) -> VocabularyFacts:
+    return VocabularyFacts(
+        size=len(tokenizer.vocab), pad_id=tokenizer.pad_id, cls_id=tokenizer.cls_id,
+        sep_id=tokenizer.sep_id, mask_id=tokenizer.mask_id, word_starts=tokenizer.word_starts)
+
+
+def load_run(model_dir: str) -> Run:
+    """Reads `config.json`.
+
+    Raises:
+      UsageError: no such file, or not a configuration of this project.
+    """
+    path = os.path.join(model_dir, CONFIG_FILE)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            values = json.loads(file.read())
+        return Run(from_dict(TextConfig, values["text"]), from_dict(ModelConfig, values["model"]),
+                   from_dict(PretrainingConfig, values["pretraining"]))
+    except tf.errors.OpError:
+        raise UsageError(f"{path}: expected a model directory written by run_pretraining.py") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not a configuration of this project ({error})") from None
+
+
+def load_model(model_dir: str) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
+    """Rebuilds the model of `model_dir` with the weights of its latest checkpoint.
+
+    Returns:
+      the model (float32), its tokeniser, its configuration and the step of the weights.
+
+    Raises:
+      UsageError: not a model directory, or one without a whole checkpoint.
+    """
+    run = load_run(model_dir)
+    tokenizer = load_tokenizer(model_dir)
+    steps = completed_steps(model_dir)
+    if not steps:
+        raise UsageError(f"{model_dir}/checkpoints: expected at least one whole checkpoint")
+    model = build_pretrainer(run.model, vocabulary_facts(tokenizer))
+    status = tf.train.Checkpoint(model=model).read(checkpoint_path(model_dir, steps[-1]))
+    status.assert_existing_objects_matched().expect_partial()
+    return model, tokenizer, run, steps[-1]
+
+
+def prepare_model_dir(model_dir: str, tokenizer: Tokenizer, vocab_dir: str,
+                      model: ModelConfig, pretraining: PretrainingConfig) -> bool:
+    """Writes configuration and vocabulary, or checks that those of an earlier start are the same.
+
+    Returns:
+      whether the directory held a run already.
+
+    Raises:
+      UsageError: the directory holds another run, or cannot be written.
+    """
+    path = os.path.join(model_dir, CONFIG_FILE)
+    run = Run(tokenizer.config, model, pretraining)
+    if tf.io.gfile.exists(path):
+        _check_same(model_dir, load_run(model_dir), run)
+        return True
+    try:
+        tf.io.gfile.makedirs(model_dir)
+        tf.io.gfile.copy(vocab_path(vocab_dir, tokenizer.config),
+                         vocab_path(model_dir, tokenizer.config), overwrite=True)
+        save_text_config(model_dir, tokenizer.config)
+        with tf.io.gfile.GFile(path + ".writing", "w") as file:
+            file.write(to_json(**run._asdict()))
+        tf.io.gfile.rename(path + ".writing", path)
+    except (tf.errors.OpError, OSError) as error:
+        raise UsageError(f"{model_dir}: cannot be written ({str(error).splitlines()[0]})") from None
+    return False
+
+
+def _check_same(model_dir: str, old: Run, new: Run) -> None:
+    parts: list[tuple[Any, Any]] = list(zip(old, new, strict=True))
+    for old_part, new_part in parts:
+        for field in dataclasses.fields(new_part):
+            before, now = getattr(old_part, field.name), getattr(new_part, field.name)
+            if before != now and not field.metadata["may_change"]:
+                raise UsageError(
+                    f"{model_dir}: holds a run with {field.name}={before!r}, this one has "
+                    f"{field.name}={now!r}: expected the same, or another --model_dir")
+
+
+@contextlib.contextmanager
+def only_run_in(model_dir: str) -> Iterator[None]:
+    """Keeps a second process out of a local model directory; the kernel frees it after a crash.
+
+    Object stores have no such lock; there, two runs in one directory are the user's to avoid.
+    """
+    if "://" in model_dir:
+        yield
+        return
+    try:
+        os.makedirs(model_dir, exist_ok=True)
+        file = open(os.path.join(model_dir, "LOCK"), "w")  # noqa: SIM115 closed below
+    except OSError as error:
+        raise UsageError(f"{model_dir}: cannot be written ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{model_dir}: another run is writing there: expected none") from None
+        yield

@@ -1,0 +1,328 @@
+"""Text to ids: the one normalisation and the two kinds of tokeniser.
+
+This is the only file of the project that lower-cases, strips accents or applies
+a Unicode normal form. Everything runs as TensorFlow operations, so the builder of
+the records, fine-tuning and a SavedModel that takes strings share the same code.
+
+A vocabulary directory holds `vocab.txt` (one piece a line) or `spm.model`, and
+`text.json`, which says how text is treated before it reaches the vocabulary.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
+from electra_es.errors import UsageError
+
+TEXT_CONFIG_FILE = "text.json"
+VOCAB_FILES = {"wordpiece": "vocab.txt", "sentencepiece": "spm.model"}
+
+CONTINUATION_PREFIX = "##"
+WORD_START = "\u2581"
+
+# The original gives up on words of more than 200 characters; the operation counts bytes. The two
+# agree for ASCII; a word of 101 to 200 two-byte letters is [UNK] here and pieces there.
+MAX_BYTES_PER_WORD = 200
+
+# Whatever is in no positive category is in C*: controls, format characters, private use and, as
+# RE2 has no \p{Cn}, unassigned code points. Tab, line feed and carriage return are whitespace;
+# VT, FF and NEL are dropped, as in the original (`tokenization._clean_text`).
+_DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
+# Tab, LF, CR and category Z* but for the plain space, whose replacement by itself would take longer
+# than the rest of the normalisation.
+_WHITESPACE = (
+    r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]")
+
+
+def vocab_path(directory: str | os.PathLike, config: TextConfig) -> str:
+    return os.path.join(os.fspath(directory), VOCAB_FILES[config.tokenizer])
+
+
+def save_text_config(directory: str | os.PathLike, config: TextConfig) -> TextConfig:
+    """Writes `text.json` beside the vocabulary file that is already in `directory`.
+
+    Returns:
+      `config` with `vocab_size` and `vocab_sha256` of that file, which is what was written.
+
+    Raises:
+      UsageError: no vocabulary file, or one without the special tokens.
+    """
+    path = vocab_path(directory, config)
+    data = _read(path)
+    vocab = _parse_vocab(data, config.tokenizer, path)
+    special_ids = _special_ids(vocab, path)
+    config = dataclasses.replace(
+        config, vocab_size=len(vocab), vocab_sha256=hashlib.sha256(data).hexdigest())
+    values = {**dataclasses.asdict(config), "special_tokens": special_ids}
+    target = os.path.join(os.fspath(directory), TEXT_CONFIG_FILE)
+    with tf.io.gfile.GFile(target + ".tmp", "w") as file:
+        file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    tf.io.gfile.rename(target + ".tmp", target, overwrite=True)
+    return config
+
+
+def load_text_config(directory: str | os.PathLike) -> TextConfig:
+    """Reads `text.json` and checks the vocabulary file beside it against it.
+
+    Raises:
+      UsageError: a missing or malformed file, another vocabulary than the one `text.json` was
+        written for, or a vocabulary without the special tokens.
+    """
+    return _load(directory)[0]
+
+
+def load_tokenizer(vocab_dir: str | os.PathLike) -> "Tokenizer":
+    """The tokeniser of a vocabulary directory (or of a model directory, which has a copy of it).
+
+    Raises:
+      UsageError: as for `load_text_config`.
+    """
+    config, vocab, data = _load(vocab_dir)
+    if config.tokenizer == "wordpiece":
+        return WordPieceTokenizer(config, vocab)
+    return SentencePieceTokenizer(config, vocab, data)
+
+
+def check_agrees(config: TextConfig, given: dict[str, Any], where: str) -> None:
+    """Checks settings that a user gave against those of a vocabulary.
+
+    Args:
+      config: what `text.json` says.
+      given: settings by name; names that `TextConfig` does not have are ignored.
+      where: names the source of `config` in the message, usually the path of its `text.json`.
+
+    Raises:
+      UsageError: the first contradiction, with both values.
+    """
+    for name, value in given.items():
+        if name in TextConfig.__dataclass_fields__ and value != getattr(config, name):
+            raise UsageError(
+                f"{name}={value} contradicts {name}={getattr(config, name)} in {where}: "
+                "leave the flag out or use another vocabulary")
+
+
+class Tokenizer(tf.Module):
+    """Normalised text to ids; the common part of both kinds.
+
+    Attributes:
+      config: the `TextConfig` that is obeyed.
+      vocab: pieces by id.
+      pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens. Text never becomes one of
+        them, except unk_id: a literal "[SEP]" stays brackets and letters.
+      word_starts: bool [V], whether a piece begins a word; true for the special tokens.
+    """
+
+    config: TextConfig
+    vocab: list[str]
+    word_starts: np.ndarray
+
+    def __init__(self, config: TextConfig, vocab: Sequence[str], word_starts: np.ndarray) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab = list(vocab)
+        ids = _special_ids(self.vocab, VOCAB_FILES[config.tokenizer])
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            ids[token] for token in SPECIAL_TOKENS)
+        word_starts[list(ids.values())] = True
+        self.word_starts = word_starts
+
+    def normalize(self, texts: tf.Tensor) -> tf.Tensor:
+        """Normalises UTF-8 strings as `config` says.
+
+        In this order: drop category C* and U+FFFD (and bytes that are not UTF-8); every whitespace
+        character becomes a space; lower-case; strip accents (NFD, drop Mn); normal form. With NFKC
+        that form is applied before lower-casing too, as it makes letters of symbols.
+
+        Unicode tables are those inside TensorFlow and tensorflow-text, not the running Python's:
+        code points assigned after Python's version are kept where the original drops them.
+
+        Args:
+          texts: string tensor of any shape.
+
+        Returns:
+          A string tensor of the same shape.
+        """
+        # Bad bytes first: the other operations pass them on, or turn them into U+FFFD.
+        return self._normalize_valid(
+            tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore"))
+
+    def _normalize_valid(self, texts: tf.Tensor) -> tf.Tensor:
+        """`normalize` for what is known to be UTF-8; the check takes as long as the rest."""
+        texts = tf.strings.regex_replace(texts, _DROPPED, "")
+        texts = tf.strings.regex_replace(texts, _WHITESPACE, " ")
+        if self.config.unicode_form == "NFKC":
+            texts = tf_text.normalize_utf8(texts, "NFKC")
+        if self.config.lower_case:
+            texts = _lower(texts)
+        if self.config.strip_accents:
+            texts = tf_text.normalize_utf8(texts, "NFD")
+            texts = tf.strings.regex_replace(texts, r"\p{Mn}", "")
+        return tf_text.normalize_utf8(texts, self.config.unicode_form)
+
+    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Normalises and tokenises; no special token is added.
+
+        Args:
+          texts: string [B].
+
+        Returns:
+          int32 [B, None].
+        """
+        return self._split(self.normalize(texts))
+
+    def tokenize_with_offsets(
+        self, texts: tf.Tensor
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """Like `tokenize`, with each token's place in the *normalised* text.
+
+        Returns:
+          ids int32, starts int64, ends int64, each [B, None]; byte offsets, ends exclusive.
+        """
+        return self._split_with_offsets(self.normalize(texts))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of `tokenize`, for Python strings; give it about 1 MB of text a call.
+
+        Returns:
+          One int32 [n] array per text: views of one buffer, which lives as long as any of them.
+        """
+        if not texts:
+            return []
+        # "ignore": lone surrogates, which Python strings may hold, are of category C* as well.
+        data = [text.encode("utf-8", "ignore") for text in texts]
+        normalized = self._normalize_valid(tf.constant(data, tf.string, shape=[len(data)]))
+        ids = self._split(normalized)
+        return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
+
+    def _split(self, normalized: tf.Tensor) -> tf.RaggedTensor:
+        raise NotImplementedError
+
+    def _split_with_offsets(
+        self, normalized: tf.Tensor
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        raise NotImplementedError
+
+
+class WordPieceTokenizer(Tokenizer):
+    """Whitespace and punctuation, then the greedy longest match, as BERT's and the original's.
+
+    It is the second half of `tf_text.FastBertTokenizer`; the first half, its normaliser, would
+    find nothing to do after ours and costs a fifth of the time.
+    """
+
+    def __init__(self, config: TextConfig, vocab: Sequence[str]) -> None:
+        super().__init__(config, vocab, np.array(
+            [not piece.startswith(CONTINUATION_PREFIX) or piece == CONTINUATION_PREFIX
+             for piece in vocab]))
+        self._wordpiece = tf_text.FastWordpieceTokenizer(
+            list(vocab), CONTINUATION_PREFIX, MAX_BYTES_PER_WORD, tf.int32, SPECIAL_TOKENS[1])
+
+    def _split(self, normalized):
+        return self._wordpiece.tokenize(normalized)
+
+    def _split_with_offsets(self, normalized):
+        return self._wordpiece.tokenize_with_offsets(normalized)
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """A SentencePiece model (BPE or unigram); whitespace is part of the pieces."""
+
+    def __init__(self, config: TextConfig, vocab: Sequence[str], model: bytes) -> None:
+        super().__init__(config, vocab, np.array([p.startswith(WORD_START) for p in vocab]))
+        self._sentencepiece = tf_text.SentencepieceTokenizer(model, out_type=tf.int32)
+
+    def _split(self, normalized):
+        return self._sentencepiece.tokenize(normalized)
+
+    def _split_with_offsets(self, normalized):
+        return self._sentencepiece.tokenize_with_offsets(normalized)
+
+
+def _lower(texts: tf.Tensor) -> tf.Tensor:
+    """Python's `str.lower`, final sigma included, but for the versions of the Unicode tables.
+
+    ICU takes the locale of the process. ASCII goes first, so that a Turkish locale does not make
+    a dotless i of every I; what is left is İ (Turkish, Azeri) and ÌÍĨ (Lithuanian locale).
+    """
+    return tf.strings.lower(tf.strings.lower(texts), encoding="utf-8")
+
+
+def _load(directory: str | os.PathLike) -> tuple[TextConfig, list[str], bytes]:
+    path = os.path.join(os.fspath(directory), TEXT_CONFIG_FILE)
+    if not tf.io.gfile.exists(path):
+        raise UsageError(
+            f"{path}: no such file; a vocabulary from elsewhere gets one by "
+            "python -m data_prep.train_vocabulary --from_vocab=FILE --output=DIR")
+    try:
+        values = json.loads(_read(path))
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected a JSON object, not {type(values).__name__}")
+    special_ids = values.pop("special_tokens", None)
+    try:
+        config = from_dict(TextConfig, values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+    file = vocab_path(directory, config)
+    data = _read(file)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != config.vocab_sha256:
+        raise UsageError(f"{file}: sha256 {sha256[:12]}… is not {config.vocab_sha256[:12]}…, which "
+                         f"{path} was written for: the vocabulary was exchanged or changed")
+    vocab = _parse_vocab(data, config.tokenizer, file)
+    if len(vocab) != config.vocab_size:
+        raise UsageError(f"{path}: vocab_size={config.vocab_size}, but {file} has {len(vocab)}")
+    if special_ids != _special_ids(vocab, file):
+        raise UsageError(f"{path}: special_tokens={special_ids}: expected the ids in {file}, "
+                         f"{_special_ids(vocab, file)}")
+    return config, vocab, data
+
+
+def _read(path: str) -> bytes:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.OpError as error:
+        raise UsageError(f"{path}: cannot be read ({error.message})") from None
+
+
+def _parse_vocab(data: bytes, kind: str, path: str) -> list[str]:
+    """Pieces by id of the bytes of a vocabulary file."""
+    if kind == "sentencepiece":
+        try:
+            model = sentencepiece.SentencePieceProcessor(model_proto=data)
+        except RuntimeError:
+            raise UsageError(f"{path}: not a SentencePiece model") from None
+        return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8") from None
+    # Only at line feeds: splitlines() would also split at characters that may be pieces.
+    vocab = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    lines: dict[str, int] = {}
+    for number, piece in enumerate(vocab, start=1):
+        if not piece:
+            raise UsageError(f"{path}:{number}: empty line: expected a piece")
+        if lines.setdefault(piece, number) != number:
+            raise UsageError(f'{path}:{number}: "{piece}" is on line {lines[piece]} already')
+    return vocab
+
+
+def _special_ids(vocab: Sequence[str], path: str) -> dict[str, int]:
+    places = {piece: i for i, piece in enumerate(vocab)}
+    missing = [token for token in SPECIAL_TOKENS if token not in places]
+    if missing:
+        raise UsageError(f"{path}: special tokens missing: {', '.join(missing)}")
+    return {token: places[token] for token in SPECIAL_TOKENS}
