@@ -37,6 +37,9 @@ _TPU = flags.DEFINE_string("tpu", "", "local, the name of a TPU node, or grpc://
 _TPU_ZONE = flags.DEFINE_string("tpu_zone", "", "Zone of a named TPU.")
 _GCP_PROJECT = flags.DEFINE_string("gcp_project", "", "Project of a named TPU.")
 _SAMPLE_DIR = flags.DEFINE_string("sample_dir", "runs/sample", "Where a run on the sample is kept.")
+_INIT_CHECKPOINT = flags.DEFINE_string(
+    "init_checkpoint", "", "Weights that a new run starts from: a model directory, a Hugging Face "
+    "folder or the prefix of a Google checkpoint. A run that has a checkpoint goes on from that.")
 _PRINT_SCHEDULE = flags.DEFINE_bool("print_schedule", False, "Print the learning rates and leave.")
 
 
@@ -58,8 +61,9 @@ def main() -> int:
             raise UsageError(f"--{flag.name}: expected a directory, as --data_dir is given")
 
     from electra_es.devices import TpuAddress
+    from electra_es.evaluation import evaluate_run
     from electra_es.text import check_agrees, load_text_config
-    from electra_es.training import evaluate_run, train
+    from electra_es.training import train
 
     check_agrees(load_text_config(_VOCAB_DIR.value), text_given, f"{_VOCAB_DIR.value}/text.json")
     where = dict(data_dir=_DATA_DIR.value, vocab_dir=_VOCAB_DIR.value, model_dir=_MODEL_DIR.value,
@@ -67,7 +71,8 @@ def main() -> int:
     if _MODE.value == "evaluate":
         evaluate_run(model_config, config, **where)
         return 0
-    result = train(model_config, config, **where, evaluate_at_end=_MODE.value != "train")
+    result = train(model_config, config, **where, init_checkpoint=_INIT_CHECKPOINT.value,
+                   evaluate_at_end=_MODE.value != "train")
     return EXIT_STOPPED if result.stopped_by_signal else 0
 
 

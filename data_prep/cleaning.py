@@ -19,6 +19,7 @@ from electra_es.errors import UsageError
 # makes language models better", and 128 hash functions, datasketch's default.
 SHINGLE_WORDS = 5
 NUM_PERMUTATIONS = 128
+MIN_HASH_SCHEME = "affine32"
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,18 @@ def canonical(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def content_hash(text: str) -> int:
-    """64 bits of `canonical(text)`: the document's split and seeds come from it.
+def content_hash(data: bytes) -> int:
+    """64 bits of a text in UTF-8: a document's split and seeds come from it.
 
     Two different documents among 50 million have the same with probability 7e-5.
     """
-    data = canonical(text).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
     """Keys of which two duplicates have at least one in common.
 
-    "exact": one key, the content hash. "near": one key for each band of the MinHash
+    "exact": one key, the hash of `canonical(text)`. "near": one key for each band of the MinHash
     signature (Broder 1997; banding as in Leskovec et al., "Mining of massive datasets",
     chapter 3) of the set of runs of five words; datasketch gives signature and bands.
     Documents of fewer than five words are their own only run.
@@ -108,7 +108,7 @@ def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
       uint64 [number of keys], the same number for every document.
     """
     if dedup == "exact":
-        return np.array([content_hash(text)], np.uint64)
+        return np.array([content_hash(canonical(text).encode())], np.uint64)
     signature = _min_hash(canonical(text).casefold().split())
     bands, rows = band_shape(threshold)
     keys = [hashlib.blake2b(signature[band * rows:(band + 1) * rows].tobytes(), digest_size=8,
@@ -128,8 +128,9 @@ def _min_hash(words: list[str]) -> np.ndarray:
     from datasketch import MinHash
     runs = {" ".join(words[i:i + SHINGLE_WORDS])
             for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
-    signature = MinHash(num_perm=NUM_PERMUTATIONS, permutations=_permutations())
-    signature.update_batch([run.encode("utf-8", "surrogatepass") for run in sorted(runs)])
+    signature = MinHash(num_perm=NUM_PERMUTATIONS, permutations=_permutations(),
+                        scheme=MIN_HASH_SCHEME)
+    signature.update_batch([run.encode() for run in sorted(runs)])
     return signature.hashvalues
 
 
@@ -137,7 +138,7 @@ def _min_hash(words: list[str]) -> np.ndarray:
 def _permutations() -> np.ndarray:
     """Drawn once: datasketch would draw them anew for every document."""
     from datasketch import MinHash
-    return MinHash(num_perm=NUM_PERMUTATIONS, seed=1).permutations
+    return MinHash(num_perm=NUM_PERMUTATIONS, seed=1, scheme=MIN_HASH_SCHEME).permutations
 
 
 def later_duplicates(keys: np.ndarray) -> np.ndarray:

@@ -62,13 +62,15 @@ def open_read(path: str) -> BinaryIO:
     Raises:
       UsageError: it cannot be opened.
     """
-    try:
-        if not is_remote(path):
+    if not is_remote(path):
+        try:
             return open(path, "rb")
-        from apache_beam.io.filesystem import CompressionTypes
-        return _remote().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    from apache_beam.io.filesystem import CompressionTypes
+    if not exists(path):
+        raise UsageError(f"{path}: cannot be read: there is no such object")
+    return _remote().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def read_bytes(path: str) -> bytes:

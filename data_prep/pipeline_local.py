@@ -69,8 +69,8 @@ def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
     shown = "; ".join(f"{reason} {count} times, first at {statistics.shown[reason][0][2]}"
                       for reason, count in statistics.bad_input.most_common(3))
     if statistics.bad_fraction > max_bad_fraction:
-        raise UsageError(f"{statistics.bad_fraction:.1%} of the documents cannot be read, more than "
-                         f"max_bad_fraction={max_bad_fraction}: {shown}")
+        raise UsageError(f"{statistics.bad_fraction:.1%} of the documents cannot be read, more "
+                         f"than max_bad_fraction={max_bad_fraction}: {shown}")
     if not sum(statistics.examples.values()):
         dropped = ", ".join(f"{reason} {count}" for reason, count
                             in statistics.dropped_documents.most_common())
@@ -175,19 +175,16 @@ def _pool(workers: int) -> Iterator[Callable]:
                     f"a worker died while {what} were worked on, perhaps out of memory: the same "
                     f"command with fewer than --workers={workers} goes on from what is done"
                 ) from None
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True) if _any_failed(futures) else None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             return [future.result() for future in futures]
 
         yield run_all
 
 
-def _any_failed(futures: Sequence) -> bool:
-    return any(future.done() and future.exception() for future in futures)
-
-
 def _start_worker() -> None:
-    """One thread a process: the tokeniser has no use for more, and idle ones cost a context switch."""
+    """One thread a process: the tokeniser has no use for more, and the other cores are taken."""
     import tensorflow as tf
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

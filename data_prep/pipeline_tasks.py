@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep import cleaning, examples, readers
-from data_prep import pipeline_files as files
 from data_prep.pipeline_stats import Statistics
 from electra_es import records
 from electra_es.text import Tokenizer, load_tokenizer
@@ -98,11 +97,10 @@ def plan_tasks(train_files: Iterable[tuple[str, int]],
     tasks: list[Task] = []
     for split_files, is_validation in ((train_files, False), (validation_files, True)):
         for path, size in split_files:
+            ranges: list[tuple[int, int | None]] = [(0, None)]
             if readers.is_splittable(path):
                 ranges = [(start, min(start + TASK_BYTES, size))
                           for start in range(0, max(size, 1), TASK_BYTES)]
-            else:
-                ranges = [(0, None)]
             tasks += [Task(len(tasks) + i, path, start, end, is_validation)
                       for i, (start, end) in enumerate(ranges)]
     return tasks
@@ -190,17 +188,17 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
         if index in duplicates:
             statistics.dropped_documents[f"{job.dedup}_duplicate"] += 1
             continue
-        content_hash = cleaning.content_hash(document.text)
+        data = document.text.encode()
+        content_hash = cleaning.content_hash(data)
         # Not the hash itself, so that another seed holds out other documents.
         is_validation = (task.is_validation
                          or _hash(job.seed, "split", content_hash) < validation_below)
-        size = len(document.text.encode("utf-8", "ignore"))
         statistics.documents += 1
-        statistics.text_bytes += size
+        statistics.text_bytes += len(data)
         block = open_blocks[is_validation]
         block.texts.append(document.text)
         block.hashes.append(content_hash)
-        block.size += size
+        block.size += len(data)
         if block.size >= BLOCK_BYTES:
             yield block
             open_blocks[is_validation] = _Block(is_validation)
@@ -228,10 +226,9 @@ def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
             segments += examples.carry_over(stream, job.max_seq_length, tokenizer.sep_id, draws)
     batch = examples.assemble(segments, tokenizer.cls_id, tokenizer.sep_id)
     statistics.tokens += tokens
-    used = sum(len(first) + len(second) for first, second in segments)
-    separators = sum(int(np.count_nonzero(ids == tokenizer.sep_id)) for pair in segments
-                     for ids in pair) if job.packing == "documents" else 0
-    statistics.dropped_tokens += tokens - (used - separators)
+    # Text never becomes [CLS] or [SEP], so whatever is neither came from the text.
+    special = len(batch.ends) + int(np.count_nonzero(batch.ids == tokenizer.sep_id))
+    statistics.dropped_tokens += tokens - (len(batch.ids) - special)
     return batch
 
 

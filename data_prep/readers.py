@@ -13,11 +13,15 @@ A plain text or JSON lines file may be read in parts (byte ranges), a parquet fi
 by row groups; every document belongs to exactly one part.
 """
 
+import bz2
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
+
+import zstandard
 
 from data_prep import pipeline_files as files
 from electra_es.errors import UsageError
@@ -27,6 +31,8 @@ MAX_DOCUMENT_BYTES = 10_000_000
 
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _CHUNK_BYTES = 1 << 20
+# Small, as a decoder gives all that a piece expands to at once.
+_COMPRESSED_CHUNK_BYTES = 16 << 10
 _TEXT_FIELDS = ("text", "content")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -93,18 +99,44 @@ def read_documents(path: str, *, start: int = 0, end: int | None = None,
         if kind == "parquet":
             yield from _read_parquet(file, start, end, max_document_bytes, on_bad)
             return
-        stream = _decompressed(file, compression) if compression else file
-        lines = _lines(stream, start, max_document_bytes, on_bad)
+        if start:
+            file.seek(start)
+        chunks = (_decompressed(file, compression) if compression
+                  else iter(lambda: file.read(_CHUNK_BYTES), b""))
+        lines = _lines(chunks, start, max_document_bytes, on_bad)
         if kind == "jsonl":
             yield from _read_jsonl(lines, end, max_document_bytes, on_bad)
         else:
             yield from _read_text(lines, start, end, max_document_bytes, on_bad)
 
 
-def _decompressed(file: BinaryIO, compression: str) -> BinaryIO:
-    # pyarrow's streams read several members or frames and, unlike zstandard's, tell a cut-off end.
-    import pyarrow
-    return pyarrow.CompressedInputStream(file, compression)
+def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
+    """Decompressed pieces of a file of one or more members (gzip) or frames (zstd).
+
+    The libraries' own file objects either lose what stands before a cut-off end or do not tell of
+    it (zstandard's `stream_reader`).
+
+    Raises:
+      EOFError, OSError, zlib.error, zstandard.ZstdError: cut off or corrupt, after what is good.
+    """
+    decoder: Any = None
+    while data := file.read(_COMPRESSED_CHUNK_BYTES):
+        while data:
+            if decoder is None:
+                decoder = _DECODERS[compression]()
+            yield decoder.decompress(data)
+            data = b""
+            if decoder.eof:
+                data, decoder = decoder.unused_data, None
+    if decoder is not None:
+        raise EOFError("ends inside a compressed stream")
+
+
+_DECODERS: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16),
+    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    "bz2": bz2.BZ2Decompressor,
+}
 
 
 class _Line(NamedTuple):
@@ -114,35 +146,37 @@ class _Line(NamedTuple):
     data: bytes | None
 
 
-def _lines(stream: BinaryIO, start: int, limit: int, on_bad: OnBad) -> Iterator[_Line]:
+def _lines(chunks: Iterator[bytes], start: int, limit: int, on_bad: OnBad) -> Iterator[_Line]:
     """Lines (without line end) that start after byte `start`, or at it if it is 0.
 
     A line of more than `limit` bytes is not kept in memory. A stream that breaks off (truncated
-    gzip) is reported, after the lines before.
+    gzip) is reported, after the lines before; its last, incomplete line is not used.
+
+    Args:
+      chunks: the file from byte `start` on.
     """
-    if start:
-        stream.seek(start)
-    position, pieces, length = start, [], 0  # Pieces of the unfinished line that begins at position.
+    # `pieces` is what is known of the unfinished line that begins at `position`.
+    position, pieces, length = start, list[bytes](), 0
     skip = start > 0
     while True:
         try:
-            chunk = stream.read(_CHUNK_BYTES)
-        except (OSError, EOFError) as error:
+            chunk = next(chunks, None)
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
             on_bad("truncated_file", f"byte {position}: {str(error).splitlines()[0]}")
+            return
+        if chunk is None:
+            if length and not skip:
+                yield _Line(position, b"".join(pieces) if length <= limit else None)
             return
         head, *rest = chunk.split(b"\n")
         length += len(head)
-        pieces = pieces + [head] if length <= limit else []
+        pieces = [*pieces, head] if length <= limit else []
         for following in rest:
             if not skip:
                 yield _Line(position, b"".join(pieces) if length <= limit else None)
             skip = False
             position += length + 1
             pieces, length = [following], len(following)
-        if not chunk:
-            if length and not skip:
-                yield _Line(position, b"".join(pieces) if length <= limit else None)
-            return
 
 
 def _read_text(lines: Iterator[_Line], start: int, end: int | None, limit: int,
@@ -235,7 +269,7 @@ def _read_parquet(file: BinaryIO, start: int, end: int | None, limit: int,
 
 
 def _from_fields(values: Any, place: str, on_bad: OnBad) -> Document | None:
-    """A document of one JSON object or parquet row of any of the corpora in the module docstring."""
+    """A document of one JSON object or parquet row of any corpus in the module docstring."""
     if not isinstance(values, dict):
         on_bad("no_text_field", f"{place}: expected an object, not {type(values).__name__}")
         return None
@@ -258,7 +292,7 @@ def _from_fields(values: Any, place: str, on_bad: OnBad) -> Document | None:
 
 
 def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[str, ...]]:
-    """Language, its probability and quality warnings; what has an unexpected type counts as absent."""
+    """Language, its probability, quality warnings; a value of an unexpected type is absent."""
     metadata = values.get("metadata")
     if isinstance(metadata, dict):  # OSCAR; 22.01 says annotation, 23.01 quality_warnings.
         identification = metadata.get("identification") or {}
@@ -271,9 +305,11 @@ def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[s
     # HPLT has lists, best first.
     language, probability = (value[0] if isinstance(value, list) and value else value
                              for value in (language, probability))
+    if not isinstance(warnings, (list, tuple)):
+        warnings = ()
     return (language if isinstance(language, str) else None,
             float(probability) if isinstance(probability, (int, float)) else None,
-            tuple(str(warning) for warning in warnings) if isinstance(warnings, (list, tuple)) else ())
+            tuple(str(warning) for warning in warnings))
 
 
 def _decoded(data: bytes, place: str, on_bad: OnBad) -> str | None:

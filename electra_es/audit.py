@@ -5,7 +5,8 @@ vocabulary built from accented text and used with accents stripped loses a
 seventh of its entries that way.
 """
 
-import collections
+import dataclasses
+import itertools
 import json
 import re
 import unicodedata
@@ -22,9 +23,9 @@ from electra_es.text import CONTINUATION_PREFIX, MAX_BYTES_PER_WORD, WORD_START,
 CLASSES = ("changed_by_normalisation", "split_by_pretokenizer", "too_long", "never_longest_match")
 
 _RESERVED = re.compile(r"\[unused\d+\]|<0x[0-9A-F]{2}>|</?s>|<pad>")
-# Letters that hardly any vocabulary has, to put before and after a SentencePiece piece: pieces do
-# not reach across an unknown character.
-_UNCOMMON = "ꙮꓘⴿꔀꛚ𐌰"
+# Vai letters: one that the vocabulary lacks goes before and after a SentencePiece piece, as no piece
+# reaches across an unknown character.
+_UNCOMMON = range(0xA500, 0xA60C)
 _NUM_PREFIXES = 8
 
 
@@ -36,6 +37,8 @@ class AuditReport:
       vocab_size: number of entries.
       reserved: number of special tokens, "[unusedN]" and byte pieces, which text is not to produce.
       unreachable: the entries that no text becomes, by the class of `CLASSES` that says why.
+      recomposed: entries that survive the stripping of accents only because NFC follows it (Hangul
+        syllables). The original and Hugging Face leave NFD there and lose them as well.
       min_count: an entry that occurs less often is in `unseen`.
       unseen: the other entries that occur fewer than `min_count` times; None without counts.
       never_seen: how many of them do not occur at all; None without counts.
@@ -44,6 +47,7 @@ class AuditReport:
     vocab_size: int
     reserved: int
     unreachable: dict[str, tuple[str, ...]]
+    recomposed: tuple[str, ...] = ()
     min_count: int = 1
     unseen: tuple[str, ...] | None = None
     never_seen: int | None = None
@@ -65,6 +69,9 @@ class AuditReport:
             by_class = ", ".join(f"{name} {len(pieces)}"
                                  for name, pieces in self.unreachable.items() if pieces)
             line += f" ({by_class}; {self.num_accented} with accents)"
+        if self.recomposed:
+            total = self.num_unreachable + len(self.recomposed)
+            line += f", {total} in tools that strip accents without recomposing"
         if self.unseen is not None:
             line += f", {self.never_seen} never seen"
             if self.min_count > 1:
@@ -78,10 +85,12 @@ class AuditReport:
             "reserved": self.reserved,
             "num_unreachable": self.num_unreachable,
             "num_accented_unreachable": self.num_accented,
+            "num_unreachable_without_recomposing": self.num_unreachable + len(self.recomposed),
             "min_count": self.min_count,
             "never_seen": self.never_seen,
             "num_unseen": None if self.unseen is None else len(self.unseen),
             "unreachable": self.unreachable,
+            "recomposed": self.recomposed,
             "unseen": self.unseen,
         }
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
@@ -110,12 +119,24 @@ def audit(tokenizer: Tokenizer, id_counts: np.ndarray | None = None, *, min_coun
                else _sentencepiece_classes(tokenizer, ids))
     unreachable = {name: tuple(vocab[i] for i in ids if classes.get(i) == name)
                    for name in CLASSES}
-    if id_counts is None:
-        return AuditReport(len(vocab), len(reserved), unreachable, min_count)
     reachable = [i for i in ids if i not in classes]
-    unseen = tuple(vocab[i] for i in reachable if id_counts[i] < min_count)
-    never_seen = sum(int(id_counts[i]) == 0 for i in reachable)
-    return AuditReport(len(vocab), len(reserved), unreachable, min_count, unseen, never_seen)
+    recomposed = tuple(vocab[i] for i in reachable if tokenizer.config.strip_accents
+                       and not unicodedata.is_normalized("NFD", vocab[i]))
+    report = AuditReport(len(vocab), len(reserved), unreachable, recomposed, min_count)
+    if id_counts is None:
+        return report
+    return dataclasses.replace(
+        report, unseen=tuple(vocab[i] for i in reachable if id_counts[i] < min_count),
+        never_seen=sum(int(id_counts[i]) == 0 for i in reachable))
+
+
+def examples_by_class(report: AuditReport, number: int = 8) -> list[str]:
+    """Lines for people: each class with its size and its first entries."""
+    classes = dict(report.unreachable)
+    if report.unseen is not None:
+        classes[f"seen fewer than {report.min_count} times"] = report.unseen
+    return [f"{name}: {len(pieces)}" + ("".join(f"  {p}" for p in pieces[:number]))
+            for name, pieces in classes.items()]
 
 
 def _wordpiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int, str]:
@@ -147,15 +168,21 @@ def _wordpiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int, st
 def _word_prefixes(tokenizer: Tokenizer, word_start_ids: Sequence[int]) -> list[str]:
     """Short word-initial pieces that begin no other piece and stay together with what follows."""
     pieces = sorted(tokenizer.vocab[i] for i in word_start_ids)
-    maximal = [piece for piece, following in zip(pieces, [*pieces[1:], ""], strict=True)
+    maximal = [piece for piece, following in itertools.zip_longest(pieces, pieces[1:], fillvalue="")
                if not following.startswith(piece)]
-    letters = [p for p in maximal if all(unicodedata.category(c)[0] in "LN" for c in p)]
-    # A CJK character is a word of its own wherever it stands.
-    letters = [p for p in letters if "CJK" not in unicodedata.name(p[-1], "")]
+    joining = [piece for piece in maximal if not _stands_alone(piece[-1])]
     by_last_letter: dict[str, str] = {}
-    for piece in sorted(letters, key=lambda p: (not p.isascii(), len(p.encode()), p)):
+    for piece in sorted(joining, key=lambda p: (not p.isascii(), len(p.encode()), p)):
         by_last_letter.setdefault(piece[-1], piece)
     return list(by_last_letter.values())[:_NUM_PREFIXES]
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether a character is a word of its own wherever it stands: punctuation and CJK."""
+    if character.isascii():
+        return not character.isalnum()
+    return (unicodedata.category(character)[0] == "P"
+            or unicodedata.name(character, "").startswith("CJK"))
 
 
 def _probe(tokenizer: Tokenizer, ids: Sequence[int], surfaces: dict[int, str], prefix: str
@@ -185,7 +212,7 @@ def _sentencepiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int
     around it, so that one context decides.
     """
     known = set("".join(tokenizer.vocab))
-    fence = next(c for c in _UNCOMMON if c not in known)
+    fence = next(chr(c) for c in _UNCOMMON if chr(c) not in known)
     surfaces = [tokenizer.vocab[i].replace(WORD_START, " ") for i in ids]
     normalized = tokenizer.normalize(_strings(surfaces)).numpy()
     tokens = tokenizer.tokenize(_strings([fence + s + fence for s in surfaces])).to_list()
@@ -200,12 +227,3 @@ def _sentencepiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int
 
 def _strings(texts: Sequence[str]) -> tf.Tensor:
     return tf.constant([text.encode() for text in texts], tf.string, [len(texts)])
-
-
-def examples_by_class(report: AuditReport, number: int = 8) -> list[str]:
-    """Lines for people: each class with its size and its first entries."""
-    classes = collections.OrderedDict(report.unreachable)
-    if report.unseen is not None:
-        classes[f"seen fewer than {report.min_count} times"] = report.unseen
-    return [f"{name}: {len(pieces)}" + ("".join(f"  {p}" for p in pieces[:number]))
-            for name, pieces in classes.items()]

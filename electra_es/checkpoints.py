@@ -4,9 +4,10 @@
     checkpoints/step-00001000/COMPLETED                 {"step": …, "examples_seen": …}
 
 A folder is written under a temporary name and renamed; one without its marker is never taken up,
-and one that cannot be restored is passed over for the one before.
+and one whose files are damaged is passed over for the one before.
 """
 
+import concurrent.futures
 import json
 import os
 import re
@@ -18,6 +19,10 @@ from electra_es.errors import UsageError
 
 _FOLDER = re.compile(r"step-(\d{8})")
 _MARKER = "COMPLETED"
+# What TensorFlow raises for files that are cut off, damaged or gone. Anything else (no permission,
+# a network that is down) says nothing about the checkpoint, and going back would lose steps.
+_DAMAGE = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError,
+           tf.errors.InvalidArgumentError, ValueError, KeyError, AssertionError)
 
 
 def checkpoint_path(model_dir: str, step: int) -> str:
@@ -37,54 +42,95 @@ def completed_steps(model_dir: str) -> list[int]:
 
 
 class Checkpoints:
-    """Saves and restores the state of a run."""
+    """Saves and restores the state of a run. Leaving its `with` waits for what is being written."""
 
-    def __init__(self, model_dir: str, state: tf.train.Checkpoint, *, keep: int,
-                 keep_every: int, is_chief: bool = True):
+    def __init__(self, model_dir: str, state: tf.train.Checkpoint, *, keep: int, keep_every: int,
+                 worker: int = 0, background: bool = False):
         """
         Args:
           model_dir: where `checkpoints/` is.
           state: the objects to save.
           keep: how many of the latest to keep.
           keep_every: also keep each at a multiple of this step; 0: none.
-          is_chief: whether this process leaves its files; the other workers of a strategy have to
-            take part in saving, but write into a scratch folder that is removed.
+          worker: number of this process; the workers of a strategy have to take part in saving,
+            but only worker 0 leaves its files.
+          background: whether to write while training goes on, from a copy in the host's memory.
         """
         self.model_dir, self.state = model_dir, state
-        self.keep, self.keep_every, self.is_chief = keep, keep_every, is_chief
+        self.keep, self.keep_every, self.worker = keep, keep_every, worker
+        # Writing in the background adds the counter; made here, every checkpoint has it.
+        self.state.save_counter  # noqa: B018
+        self._options = tf.train.CheckpointOptions(enable_async=background)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1) if background else None
+        self._writing: concurrent.futures.Future | None = None
+        self._damaged: set[int] = set()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.wait()
 
     def save(self, step: int, examples_seen: int) -> None:
         """Writes the checkpoint of `step`, then drops those that are no longer to be kept.
 
+        In the background, an error of one save is raised by the next call.
+
         Raises:
           UsageError: it cannot be written (disk full, no permission); the earlier ones are whole.
         """
-        final = _folder(self.model_dir, step)
-        if step in completed_steps(self.model_dir):
+        self.wait()
+        if step in completed_steps(self.model_dir) and step not in self._damaged:
             return
-        scratch = os.path.join(
-            self.model_dir, "checkpoints", f".writing-{os.getpid()}-{os.path.basename(final)}")
+        root = os.path.join(self.model_dir, "checkpoints")
+        scratch = os.path.join(root, f".writing-{self.worker}-step-{step:08d}")
         try:
+            if self.worker == 0:
+                self._remove_leftovers(root)
             tf.io.gfile.makedirs(scratch)
-            self.state.write(os.path.join(scratch, "ckpt"))
-            if not self.is_chief:
+            # In the background, this returns as soon as the variables are copied.
+            self.state.write(os.path.join(scratch, "ckpt"), self._options)
+        except (tf.errors.OpError, OSError) as error:
+            raise self._given_up(scratch, error) from None
+        if self._writer is None:
+            self._finish(scratch, step, examples_seen)
+        else:
+            self._writing = self._writer.submit(self._finish, scratch, step, examples_seen)
+
+    def wait(self) -> None:
+        """Returns when nothing is being written; raises what the last save in the background did."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _finish(self, scratch: str, step: int, examples_seen: int) -> None:
+        """The whole of a save after the files: rename, marker, old ones away."""
+        final = _folder(self.model_dir, step)
+        try:
+            self.state.sync()
+            if self.worker:
                 tf.io.gfile.rmtree(scratch)
                 return
-            if tf.io.gfile.exists(final):  # without its marker: left by a crash
+            if tf.io.gfile.exists(final):  # damaged, or left without its marker by a crash
                 tf.io.gfile.rmtree(final)
             tf.io.gfile.rename(scratch, final)
-            marker = {"step": step, "examples_seen": examples_seen}
-            with tf.io.gfile.GFile(os.path.join(final, _MARKER), "w") as file:
-                file.write(json.dumps(marker) + "\n")
+            marker = os.path.join(final, _MARKER)
+            with tf.io.gfile.GFile(marker + ".writing", "w") as file:
+                file.write(json.dumps({"step": step, "examples_seen": examples_seen}) + "\n")
+            tf.io.gfile.rename(marker + ".writing", marker)
         except (tf.errors.OpError, OSError) as error:
-            if tf.io.gfile.exists(scratch):
-                tf.io.gfile.rmtree(scratch)
-            raise UsageError(f"{final}: the checkpoint cannot be written "
-                             f"({str(error).splitlines()[0]}); earlier checkpoints are whole") from None
+            raise self._given_up(scratch, error) from None
+        self._damaged.discard(step)
         self._drop_old()
 
+    def _given_up(self, scratch: str, error: Exception) -> UsageError:
+        if tf.io.gfile.exists(scratch):
+            tf.io.gfile.rmtree(scratch)
+        return UsageError(f"{self.model_dir}/checkpoints: a checkpoint cannot be written "
+                          f"({str(error).splitlines()[0]}); earlier checkpoints are whole")
+
     def restore_latest(self) -> tuple[int, int]:
-        """Restores the newest checkpoint that can be read.
+        """Restores the newest checkpoint that is not damaged.
 
         Returns:
           its step and the number of examples seen; (0, 0) if there is none.
@@ -99,7 +145,8 @@ class Checkpoints:
                     marker = json.loads(file.read())
                 self.state.read(checkpoint_path(self.model_dir, step)).assert_consumed()
                 return marker["step"], marker["examples_seen"]
-            except (tf.errors.OpError, ValueError, KeyError, AssertionError) as error:
+            except _DAMAGE as error:
+                self._damaged.add(step)
                 logging.warning("checkpoint of step %d cannot be read (%s); trying the one before",
                                 step, str(error).splitlines()[0])
         if steps:
@@ -107,27 +154,41 @@ class Checkpoints:
                 f"{self.model_dir}/checkpoints: none of the {len(steps)} checkpoints can be read")
         return 0, 0
 
-    def restore_weights(self) -> int:
-        """Restores what `state` holds of the newest checkpoint, which may hold more.
-
-        Returns:
-          its step.
-
-        Raises:
-          UsageError: there is none.
-        """
-        steps = completed_steps(self.model_dir)
-        if not steps:
-            raise UsageError(f"{self.model_dir}/checkpoints: expected at least one whole checkpoint")
-        status = self.state.read(checkpoint_path(self.model_dir, steps[-1]))
-        status.assert_existing_objects_matched().expect_partial()
-        return steps[-1]
-
     def _drop_old(self) -> None:
-        steps = completed_steps(self.model_dir)
+        # A damaged one is neither counted nor deleted: it may still be worth looking at.
+        steps = [step for step in completed_steps(self.model_dir) if step not in self._damaged]
         for step in steps[:-self.keep]:
             if not (self.keep_every and step % self.keep_every == 0):
                 tf.io.gfile.rmtree(_folder(self.model_dir, step))
+
+    def _remove_leftovers(self, root: str) -> None:
+        """Deletes what a crash left half-written."""
+        if tf.io.gfile.isdir(root):
+            for name in tf.io.gfile.listdir(root):
+                if name.startswith(".writing-0-"):
+                    tf.io.gfile.rmtree(os.path.join(root, name))
+
+
+def restore_weights(model_dir: str, model: tf.Module) -> int:
+    """Restores the newest checkpoint's weights of `model`, and nothing else of it.
+
+    Returns:
+      its step.
+
+    Raises:
+      UsageError: there is none, or it is another model's.
+    """
+    steps = completed_steps(model_dir)
+    if not steps:
+        raise UsageError(f"{model_dir}/checkpoints: expected at least one whole checkpoint")
+    path = checkpoint_path(model_dir, steps[-1])
+    try:
+        status = tf.train.Checkpoint(model=model).read(path)
+        status.assert_existing_objects_matched().expect_partial()
+    except (ValueError, AssertionError, tf.errors.OpError) as error:
+        raise UsageError(f"{path}: not the weights of this model ({str(error).splitlines()[0]})"
+                         ) from None
+    return steps[-1]
 
 
 def _folder(model_dir: str, step: int) -> str:

@@ -8,6 +8,7 @@ always has exactly one owner. Command-line flags are derived from the fields
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -116,8 +117,12 @@ class ModelConfig:
             _require(0 < getattr(self, name) <= 1, self, name, "a share above 0 and at most 1")
         for name in ("hidden_dropout", "attention_dropout"):
             _require(0 <= getattr(self, name) < 1, self, name, "a share from 0 to below 1")
-        for name in ("temperature", "generator_width", "generator_depth"):
+        for name in ("temperature", "generator_width", "generator_depth", "initializer_range",
+                     "layer_norm_epsilon"):
             _require(getattr(self, name) > 0, self, name, "a positive number")
+        for name in ("generator_heads", "max_predictions", "generator_weight",
+                     "discriminator_weight"):
+            _require(getattr(self, name) >= 0, self, name, "0 or more")
         _require(self.hidden_size % self.num_heads == 0, self, "hidden_size",
                  f"a multiple of num_heads={self.num_heads}")
         width, heads = self.generator_hidden_size, self.generator_num_heads
@@ -162,7 +167,7 @@ class ModelConfig:
 
     def predictions_per_sequence(self, length: int) -> int:
         """K for sequences of `length` tokens (original: `max_predictions_per_seq`)."""
-        return self.max_predictions or max(1, int((self.mask_prob + 0.005) * length))
+        return min(length, self.max_predictions or max(1, int((self.mask_prob + 0.005) * length)))
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,8 @@ class PretrainingConfig:
     accumulation_steps: int = setting(1, "Micro-batches per optimiser step.", may_change=True)
     data_streams: int = setting(8, "Parallel file streams; a multiple of the number of hosts.")
     skip_corrupt_shards: bool = setting(
-        False, "Leave out (and count) a shard that cannot be read instead of ending.")
+        False, "Leave out (and count) a shard that cannot be read instead of ending.",
+        may_change=True)
 
     num_train_steps: int = setting(1_000, "N: optimiser steps of the whole schedule.")
     stop_at_step: int = setting(0, "Save and stop at this step; 0: at num_train_steps.",
@@ -208,11 +214,17 @@ class PretrainingConfig:
     jit_compile: Literal["auto", "on", "off"] = setting(
         "auto", "Compile the step with XLA; auto: on TPU and GPU.", may_change=True)
 
+    peak_tflops: float = setting(
+        0.0, "Peak TFLOP/s of one replica, for the utilisation; 0: looked up, where known.",
+        may_change=True)
     log_every: int = setting(50, "Steps between progress lines.", may_change=True)
     save_every: int = setting(1_000, "Steps between checkpoints.", may_change=True)
     keep_checkpoints: int = setting(3, "Latest checkpoints to keep.", may_change=True)
     keep_every: int = setting(0, "Also keep each checkpoint at a multiple of this step; 0: none.",
                               may_change=True)
+    async_checkpoints: bool = setting(
+        True, "Write checkpoints while training goes on, from a copy in the host's memory.",
+        may_change=True)
     eval_every: int = setting(0, "Steps between evaluations; 0: only at the end.",
                               may_change=True)
     eval_examples: int = setting(0, "Most validation examples to evaluate on; 0: all.",
@@ -227,8 +239,12 @@ class PretrainingConfig:
                      "keep_checkpoints", "cpu_replicas", "max_bad_steps"):
             _require(getattr(self, name) > 0, self, name, "a positive number")
         _require(self.max_seq_length >= 8, self, "max_seq_length", "at least 8")
-        _require(self.learning_rate > 0, self, "learning_rate", "a positive number")
-        _require(self.warmup_steps >= 0, self, "warmup_steps", "0 or more")
+        for name in ("learning_rate", "adam_epsilon"):
+            _require(getattr(self, name) > 0, self, name, "a positive number")
+        for name in ("warmup_steps", "lr_decay_power", "weight_decay", "clip_norm"):
+            _require(getattr(self, name) >= 0, self, name, "0 or more")
+        for name in ("adam_beta1", "adam_beta2"):
+            _require(0 <= getattr(self, name) < 1, self, name, "a share from 0 to below 1")
         _require(self.train_batch_size % self.accumulation_steps == 0, self, "train_batch_size",
                  f"a multiple of accumulation_steps={self.accumulation_steps}")
         _require(list(self.restart_steps) == sorted(set(self.restart_steps))
@@ -342,7 +358,7 @@ def _check_types(config: Any) -> None:
             _require(isinstance(value, tuple) and all(type(v) is int for v in value),
                      config, name, "whole numbers")
         elif kind is float:
-            _require(isinstance(value, (int, float)) and not isinstance(value, bool),
-                     config, name, "a number")
+            _require(isinstance(value, (int, float)) and not isinstance(value, bool)
+                     and math.isfinite(value), config, name, "a number")
         else:
             _require(type(value) is kind, config, name, f"a value of type {kind.__name__}")

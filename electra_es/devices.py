@@ -32,8 +32,7 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf_keras.utils.set_random_seed(config.seed)
-    policy = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
-    tf_keras.mixed_precision.set_global_policy(policy)
+    set_precision(config)
     strategy = _make_strategy(config, tpu)
     replicas = strategy.num_replicas_in_sync
     for name in ("train_batch_size", "eval_batch_size"):
@@ -43,6 +42,12 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
                 f"{name}={getattr(config, name)}: expected a multiple of {parts} "
                 f"({replicas} replicas, {parts // replicas} micro-batches)")
     return strategy
+
+
+def set_precision(config: PretrainingConfig) -> None:
+    """Makes layers built from now on compute in the run's precision; variables stay float32."""
+    policy = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
+    tf_keras.mixed_precision.set_global_policy(policy)
 
 
 def _make_strategy(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
@@ -110,6 +115,27 @@ def _match_runtime(tpu: TpuAddress) -> None:
     logging.info("waiting for TPU %s to be healthy", tpu.name)
     client.configure_tpu_version(tf.__version__, restart_type="ifNeeded")
     client.wait_for_healthy()
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+    """Number of this process among the workers of a multi-worker strategy, otherwise 0. Worker 0,
+    the chief, is the one that writes."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or resolver.task_type != "worker":
+        return 0
+    return resolver.task_id or 0
+
+
+def check_reachable(tpu: TpuAddress, **directories: str) -> None:
+    """A remote TPU's host reads and writes by itself, and cannot see this machine's disk.
+
+    Raises:
+      UsageError: a local directory with a remote TPU.
+    """
+    for name, path in directories.items():
+        if tpu.name not in ("", "local") and "://" not in path:
+            raise UsageError(f"--{name}={path}: expected a gs:// path, as --tpu={tpu.name} is another "
+                             "machine; on a TPU VM itself use --tpu=local")
 
 
 def compiles_with_xla(config: PretrainingConfig, strategy: tf.distribute.Strategy) -> bool:

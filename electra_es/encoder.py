@@ -94,6 +94,15 @@ class Embeddings(tf_keras.layers.Layer):
         return self.dropout(self.norm(x))
 
 
+class Block(garden.TransformerEncoderBlock):
+    """Model Garden's block, but dropout after attention has the rate of outputs, as in the original
+    and in Model Garden's documentation; its code takes the rate of attention probabilities."""
+
+    def build(self, input_shape) -> None:
+        super().build(input_shape)
+        self._attention_dropout.rate = self._output_dropout_rate
+
+
 class Tower(tf_keras.layers.Layer):
     """Projection where widths differ, then transformer blocks: [B, L, E] -> [B, L, H]."""
 
@@ -108,7 +117,7 @@ class Tower(tf_keras.layers.Layer):
             # The original names no initialiser here, and TF1's default is Glorot's.
             self.projection = tf_keras.layers.Dense(hidden_size, name="embeddings_project")
         self.blocks = [
-            garden.TransformerEncoderBlock(
+            Block(
                 num_attention_heads=num_heads,
                 inner_dim=intermediate_size,
                 inner_activation=gelu,
@@ -136,6 +145,7 @@ class Tower(tf_keras.layers.Layer):
         return EncoderOutput(projected, outputs)
 
 
+_AUTO_SELECT = 3  # tf.random.Algorithm.AUTO_SELECT: the device's own generator
 _dropout_seed = threading.local()
 
 
@@ -158,6 +168,10 @@ class _DerivedDropout:
     tf_keras draws from a stateful stream, which no checkpoint restores. Its layers ask
     `_random_generator.dropout` for the mask; this one derives it from the step's seed and the
     layer's number.
+
+    The number goes into the generator's key by one addition, and the comparison is the mask: with
+    `stateless_fold_in` and `tf.nn.experimental.stateless_dropout` the step of the small model needs
+    a fifth more memory for activations on a TPU (docs/preflight.md).
     """
 
     def __init__(self, number: int):
@@ -167,9 +181,19 @@ class _DerivedDropout:
         seed = getattr(_dropout_seed, "value", None)
         if seed is None:
             raise RuntimeError("dropout outside `dropout_seed`: call with training=False")
-        seed = tf.random.experimental.stateless_fold_in(seed, self.number)
-        return tf.nn.experimental.stateless_dropout(
-            inputs, rate=rate, seed=seed, noise_shape=noise_shape)
+        key = tf.bitcast(seed, tf.uint64) + tf.constant(self.number, tf.uint64)
+        noise = tf.raw_ops.StatelessRandomUniformV2(
+            shape=tf.shape(inputs) if noise_shape is None else noise_shape, key=key[tf.newaxis],
+            counter=tf.zeros([2], tf.uint64), alg=_AUTO_SELECT)
+        return tf.where(noise >= rate, inputs / tf.cast(1.0 - rate, inputs.dtype), 0)
+
+
+def keep_softmax_in_float32(model: tf.Module) -> None:
+    """Has attention weights computed in float32 whatever the compute type: Model Garden's blocks
+    would take bfloat16, whose 8 bits leave probabilities near 1 no room."""
+    for layer in model.submodules:
+        if isinstance(layer, tf_keras.layers.Softmax):
+            layer._set_dtype_policy("float32")
 
 
 def derive_dropout(model: tf.Module) -> int:

@@ -7,6 +7,7 @@ the hparams file (by default the one of the model size), `--set key=value`, its 
 import dataclasses
 import json
 import os
+import sys
 import typing
 from typing import Any, Literal
 
@@ -48,6 +49,28 @@ def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
                     field.name, None, f"<{'|'.join(typing.get_args(kind))}>: {help_text}")
             else:
                 flags.DEFINE_string(field.name, None, help_text)
+
+
+def parse_flags() -> list[str]:
+    """Parses the command line with the flags defined so far.
+
+    Returns:
+      the arguments that are no flags.
+
+    Raises:
+      UsageError: an unknown flag (absl names the nearest), or a value of the wrong type.
+    """
+    try:
+        return flags.FLAGS(sys.argv)[1:]
+    except flags.Error as error:
+        raise UsageError(" ".join(str(error).split())) from None
+
+
+def required(flag: flags.FlagHolder[str], expected: str) -> str:
+    """The value of a flag that has to be given; UsageError without it."""
+    if not flag.value:
+        raise UsageError(f"--{flag.name}: expected {expected}")
+    return flag.value
 
 
 def given_settings(values: flags.FlagValues, assignments: list[str]) -> dict[str, Any]:

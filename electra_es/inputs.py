@@ -14,16 +14,16 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from electra_es.config import PretrainingConfig
+from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.errors import UsageError
 from electra_es.masking import Inputs
 from electra_es.randomness import derive_key, fold_in, stateless_seed
 from electra_es.records import RecordsInfo, open_binary, read_records, shard_paths
 
 
-def check_records(info: RecordsInfo, config: PretrainingConfig, vocab_sha256: str,
-                  data_dir: str) -> None:
-    """Raises UsageError where the records do not fit the run."""
+def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,
+                  vocab_sha256: str, data_dir: str) -> None:
+    """Raises UsageError where the records do not fit the run, or its lengths not each other."""
     if info.vocab_sha256 and info.vocab_sha256 != vocab_sha256:
         raise UsageError(
             f"{data_dir}: records were built with vocabulary {info.vocab_sha256[:12]}, "
@@ -32,6 +32,10 @@ def check_records(info: RecordsInfo, config: PretrainingConfig, vocab_sha256: st
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "
             f"{info.max_seq_length} tokens: expected at least that, or records built shorter")
+    if config.max_seq_length > model_config.max_position_embeddings:
+        raise UsageError(
+            f"max_seq_length={config.max_seq_length}: expected at most "
+            f"max_position_embeddings={model_config.max_position_embeddings}")
     if not info.num_examples("train"):
         raise UsageError(f"{data_dir}: no training examples: expected at least one")
 
@@ -78,6 +82,18 @@ def shard_fault(path: str, count: int) -> str:
     except (UsageError, OSError, tf.errors.OpError) as error:
         return str(error)
     return "" if found == count else f"{path}: {found} examples, expected {count}"
+
+
+def name_bad_shard(shards: list[tuple[str, int]]) -> UsageError | None:
+    """Finds the shard behind an error of the input pipeline, which does not name it itself.
+
+    Returns:
+      the error to raise instead, or None where every shard is whole and the reason is another.
+    """
+    for path, count in shards:
+        if fault := shard_fault(path, count):
+            return UsageError(f"{fault}; --skip_corrupt_shards leaves it out")
+    return None
 
 
 def training_dataset(

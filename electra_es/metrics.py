@@ -14,10 +14,12 @@ from electra_es.masking import MaskedInputs
 from electra_es.pretrainer import Outputs
 
 AUC_BINS = 1000
+METRIC_SUMS = ("mlm_loss", "mlm_weight", "selected", "mlm_right", "sampled_right", "rtd_loss",
+               "tokens", "rtd_right", "flagged", "replaced", "flagged_and_replaced")
 
 
 def metric_sums(outputs: Outputs, masked: MaskedInputs) -> dict[str, tf.Tensor]:
-    """Sums over one batch, float32 scalars."""
+    """Sums over one batch: float32 scalars under the names of METRIC_SUMS."""
     used = masked.weights
     predicted = tf.argmax(outputs.mlm_logits, axis=-1, output_type=tf.int32)
     labels = tf.cast(outputs.labels, tf.float32)

@@ -10,7 +10,15 @@ import tensorflow as tf
 import tf_keras
 
 from electra_es.config import ModelConfig
-from electra_es.encoder import Embeddings, Tower, derive_dropout, gelu, initializer, layer_norm
+from electra_es.encoder import (
+    Embeddings,
+    Tower,
+    derive_dropout,
+    gelu,
+    initializer,
+    keep_softmax_in_float32,
+    layer_norm,
+)
 from electra_es.masking import (
     Inputs,
     MaskedInputs,
@@ -253,6 +261,7 @@ def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts) -> ElectraPret
     masked = MaskedInputs(ids, ids[:, :1], ids[:, :1], tf.zeros([1, 1]))
     model(inputs, masked, tf.zeros([1, 1]))
     derive_dropout(model)
+    keep_softmax_in_float32(model)
     return model
 
 

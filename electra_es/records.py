@@ -194,7 +194,7 @@ def encode_examples(ids: np.ndarray, ends: np.ndarray,
     packed, widths = _varints(ids)
     byte_ends = np.concatenate(([0], np.cumsum(widths)))[ends].tolist()
     examples, start = [], 0
-    for end, second_segment_start in zip(byte_ends, second_segment_starts):
+    for end, second_segment_start in zip(byte_ends, second_segment_starts, strict=True):
         features = (_feature(b"input_ids", packed[start:end])
                     + _feature(b"second_segment_start", _varint(int(second_segment_start))))
         examples.append(_delimited(b"\x0a", features))
@@ -253,8 +253,9 @@ def frame(data: bytes) -> bytes:
 def write_records(file: BinaryIO, examples: Iterable[bytes]) -> int:
     """Writes serialised examples to an open file in TFRecord framing; returns how many."""
     count = 0
-    for count, data in enumerate(examples, start=1):
+    for data in examples:
         file.write(frame(data))
+        count += 1
     return count
 
 

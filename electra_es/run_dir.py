@@ -4,7 +4,7 @@
       config.json        resolved configuration, written before step 1
       text.json, vocab.txt (or spm.model)    copied in: the model never parts from its text rules
       checkpoints/       see checkpoints.py
-      summaries/, metrics.jsonl, evaluation.json
+      summaries/, metrics.jsonl, samples.jsonl, evaluation.json
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from electra_es.checkpoints import checkpoint_path, completed_steps
+from electra_es.checkpoints import restore_weights
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, to_json
 from electra_es.errors import UsageError
 from electra_es.masking import VocabularyFacts
@@ -70,13 +70,8 @@ def load_model(model_dir: str) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
     """
     run = load_run(model_dir)
     tokenizer = load_tokenizer(model_dir)
-    steps = completed_steps(model_dir)
-    if not steps:
-        raise UsageError(f"{model_dir}/checkpoints: expected at least one whole checkpoint")
     model = build_pretrainer(run.model, vocabulary_facts(tokenizer))
-    status = tf.train.Checkpoint(model=model).read(checkpoint_path(model_dir, steps[-1]))
-    status.assert_existing_objects_matched().expect_partial()
-    return model, tokenizer, run, steps[-1]
+    return model, tokenizer, run, restore_weights(model_dir, model)
 
 
 def prepare_model_dir(model_dir: str, tokenizer: Tokenizer, vocab_dir: str,
@@ -107,6 +102,12 @@ def prepare_model_dir(model_dir: str, tokenizer: Tokenizer, vocab_dir: str,
     return False
 
 
+def check_same_model(model_dir: str, text: TextConfig, model: ModelConfig) -> None:
+    """Raises UsageError where `model_dir` holds another model, or the same for other text."""
+    run = load_run(model_dir)
+    _check_same(model_dir, run, run._replace(text=text, model=model))
+
+
 def _check_same(model_dir: str, old: Run, new: Run) -> None:
     parts: list[tuple[Any, Any]] = list(zip(old, new, strict=True))
     for old_part, new_part in parts:
@@ -119,12 +120,13 @@ def _check_same(model_dir: str, old: Run, new: Run) -> None:
 
 
 @contextlib.contextmanager
-def only_run_in(model_dir: str) -> Iterator[None]:
+def only_run_in(model_dir: str, is_chief: bool = True) -> Iterator[None]:
     """Keeps a second process out of a local model directory; the kernel frees it after a crash.
 
-    Object stores have no such lock; there, two runs in one directory are the user's to avoid.
+    Object stores have no such lock; there, two runs in one directory are the user's to avoid. Of
+    the workers of one run only the chief takes it.
     """
-    if "://" in model_dir:
+    if "://" in model_dir or not is_chief:
         yield
         return
     try:

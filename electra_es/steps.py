@@ -15,7 +15,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.encoder import dropout_seed
 from electra_es.masking import Inputs, MaskedInputs, mask
-from electra_es.metrics import auc_histograms, metric_sums
+from electra_es.metrics import METRIC_SUMS, auc_histograms, metric_sums
 from electra_es.optimization import Adam, clip_by_global_norm
 from electra_es.pretrainer import ElectraPretrainer, loss_denominators, total_loss
 from electra_es.randomness import Key, derive_key, fold_in, stateless_seed, uniform
@@ -52,7 +52,7 @@ class TrainStep:
         self.keys = training_keys(config.seed)
         self.variables = model.trainable_variables
         self._gradients = tf.function(
-            self._local_gradients, jit_compile=True if jit_compile else None)
+            self._local_gradients, jit_compile=True if jit_compile else None, autograph=False)
 
     def __call__(self, inputs: Inputs) -> Sums:
         """Trains on `inputs` [B, L]; call it inside `strategy.run`.
@@ -87,16 +87,16 @@ class TrainStep:
             return self._micro_batch(inputs, masked, denominators, seed)
         split = [tf.reshape(x, [parts, -1, *x.shape[1:]]) for x in (*inputs, *masked)]
 
-        def part_result(part: tf.Tensor):
+        def add_part(part: tf.Tensor, total):
             micro = [x[part] for x in split]
-            return self._micro_batch(
+            result = self._micro_batch(
                 Inputs(*micro[:4]), MaskedInputs(*micro[4:]), denominators,
                 tf.random.experimental.stateless_fold_in(seed, part))
+            return part + 1, tf.nest.map_structure(tf.add, total, result)
 
-        total = part_result(tf.constant(0))
-        for part in tf.range(1, parts):
-            total = tf.nest.map_structure(tf.add, total, part_result(part))
-        return total
+        nothing = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
+                   {name: tf.constant(0.0) for name in METRIC_SUMS})
+        return tf.while_loop(lambda part, total: part < parts, add_part, (0, nothing))[1]
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
@@ -118,21 +118,23 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
     """Returns a compiled `loop(iterator, num_steps, bad_in_row) -> sums`.
 
     The steps run in one `tf.while` on the device; the host waits once, for the sums. Those are
-    metric sums over all replicas and steps, and `bad_in_row`, `last_bad_step`, `bad` and
-    `gradient_norm` (of the last step).
+    metric sums over all replicas and steps, and `bad` (how many steps were not applied),
+    `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step).
     """
-    @tf.function
+    # AutoGraph would rewrite all of the model's Python, which takes longer than tracing it.
+    @tf.function(autograph=False)
     def loop(iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
-        sums = _run_step(step, strategy, next(iterator))
-        bad_in_row = (bad_in_row + 1.0) * sums["bad"]
-        last_bad = tf.where(sums["bad"] > 0, step.optimizer.iterations, 0)
-        for _ in tf.range(num_steps - 1):
-            new = _run_step(step, strategy, next(iterator))
-            bad_in_row = (bad_in_row + 1.0) * new["bad"]
-            last_bad = tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad)
-            norm = new["gradient_norm"]
+        def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor):
+            new = _run_step(step, strategy, iterator.get_next())
             sums = {name: sums[name] + new[name] for name in sums}
-            sums["gradient_norm"] = norm
+            sums["gradient_norm"] = new["gradient_norm"]
+            return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
+                    tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
+
+        nothing = {name: tf.constant(0.0) for name in (*METRIC_SUMS, "bad", "gradient_norm")}
+        _, sums, bad_in_row, last_bad = tf.while_loop(
+            lambda number, *_: number < num_steps, add_step,
+            (0, nothing, bad_in_row, tf.constant(0, tf.int64)))
         return {**sums, "bad_in_row": bad_in_row, "last_bad_step": last_bad}
 
     return loop
@@ -161,7 +163,7 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
         outputs = model(inputs, masked, sampling_draws(keys, inputs, masked))
         return {**metric_sums(outputs, masked), **auc_histograms(outputs)}
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(inputs) -> Sums:
         return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
 

@@ -42,6 +42,9 @@ _DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
 _WHITESPACE = (
     r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]")
 
+# ids, starts, ends: each [B, None]
+TokensWithOffsets = tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]
+
 
 def vocab_path(directory: str | os.PathLike, config: TextConfig) -> str:
     return os.path.join(os.fspath(directory), VOCAB_FILES[config.tokenizer])
@@ -58,16 +61,41 @@ def save_text_config(directory: str | os.PathLike, config: TextConfig) -> TextCo
     """
     path = vocab_path(directory, config)
     data = _read(path)
-    vocab = _parse_vocab(data, config.tokenizer, path)
+    vocab = parse_vocab(data, config.tokenizer, path)
     special_ids = _special_ids(vocab, path)
     config = dataclasses.replace(
         config, vocab_size=len(vocab), vocab_sha256=hashlib.sha256(data).hexdigest())
     values = {**dataclasses.asdict(config), "special_tokens": special_ids}
-    target = os.path.join(os.fspath(directory), TEXT_CONFIG_FILE)
-    with tf.io.gfile.GFile(target + ".tmp", "w") as file:
-        file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    tf.io.gfile.rename(target + ".tmp", target, overwrite=True)
+    _write(os.path.join(os.fspath(directory), TEXT_CONFIG_FILE),
+           (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
     return config
+
+
+def save_vocabulary(directory: str | os.PathLike, data: bytes, config: TextConfig) -> TextConfig:
+    """Makes a vocabulary directory of the bytes of a vocabulary file; replaces what is there.
+
+    Args:
+      data: content of `vocab.txt` or `spm.model`, by `config.tokenizer`.
+
+    Returns:
+      What was written to `text.json`, see `save_text_config`.
+
+    Raises:
+      UsageError: a vocabulary that is refused (nothing is written), or an unwritable directory.
+    """
+    path = vocab_path(directory, config)
+    _special_ids(parse_vocab(data, config.tokenizer, path), path)
+    try:
+        tf.io.gfile.makedirs(os.fspath(directory))
+        # text.json goes first: until the new one is there, the directory is not a vocabulary.
+        for name in (TEXT_CONFIG_FILE, *VOCAB_FILES.values()):
+            old = os.path.join(os.fspath(directory), name)
+            if old != path and tf.io.gfile.exists(old):
+                tf.io.gfile.remove(old)
+    except tf.errors.OpError as error:
+        raise UsageError(f"{directory}: cannot be written ({error.message})") from None
+    _write(path, data)
+    return save_text_config(directory, config)
 
 
 def load_text_config(directory: str | os.PathLike) -> TextConfig:
@@ -86,10 +114,51 @@ def load_tokenizer(vocab_dir: str | os.PathLike) -> "Tokenizer":
     Raises:
       UsageError: as for `load_text_config`.
     """
-    config, vocab, data = _load(vocab_dir)
-    if config.tokenizer == "wordpiece":
+    config, data = _load(vocab_dir)
+    return make_tokenizer(data, config, vocab_path(vocab_dir, config))
+
+
+def make_tokenizer(data: bytes, config: TextConfig, path: str = "vocabulary") -> "Tokenizer":
+    """The tokeniser of the bytes of a vocabulary file; `path` is for messages only.
+
+    Raises:
+      UsageError: a malformed vocabulary, or one without the special tokens.
+    """
+    vocab = parse_vocab(data, config.tokenizer, path)
+    _special_ids(vocab, path)
+    if config.tokenizer == "sentencepiece":
+        return SentencePieceTokenizer(config, vocab, data)
+    try:
         return WordPieceTokenizer(config, vocab)
-    return SentencePieceTokenizer(config, vocab, data)
+    except RuntimeError as error:  # Nothing but special tokens, say.
+        raise UsageError(f"{path}: {error}") from None
+
+
+def parse_vocab(data: bytes, kind: str, path: str) -> list[str]:
+    """Pieces by id of the bytes of a vocabulary file; `path` is for messages only.
+
+    Raises:
+      UsageError: no text or model, an empty line, or a piece that is there twice.
+    """
+    if kind == "sentencepiece":
+        try:
+            model = sentencepiece.SentencePieceProcessor(model_proto=data)
+        except RuntimeError:
+            raise UsageError(f"{path}: not a SentencePiece model") from None
+        return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8") from None
+    # Only at line feeds: splitlines() would also split at characters that may be pieces.
+    vocab = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    lines: dict[str, int] = {}
+    for number, piece in enumerate(vocab, start=1):
+        if not piece:
+            raise UsageError(f"{path}:{number}: empty line: expected a piece")
+        if lines.setdefault(piece, number) != number:
+            raise UsageError(f'{path}:{number}: "{piece}" is on line {lines[piece]} already')
+    return vocab
 
 
 def check_agrees(config: TextConfig, given: dict[str, Any], where: str) -> None:
@@ -121,14 +190,12 @@ class Tokenizer(tf.Module):
       word_starts: bool [V], whether a piece begins a word; true for the special tokens.
     """
 
-    config: TextConfig
-    vocab: list[str]
-    word_starts: np.ndarray
-
-    def __init__(self, config: TextConfig, vocab: Sequence[str], word_starts: np.ndarray) -> None:
+    def __init__(self, config: TextConfig, vocab: Sequence[str], word_starts: np.ndarray,
+                 pieces: tf_text.TokenizerWithOffsets) -> None:
         super().__init__()
+        self._pieces = pieces
         self.config = config
-        self.vocab = list(vocab)
+        self.vocab: list[str] = list(vocab)
         ids = _special_ids(self.vocab, VOCAB_FILES[config.tokenizer])
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             ids[token] for token in SPECIAL_TOKENS)
@@ -177,17 +244,15 @@ class Tokenizer(tf.Module):
         Returns:
           int32 [B, None].
         """
-        return self._split(self.normalize(texts))
+        return self._pieces.tokenize(self.normalize(texts))
 
-    def tokenize_with_offsets(
-        self, texts: tf.Tensor
-    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+    def tokenize_with_offsets(self, texts: tf.Tensor) -> TokensWithOffsets:
         """Like `tokenize`, with each token's place in the *normalised* text.
 
         Returns:
           ids int32, starts int64, ends int64, each [B, None]; byte offsets, ends exclusive.
         """
-        return self._split_with_offsets(self.normalize(texts))
+        return self._pieces.tokenize_with_offsets(self.normalize(texts))
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of `tokenize`, for Python strings; give it about 1 MB of text a call.
@@ -200,16 +265,8 @@ class Tokenizer(tf.Module):
         # "ignore": lone surrogates, which Python strings may hold, are of category C* as well.
         data = [text.encode("utf-8", "ignore") for text in texts]
         normalized = self._normalize_valid(tf.constant(data, tf.string, shape=[len(data)]))
-        ids = self._split(normalized)
+        ids = self._pieces.tokenize(normalized)
         return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
-
-    def _split(self, normalized: tf.Tensor) -> tf.RaggedTensor:
-        raise NotImplementedError
-
-    def _split_with_offsets(
-        self, normalized: tf.Tensor
-    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        raise NotImplementedError
 
 
 class WordPieceTokenizer(Tokenizer):
@@ -220,31 +277,21 @@ class WordPieceTokenizer(Tokenizer):
     """
 
     def __init__(self, config: TextConfig, vocab: Sequence[str]) -> None:
-        super().__init__(config, vocab, np.array(
-            [not piece.startswith(CONTINUATION_PREFIX) or piece == CONTINUATION_PREFIX
-             for piece in vocab]))
-        self._wordpiece = tf_text.FastWordpieceTokenizer(
-            list(vocab), CONTINUATION_PREFIX, MAX_BYTES_PER_WORD, tf.int32, SPECIAL_TOKENS[1])
-
-    def _split(self, normalized):
-        return self._wordpiece.tokenize(normalized)
-
-    def _split_with_offsets(self, normalized):
-        return self._wordpiece.tokenize_with_offsets(normalized)
+        word_starts = [not piece.startswith(CONTINUATION_PREFIX) or piece == CONTINUATION_PREFIX
+                       for piece in vocab]
+        # The operation would match a piece with a space across words; "[7]" it never matches.
+        pieces = [f"[{i}]" if " " in piece else piece for i, piece in enumerate(vocab)]
+        super().__init__(config, vocab, np.array(word_starts), tf_text.FastWordpieceTokenizer(
+            pieces, CONTINUATION_PREFIX, MAX_BYTES_PER_WORD, tf.int32, SPECIAL_TOKENS[1]))
 
 
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model (BPE or unigram); whitespace is part of the pieces."""
 
     def __init__(self, config: TextConfig, vocab: Sequence[str], model: bytes) -> None:
-        super().__init__(config, vocab, np.array([p.startswith(WORD_START) for p in vocab]))
-        self._sentencepiece = tf_text.SentencepieceTokenizer(model, out_type=tf.int32)
-
-    def _split(self, normalized):
-        return self._sentencepiece.tokenize(normalized)
-
-    def _split_with_offsets(self, normalized):
-        return self._sentencepiece.tokenize_with_offsets(normalized)
+        word_starts = np.array([piece.startswith(WORD_START) for piece in vocab])
+        super().__init__(config, vocab, word_starts,
+                         tf_text.SentencepieceTokenizer(model, out_type=tf.int32))
 
 
 def _lower(texts: tf.Tensor) -> tf.Tensor:
@@ -256,7 +303,8 @@ def _lower(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.lower(tf.strings.lower(texts), encoding="utf-8")
 
 
-def _load(directory: str | os.PathLike) -> tuple[TextConfig, list[str], bytes]:
+def _load(directory: str | os.PathLike) -> tuple[TextConfig, bytes]:
+    """`text.json` and the bytes of the vocabulary file, which belong together."""
     path = os.path.join(os.fspath(directory), TEXT_CONFIG_FILE)
     if not tf.io.gfile.exists(path):
         raise UsageError(
@@ -280,13 +328,13 @@ def _load(directory: str | os.PathLike) -> tuple[TextConfig, list[str], bytes]:
     if sha256 != config.vocab_sha256:
         raise UsageError(f"{file}: sha256 {sha256[:12]}… is not {config.vocab_sha256[:12]}…, which "
                          f"{path} was written for: the vocabulary was exchanged or changed")
-    vocab = _parse_vocab(data, config.tokenizer, file)
+    vocab = parse_vocab(data, config.tokenizer, file)
     if len(vocab) != config.vocab_size:
         raise UsageError(f"{path}: vocab_size={config.vocab_size}, but {file} has {len(vocab)}")
     if special_ids != _special_ids(vocab, file):
         raise UsageError(f"{path}: special_tokens={special_ids}: expected the ids in {file}, "
                          f"{_special_ids(vocab, file)}")
-    return config, vocab, data
+    return config, data
 
 
 def _read(path: str) -> bytes:
@@ -297,27 +345,13 @@ def _read(path: str) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.message})") from None
 
 
-def _parse_vocab(data: bytes, kind: str, path: str) -> list[str]:
-    """Pieces by id of the bytes of a vocabulary file."""
-    if kind == "sentencepiece":
-        try:
-            model = sentencepiece.SentencePieceProcessor(model_proto=data)
-        except RuntimeError:
-            raise UsageError(f"{path}: not a SentencePiece model") from None
-        return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+def _write(path: str, data: bytes) -> None:
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: byte {error.start} is not UTF-8") from None
-    # Only at line feeds: splitlines() would also split at characters that may be pieces.
-    vocab = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    lines: dict[str, int] = {}
-    for number, piece in enumerate(vocab, start=1):
-        if not piece:
-            raise UsageError(f"{path}:{number}: empty line: expected a piece")
-        if lines.setdefault(piece, number) != number:
-            raise UsageError(f'{path}:{number}: "{piece}" is on line {lines[piece]} already')
-    return vocab
+        with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
+            file.write(data)
+        tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
+    except tf.errors.OpError as error:
+        raise UsageError(f"{path}: cannot be written ({error.message})") from None
 
 
 def _special_ids(vocab: Sequence[str], path: str) -> dict[str, int]:

@@ -75,7 +75,7 @@ def test_damaged_file_is_named_with_its_byte(tmp_path, damage, message):
 def write_directory(directory, info=INFO):
     for split in info.examples:
         for path, count in zip(records.shard_paths(str(directory), info, split),
-                               info.examples[split]):
+                               info.examples[split], strict=True):
             with open(path, "wb") as file:
                 records.write_records(file, [records.encode_example(np.arange(3), 3)] * count)
     (directory / "info.json").write_text(info.to_json())

@@ -149,7 +149,7 @@ def test_any_text_equals_hugging_face(
 
 def python_normalize(value, config):
     """The same rules again in plain Python, for characters on which all Unicode tables agree."""
-    kept = "".join(" " if c in "\t\n\r" or c.isspace() and unicodedata.category(c)[0] == "Z" else c
+    kept = "".join(" " if c in "\t\n\r" or unicodedata.category(c)[0] == "Z" else c
                    for c in value
                    if (unicodedata.category(c)[0] != "C" or c in "\t\n\r") and c != "\ufffd")
     if config.unicode_form == "NFKC":
@@ -201,6 +201,12 @@ def test_special_tokens_in_text_stay_text(tmp_path):
     assert [tokenizer.vocab[i] for i in ids] == [
         "el", "[", "SEP", "]", "[", "MASK", "]", "[", "PAD", "]", "[", "CLS", "]", "[", "UNK", "]",
         "el", "[", "SEP", "]"]
+
+
+def test_a_piece_with_a_space_does_not_reach_across_words(tmp_path):
+    tokenizer = make_tokenizer(tmp_path, [*SPECIAL_TOKENS, "a", "a b", "b", "##b c", "c"])
+    ids = tokenizer.encode_batch(["a b c"])[0]
+    assert [tokenizer.vocab[i] for i in ids] == ["a", "b", "c"]
 
 
 def test_words_over_200_bytes_are_unknown(tokenizer):

@@ -1,0 +1,260 @@
+r"""Measures data preparation: speed, what is lost, engines, memory, ids against a peer.
+
+    python -m benchmarks.data_prep --text=FOLDER [--vocab_dir=DIR --parts=speed,quality,...]
+
+`speed` runs both sides in this one process, alternately, and gives megabytes per second of CPU
+time (what one core does) beside the wall clock, which on a busy machine says little. The peer
+is `original_builder`: the original's scheme and tokeniser in Python. `memory` builds records
+out of 0.5 and 2 GB (the text over and over, by symbolic links).
+"""
+
+import hashlib
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from benchmarks.original_builder import (
+    OriginalExampleBuilder,
+    OriginalTokenizer,
+    original_examples,
+    original_records,
+)
+from data_prep import pipeline_files as files
+from data_prep import readers
+from data_prep.build_tfrecords import BuildConfig, build_tfrecords
+from data_prep.command_line import parse_flags
+from data_prep.train_vocabulary import train_vocabulary
+from electra_es import records
+from electra_es.config import TextConfig
+from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.text import Tokenizer, load_tokenizer, save_text_config
+
+PARTS = ("speed", "quality", "engines", "memory", "ids")
+PEER_BYTES = 2_000_000
+LENGTH = 512
+
+
+class Report:
+    """Prints each figure as it comes; remembers which missed its bar."""
+
+    def __init__(self) -> None:
+        self.missed: list[str] = []
+
+    def add(self, name: str, value: float, unit: str, at_least: float | None = None,
+            at_most: float | None = None) -> None:
+        holds = ((at_least is None or value >= at_least) and (at_most is None or value <= at_most))
+        bar = (f"at least {at_least}" if at_least is not None
+               else f"at most {at_most}" if at_most is not None else "")
+        print(f"{name:<58}{value:>10.3f} {unit:<9}{bar:<15}{'' if holds else 'MISSED'}", flush=True)
+        if not holds:
+            self.missed.append(name)
+
+
+def build(text: str, vocab_dir: str, output: pathlib.Path, **settings) -> dict[str, float]:
+    """Builds records; returns seconds of wall clock and of this process's CPU."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    build_tfrecords(BuildConfig(**{"input": text, "vocab_dir": vocab_dir, "output": str(output),
+                                   "max_seq_length": LENGTH, "workers": 1, **settings}))
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def measure_speed(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
+    """Text to finished shards by ours and by the peer; then one worker against two."""
+    size = sum(size for _, size in files.list_files(text)) / 1e6
+    ours: dict[str, list[float]] = {"wall": [], "cpu": []}
+    peers: list[float] = []
+    tokenizer = load_tokenizer(vocab_dir)
+    sample = _sample(text)
+    for attempt in range(4):  # The first one warms up.
+        seconds = build(text, vocab_dir, scratch / f"speed{attempt}")
+        peer = _peer_seconds(sample, tokenizer, scratch / f"peer{attempt}")
+        if attempt:
+            for clock, value in seconds.items():
+                ours[clock].append(size / value)
+            peers.append(sum(map(len, map(str.encode, sample))) / 1e6 / peer)
+    report.add("text to shards, one worker, per CPU second", statistics.median(ours["cpu"]), "MB/s",
+               at_least=12)
+    report.add("  the same by the wall clock", statistics.median(ours["wall"]), "MB/s")
+    report.add("original's builder in Python, per CPU second", statistics.median(peers), "MB/s")
+    report.add("ratio", statistics.median(ours["cpu"]) / statistics.median(peers), "x", at_least=10)
+
+    many = _repeated(text, scratch / "many", 300e6)
+    ratios = []
+    for attempt in range(2):
+        seconds = [_command(["--input", many, "--vocab_dir", vocab_dir, "--output",
+                             str(scratch / f"workers{workers}-{attempt}"), f"--workers={workers}"]
+                            )["wall"] for workers in (1, 2)]
+        ratios.append(seconds[0] / seconds[1])
+    report.add("two workers against one, 300 MB, whole command", max(ratios), "x", at_least=1.7)
+
+
+def _sample(text: str) -> list[str]:
+    """Documents of about `PEER_BYTES` from all files in turn."""
+    each = PEER_BYTES // len(files.list_files(text))
+    sample: list[str] = []
+    for path, _ in files.list_files(text):
+        size = 0
+        for document in readers.read_documents(path):
+            sample.append(document.text)
+            size += len(document.text.encode())
+            if size >= each:
+                break
+    return sample
+
+
+def _peer_seconds(documents: Sequence[str], tokenizer: Tokenizer, path: pathlib.Path) -> float:
+    import tensorflow as tf
+    peer = OriginalTokenizer(tokenizer.vocab, lower_case=False)
+    builder = OriginalExampleBuilder(peer.ids, LENGTH, random.Random(1))
+    lines = [line for document in documents for line in (*document.split("\n"), "")]
+    began = time.process_time()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for data in original_records(original_examples(lines, builder), LENGTH,
+                                     tokenizer.cls_id, tokenizer.sep_id):
+            writer.write(data)
+    return time.process_time() - began
+
+
+def measure_quality(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
+    """What is dropped and padded, and the size of a token."""
+    import json
+    for name, settings in (("carry_over, documents joined", {}),
+                           ("carry_over, one document an example", {"packing": "none"}),
+                           ("the original's scheme", {"scheme": "original"})):
+        for length in (128, 512):
+            output = scratch / f"quality-{len(name)}-{length}"
+            build(text, vocab_dir, output, max_seq_length=length, **settings)
+            stats = json.loads((output / records.STATS_FILE).read_text())
+            strict = not settings and length == 512
+            label = f"{name}, L={length}"
+            report.add(f"{label}: dropped tokens", stats["dropped_tokens"] / stats["tokens"], "share",
+                       at_most=0 if not settings else None)
+            report.add(f"{label}: padding", stats["padding_fraction"], "share",
+                       at_most=0.03 if strict else None)
+            if not settings:
+                report.add(f"{label}: bytes a token", stats["bytes_per_token"], "bytes",
+                           at_most=2.0 if strict else None)
+
+
+def compare_engines(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
+    """SHA-256 of all files, by each engine."""
+    digests = set()
+    for runner in ("local", "DirectRunner"):
+        for workers in (1, 2):
+            output = scratch / f"engine-{runner}-{workers}"
+            build(text, vocab_dir, output, runner=runner, workers=workers)
+            whole = hashlib.sha256()
+            for path in sorted(output.iterdir()):
+                whole.update(path.name.encode() + path.read_bytes())
+            digests.add(whole.hexdigest())
+    report.add("different results of four engines and worker counts", len(digests), "", at_most=1)
+
+
+def measure_memory(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
+    """Largest resident set of any process of the command, two workers."""
+    peaks = []
+    for size in (0.5e9, 2e9):
+        many = _repeated(text, scratch / f"memory{size:.0f}", size)
+        used = _command(["--input", many, "--vocab_dir", vocab_dir, "--output",
+                         str(scratch / f"memory-out{size:.0f}"), "--workers=2"])
+        peaks.append(used["peak_bytes"] / 1e9)
+        report.add(f"peak memory of a process, {size / 1e9:.1f} GB of text", peaks[-1], "GB",
+                   at_most=1.5)
+        report.add("  that run, two workers, wall clock", size / 1e6 / used["wall"], "MB/s")
+    report.add("growth of the peak with four times the input", peaks[1] / peaks[0], "x", at_most=1.1)
+
+
+def _repeated(text: str, folder: pathlib.Path, size: float) -> str:
+    """A folder of links to the files of `text`, over and over, of at least `size` bytes."""
+    folder.mkdir()
+    total, round_ = 0, 0
+    while total < size:
+        for path, file_size in files.list_files(text):
+            link = folder / f"{round_:04d}-{os.path.basename(path)}"
+            link.symlink_to(os.path.abspath(path))
+            total += file_size
+        round_ += 1
+    return str(folder)
+
+
+def _command(arguments: Sequence[str]) -> dict[str, float]:
+    """Runs the builder's command; wall seconds and the peak memory of its largest process."""
+    began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "data_prep.build_tfrecords", *arguments,
+                                f"--max_seq_length={LENGTH}"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise CheckFailed(f"build_tfrecords {' '.join(arguments)} ended with status {status}")
+    return {"wall": time.perf_counter() - began, "peak_bytes": usage.ru_maxrss * 1024}
+
+
+def compare_ids(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
+    """Ids of all lines against Hugging Face tokenizers' WordPiece, both accent settings."""
+    lines = [line for path, _ in files.list_files(text) for document in readers.read_documents(path)
+             for line in document.text.split("\n") if line.strip()]
+    for strip_accents in (False, True):
+        directory = scratch / f"accents-{strip_accents}"
+        directory.mkdir()
+        (directory / "vocab.txt").write_bytes(
+            (pathlib.Path(vocab_dir) / "vocab.txt").read_bytes())
+        save_text_config(directory, TextConfig(strip_accents=strip_accents))
+        peer = _reference_wordpiece(str(directory / "vocab.txt"), strip_accents)
+        different = []
+        tokenizer = load_tokenizer(directory)
+        for start in range(0, len(lines), 4096):
+            chunk = lines[start:start + 4096]
+            different += [line for line, ours, theirs in zip(
+                chunk, tokenizer.encode_batch(chunk), peer(chunk), strict=True)
+                if ours.tolist() != theirs]
+        report.add(f"lines of {len(lines)} with other ids, strip_accents={strip_accents}",
+                   len(different), "", at_most=0)
+        for line in different[:5]:
+            print(f"    {line[:100]!r}")
+
+
+def _reference_wordpiece(vocab_file: str, strip_accents: bool
+                         ) -> Callable[[list[str]], list[list[int]]]:
+    import tokenizers
+    vocab = tokenizers.models.WordPiece.read_file(vocab_file)
+    model = tokenizers.Tokenizer(tokenizers.models.WordPiece(
+        vocab, unk_token="[UNK]", max_input_chars_per_word=200))
+    model.normalizer = tokenizers.normalizers.Sequence([
+        tokenizers.normalizers.NFC(),
+        tokenizers.normalizers.BertNormalizer(lowercase=False, strip_accents=strip_accents)])
+    model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    return lambda lines: [encoding.ids for encoding in model.encode_batch(lines)]
+
+
+def main() -> None:
+    flags.DEFINE_string("text", None, "Folder or glob of text files.")
+    flags.DEFINE_string("vocab_dir", None, "WordPiece vocabulary; absent: 50,000 entries of --text.")
+    flags.DEFINE_list("parts", list(PARTS), f"Some of {', '.join(PARTS)}.")
+    flags.DEFINE_string("scratch", None, "Where to put files (3 GB); absent: temporary directory.")
+    parse_flags()
+    values = flags.FLAGS
+    if not values.text or not set(values.parts) <= set(PARTS):
+        raise UsageError(f"expected --text=FOLDER and --parts out of {', '.join(PARTS)}")
+    report = Report()
+    measures = {"speed": measure_speed, "quality": measure_quality, "engines": compare_engines,
+                "memory": measure_memory, "ids": compare_ids}
+    with tempfile.TemporaryDirectory(dir=values.scratch) as scratch:
+        vocab_dir = values.vocab_dir or os.path.join(scratch, "vocabulary")
+        if not values.vocab_dir:
+            train_vocabulary(values.text, vocab_dir, TextConfig())
+        for part in values.parts:
+            measures[part](report, values.text, vocab_dir, pathlib.Path(scratch))
+    if report.missed:
+        raise CheckFailed(f"{len(report.missed)} figures miss their bar: {'; '.join(report.missed)}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,89 @@
+r"""Finds vocabulary entries that can never be an input, and those that never were.
+
+    python -m data_prep.audit_vocabulary --vocab_dir=vocabulary
+    python -m data_prep.audit_vocabulary --vocab_dir=vocabulary --records=records \
+        --max_unseen=500 --min_count=10 --output=audit.json
+
+Ends with exit code 1 if more entries than allowed are unreachable or unseen.
+"""
+
+import io
+import os
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from data_prep import pipeline_files as files
+from data_prep.command_line import parse_flags
+from electra_es import records
+from electra_es.audit import AuditReport, audit, examples_by_class
+from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.text import TEXT_CONFIG_FILE, Tokenizer, load_tokenizer
+
+
+def load_id_counts(directory: str, tokenizer: Tokenizer, vocab_dir: str) -> np.ndarray:
+    """How often each id occurs in a records directory, int64 [V].
+
+    Raises:
+      UsageError: no finished records with counts, or records of another vocabulary.
+    """
+    info = records.load_records_info(directory)
+    if info.vocab_sha256 and info.text != tokenizer.config:
+        raise UsageError(f"{directory}: was built with another vocabulary or other text settings "
+                         f"({info.text}) than {os.path.join(vocab_dir, TEXT_CONFIG_FILE)} "
+                         f"({tokenizer.config})")
+    path = os.path.join(directory, records.ID_COUNTS_FILE)
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            counts = np.load(io.BytesIO(file.read()), allow_pickle=False)
+    except (tf.errors.OpError, ValueError) as error:
+        raise UsageError(f"{path}: expected the counts that data_prep.build_tfrecords writes: "
+                         f"{str(error).splitlines()[0]}") from None
+    if counts.shape != (len(tokenizer.vocab),):
+        raise UsageError(f"{path}: counts of shape {counts.shape}: expected one for each of the "
+                         f"{len(tokenizer.vocab)} vocabulary entries")
+    return counts
+
+
+def check_thresholds(report: AuditReport, max_unreachable: int, max_unseen: int | None) -> None:
+    """Raises CheckFailed if the report has more unreachable or unseen entries than allowed."""
+    problems = []
+    if report.num_unreachable > max_unreachable:
+        problems.append(f"{report.num_unreachable} entries are unreachable, "
+                        f"--max_unreachable={max_unreachable}")
+    if max_unseen is not None and len(report.unseen or ()) > max_unseen:
+        problems.append(f"{len(report.unseen or ())} entries are seen fewer than "
+                        f"{report.min_count} times, --max_unseen={max_unseen}")
+    if problems:
+        raise CheckFailed("; ".join(problems))
+
+
+def main() -> None:
+    flags.DEFINE_string("vocab_dir", "", "Vocabulary directory, or a model directory.")
+    flags.DEFINE_string("records", "", "Records directory whose counts say what was seen.")
+    flags.DEFINE_integer("max_unreachable", 0, "Most unreachable entries allowed.")
+    flags.DEFINE_integer("max_unseen", None, "Most unseen entries allowed (default: any number).")
+    flags.DEFINE_integer("min_count", 1, "An entry that occurs less often counts as unseen.")
+    flags.DEFINE_string("output", "", "JSON file to write with every entry by name.")
+    flags.DEFINE_bool("overwrite", False, "Replace --output if it exists.")
+    rest = parse_flags()
+    values = flags.FLAGS
+    if not values.vocab_dir or rest:
+        raise UsageError("--vocab_dir is needed, and nothing but flags")
+    if values.max_unseen is not None and not values.records:
+        raise UsageError(f"--max_unseen={values.max_unseen}: needs --records")
+    if values.output and files.exists(values.output) and not values.overwrite:
+        raise UsageError(f"{values.output}: exists: --overwrite replaces it")
+    tokenizer = load_tokenizer(values.vocab_dir)
+    id_counts = (load_id_counts(values.records, tokenizer, values.vocab_dir)
+                 if values.records else None)
+    report = audit(tokenizer, id_counts, min_count=values.min_count)
+    if values.output:
+        files.write_bytes(values.output, report.to_json().encode())
+    print("\n".join([report.summary(), *examples_by_class(report)]))
+    check_thresholds(report, values.max_unreachable, values.max_unseen)
+
+
+if __name__ == "__main__":
+    run_main(main)

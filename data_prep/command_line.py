@@ -1,0 +1,29 @@
+"""Parsing of the command line that the data tools share."""
+
+import logging
+import sys
+
+from absl import flags
+
+from electra_es.errors import UsageError
+
+
+def parse_flags(argv: list[str] | None = None) -> list[str]:
+    """Parses absl flags; returns what stands after "--".
+
+    Raises:
+      UsageError: an unknown flag (absl names the nearest), a value of the wrong type, or an
+        argument that is no flag.
+    """
+    argv = sys.argv if argv is None else argv
+    ours, rest = argv, []
+    if "--" in argv:
+        ours, rest = argv[:argv.index("--")], argv[argv.index("--") + 1:]
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        positional = flags.FLAGS(ours)[1:]
+    except flags.Error as error:
+        raise UsageError(" ".join(str(error).split())) from None
+    if positional:
+        raise UsageError(f"{positional[0]}: expected only flags, such as --input=...")
+    return rest

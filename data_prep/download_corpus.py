@@ -1,0 +1,97 @@
+r"""Downloads the files of a corpus from the Hugging Face hub.
+
+    python -m data_prep.download_corpus --corpus=oscar-2301 --output=corpus
+    python -m data_prep.download_corpus --repo=OWNER/NAME --files='es/*.parquet' --output=corpus
+
+A download that broke off goes on when the same command is given again; finished files are not
+fetched twice. OSCAR and CulturaX are gated: accept their terms on the hub, then put a token into
+the environment variable HF_TOKEN (or log in with the hub's own command). Needs
+requirements-hub.txt.
+"""
+
+import fnmatch
+import os
+
+from absl import flags
+
+from data_prep.command_line import parse_flags
+from electra_es.errors import UsageError, nearest_hint, run_main
+
+# Name -> (repository, files of the Spanish part).
+CORPORA = {
+    "oscar-2201": ("oscar-corpus/OSCAR-2201", "compressed/es_meta/*.jsonl.gz"),
+    "oscar-2301": ("oscar-corpus/OSCAR-2301", "es_meta/*.jsonl.zst"),
+    "culturax": ("uonlp/CulturaX", "es/*.parquet"),
+    "fineweb-2": ("HuggingFaceFW/fineweb-2", "data/spa_Latn/train/*.parquet"),
+}
+
+
+def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "main",
+                    max_files: int = 0) -> list[str]:
+    """Downloads the files of a data set repository that match `pattern` into `output`.
+
+    Args:
+      repo: OWNER/NAME on the hub (environment variable HF_ENDPOINT: another hub).
+      pattern: glob over paths in the repository.
+      max_files: the first so many in order of names; 0: all.
+
+    Returns:
+      Local paths, in order of names.
+
+    Raises:
+      UsageError: no such repository or revision, gated without a token, nothing matches, or the
+        connection broke.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError:
+        raise UsageError("downloads need huggingface_hub: pip install -r requirements-hub.txt"
+                         ) from None
+    where = f"{repo} at revision {revision}"
+    try:
+        api = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        names = sorted(fnmatch.filter(
+            api.list_repo_files(repo, repo_type="dataset", revision=revision), pattern))
+        if not names:
+            raise UsageError(f"{where}: no file matches --files={pattern}")
+        return [api.hf_hub_download(repo, name, repo_type="dataset", revision=revision,
+                                    local_dir=output) for name in names[:max_files or None]]
+    except errors.GatedRepoError:
+        raise UsageError(f"{where}: gated: accept its terms on the hub and set HF_TOKEN to a token "
+                         "of that account") from None
+    except errors.RevisionNotFoundError:
+        raise UsageError(f"{repo}: has no revision {revision}") from None
+    except errors.RepositoryNotFoundError:
+        raise UsageError(f"{repo}: no such data set, or a private one and no HF_TOKEN") from None
+    except UsageError:
+        raise
+    except Exception as error:  # Of whichever HTTP library the hub's package uses.
+        reason = str(error).strip().splitlines()
+        raise UsageError(f"{where}: {reason[0] if reason else type(error).__name__}; the same "
+                         "command goes on from here") from None
+
+
+def main() -> None:
+    flags.DEFINE_string("corpus", None, f"One of {', '.join(CORPORA)}.")
+    flags.DEFINE_string("repo", None, "Any data set repository, OWNER/NAME, with --files.")
+    flags.DEFINE_string("files", None, "Glob over paths in the repository.")
+    flags.DEFINE_string("output", None, "Directory for the files.")
+    flags.DEFINE_string("revision", "main", "Branch, tag or commit.")
+    flags.DEFINE_integer("max_files", 0, "Only the first so many files; 0: all.")
+    parse_flags()
+    values = flags.FLAGS
+    if not values.output or not (values.corpus or (values.repo and values.files)):
+        raise UsageError("expected --output and either --corpus or --repo with --files")
+    if values.corpus and values.corpus not in CORPORA:
+        raise UsageError(f"corpus={values.corpus}: expected one of {', '.join(CORPORA)}"
+                         f"{nearest_hint(values.corpus, CORPORA)}")
+    repo, pattern = CORPORA[values.corpus] if values.corpus else (values.repo, values.files)
+    paths = download_corpus(repo, values.files or pattern, values.output,
+                            revision=values.revision, max_files=values.max_files)
+    size = sum(os.path.getsize(path) for path in paths)
+    print(f"{values.output}: {len(paths)} files of {repo}, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,240 @@
+r"""Trains a vocabulary, or puts an existing vocab.txt into a vocabulary directory.
+
+    python -m data_prep.train_vocabulary --input='corpus/*.jsonl.gz' --output=vocabulary \
+        --vocab_size=50000 --sample_fraction=0.1 --workers=8
+    python -m data_prep.train_vocabulary --counts=counts.tsv --output=vocabulary --vocab_size=50000
+    python -m data_prep.train_vocabulary --input='corpus/*.txt' --output=vocabulary \
+        --tokenizer=sentencepiece --model_type=unigram
+    python -m data_prep.train_vocabulary --from_vocab=vocab.txt --output=vocabulary --strip_accents
+
+A sample of 5 to 10 GB is enough text. `--counts` takes what `data_prep.count_words` wrote, for
+corpora that want a Beam job. The same input and settings give the same bytes.
+"""
+
+import itertools
+import logging
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import tensorflow as tf
+from absl import flags
+
+from data_prep import count_words, pipeline_tasks, wordpieces
+from data_prep import pipeline_files as files
+from data_prep.command_line import parse_flags
+from electra_es import text
+from electra_es.audit import audit, examples_by_class
+from electra_es.config import TextConfig
+from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.flags import define_config_flags, given_settings
+
+MODEL_TYPES = ("bpe", "unigram")
+CHARACTER_COVERAGE = 0.99995
+# Held out of the text to measure the vocabulary on, when there is no other text for that.
+HELD_OUT_FRACTION = 0.01
+_HELD_OUT_CHARACTERS = 5_000_000
+
+
+def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike, config: TextConfig,
+                     *, counts: str = "", held_out: str | Iterable[str] = "",
+                     model_type: str = "bpe", character_coverage: float = CHARACTER_COVERAGE,
+                     sample_fraction: float = 1.0, compare_vocab: str = "", workers: int = 1,
+                     overwrite: bool = False) -> pathlib.Path:
+    """Trains a vocabulary directory and reports its tokens per word.
+
+    Args:
+      source: glob of corpus files, or documents; not used for training when `counts` is given.
+      output_dir: the vocabulary directory to make.
+      config: kind and size of the vocabulary, and how text is treated.
+      counts: file of word counts, made with the same text settings.
+      held_out: glob or documents to measure on. Without them, 1 % of the documents of `source` are
+        kept out of training for it.
+      model_type: for SentencePiece: "bpe" (from word counts) or "unigram" (from lines).
+      character_coverage: share of the characters of the text that get pieces.
+      sample_fraction: share of the documents used, chosen by content hash.
+      compare_vocab: another vocab.txt, or a vocabulary directory, to measure as well.
+      workers: processes that count words, where `source` is a glob.
+
+    Returns:
+      The path of `output_dir`.
+
+    Raises:
+      UsageError: wrong settings, no usable text, or a vocabulary in `output_dir` already.
+      CheckFailed: an entry is unreachable, see `audit`.
+    """
+    _check_settings(config, model_type, character_coverage, sample_fraction, counts)
+    check_output(output_dir, overwrite)
+    if not isinstance(source, str):
+        source = list(source)
+    held_out_fraction = 0.0 if held_out or counts else HELD_OUT_FRACTION
+    other = load_other(compare_vocab, config) if compare_vocab else None
+    data = _train(source, counts, config, model_type, character_coverage, sample_fraction,
+                  held_out_fraction, workers)
+    tokenizer = text.make_tokenizer(data, config)
+    report = audit(tokenizer)
+    logging.info("%s", report.summary())
+    if report.num_unreachable:
+        raise CheckFailed("trained entries that no text becomes, so nothing is written: "
+                          + "; ".join(examples_by_class(report)))
+    text.save_vocabulary(output_dir, data, config)
+    if held_out or held_out_fraction:
+        measured = (_documents(held_out, 1.0, 0.0) if held_out else
+                    _documents(source, sample_fraction, held_out_fraction, held_out=True))
+        log_tokens_per_word(measured, tokenizer, other, compare_vocab)
+    return pathlib.Path(output_dir)
+
+
+def _train(source: str | list[str], counts: str, config: TextConfig, model_type: str,
+           character_coverage: float, sample_fraction: float, held_out_fraction: float,
+           workers: int) -> bytes:
+    """The bytes of the vocabulary file."""
+    if model_type == "unigram":
+        lines = _normalized_lines(_documents(source, sample_fraction, held_out_fraction), config)
+        return wordpieces.train_sentencepiece(lines, config, character_coverage)
+    if counts:
+        words = count_words.read_counts(counts)
+    elif isinstance(source, str):
+        words = count_words.count_files(source, config, sample_fraction=sample_fraction,
+                                        held_out_fraction=held_out_fraction, workers=workers)
+    else:
+        documents = _documents(source, sample_fraction, held_out_fraction)
+        words = count_words.count_words(documents, config)
+    if config.tokenizer == "sentencepiece":
+        return wordpieces.train_sentencepiece(words, config, character_coverage)
+    return wordpieces.train_wordpieces(words, config, character_coverage)
+
+
+def _check_settings(config: TextConfig, model_type: str, character_coverage: float,
+                    sample_fraction: float, counts: str) -> None:
+    if model_type not in MODEL_TYPES:
+        raise UsageError(f"model_type={model_type}: expected one of {', '.join(MODEL_TYPES)}")
+    if model_type == "unigram" and (counts or config.tokenizer != "sentencepiece"):
+        raise UsageError("model_type=unigram: expected tokenizer=sentencepiece and text, not counts")
+    for name, value in (("character_coverage", character_coverage),
+                        ("sample_fraction", sample_fraction)):
+        if not 0 < value <= 1:
+            raise UsageError(f"{name}={value}: expected a share above 0 and at most 1")
+
+
+def check_output(output_dir: str | os.PathLike, overwrite: bool) -> None:
+    """Raises UsageError if there is a vocabulary that is not to be replaced."""
+    for name in (text.TEXT_CONFIG_FILE, *text.VOCAB_FILES.values()):
+        if tf.io.gfile.exists(os.path.join(output_dir, name)) and not overwrite:
+            raise UsageError(f"{output_dir}: has a {name} already: give another --output, "
+                             "or --overwrite to replace it")
+
+
+def wrap_vocabulary(vocab_file: str, output_dir: str | os.PathLike, config: TextConfig, *,
+                    overwrite: bool = False) -> pathlib.Path:
+    """Makes a vocabulary directory of a vocab.txt (or spm.model) from elsewhere.
+
+    Raises:
+      UsageError: no usable vocabulary, or one in `output_dir` already.
+    """
+    check_output(output_dir, overwrite)
+    text.save_vocabulary(output_dir, files.read_bytes(vocab_file), config)
+    logging.info("%s", audit(text.load_tokenizer(output_dir)).summary())
+    return pathlib.Path(output_dir)
+
+
+def load_other(path: str, config: TextConfig) -> text.Tokenizer:
+    """The tokeniser of a vocabulary directory, or of a vocab.txt treated as `config` says."""
+    if tf.io.gfile.isdir(path):
+        return text.load_tokenizer(path)
+    vocab = text.parse_vocab(files.read_bytes(path), "wordpiece", path)
+    return text.WordPieceTokenizer(config, vocab)
+
+
+def _documents(source: str | Iterable[str], sample_fraction: float, held_out_fraction: float, *,
+               held_out: bool = False) -> Iterator[str]:
+    if isinstance(source, str):
+        for task in pipeline_tasks.plan_tasks(files.list_files(source)):
+            yield from count_words.sampled_documents(
+                task, sample_fraction, held_out_fraction, held_out=held_out)
+    else:
+        yield from count_words.sample(source, sample_fraction, held_out_fraction, held_out)
+
+
+def _normalized_lines(documents: Iterable[str], config: TextConfig) -> Iterator[str]:
+    """Normalises line by line, as normalisation makes spaces of line ends."""
+    splitter = count_words.word_splitter(config)
+    for batch in count_words.batches(documents):
+        lines = [line.encode("utf-8", "ignore") for document in batch
+                 for line in document.splitlines() if line.strip()]
+        for line in splitter.normalize(tf.constant(lines, tf.string, [len(lines)])).numpy():
+            yield line.decode()
+
+
+def tokens_per_word(tokenizer: text.Tokenizer, documents: Iterable[str]) -> tuple[float, float]:
+    """(tokens, [UNK]) per word; a word is a run of letters and the like, or one punctuation mark.
+
+    Raises:
+      UsageError: there is not one word.
+    """
+    splitter = count_words.word_splitter(tokenizer.config)
+    words = tokens = unknown = 0
+    for batch in count_words.batches(documents):
+        words += sum(map(len, splitter.encode_batch(batch)))
+        for ids in tokenizer.encode_batch(batch):
+            tokens += len(ids)
+            unknown += int((ids == tokenizer.unk_id).sum())
+    if not words:
+        raise UsageError("there is no held-out text to measure the vocabulary on")
+    return tokens / words, unknown / words
+
+
+def log_tokens_per_word(documents: Iterable[str], tokenizer: text.Tokenizer,
+                        other: text.Tokenizer | None, other_name: str) -> None:
+    """Logs the figures of the vocabulary and of the one to compare it with, on the same text."""
+    texts, characters = [], 0
+    for document in documents:
+        texts.append(document)
+        characters += len(document)
+        if characters > _HELD_OUT_CHARACTERS:
+            break
+    if not texts:
+        logging.warning("too few documents to hold one out: tokens per word not measured")
+        return
+    measured = itertools.chain([("this vocabulary", tokenizer)],
+                               [(other_name, other)] if other else [])
+    for name, measured_tokenizer in measured:
+        tokens, unknown = tokens_per_word(measured_tokenizer, texts)
+        logging.info("held-out text, %d characters: %.3f tokens a word, %.3f %% unknown: %s",
+                     characters, tokens, 100 * unknown, name)
+
+
+def main() -> None:
+    flags.DEFINE_string("input", "", "Text files: comma-separated paths, globs or folders.")
+    flags.DEFINE_string("counts", "", "Word counts of data_prep.count_words, instead of --input.")
+    flags.DEFINE_string("from_vocab", "", "An existing vocab.txt or spm.model to wrap.")
+    flags.DEFINE_string("output", "", "Vocabulary directory to write.")
+    flags.DEFINE_string("held_out_input", "", "Text to measure on; default: 1 % of --input.")
+    flags.DEFINE_string("compare_vocab", "", "vocab.txt or vocabulary directory to compare with.")
+    flags.DEFINE_string("model_type", "bpe", f"<{'|'.join(MODEL_TYPES)}>: for sentencepiece.")
+    flags.DEFINE_float("character_coverage", CHARACTER_COVERAGE, "Share of characters with pieces.")
+    flags.DEFINE_float("sample_fraction", 1.0, "Share of the documents, chosen by content hash.")
+    flags.DEFINE_integer("workers", 1, "Processes that count words.")
+    flags.DEFINE_bool("overwrite", False, "Replace the vocabulary in --output.")
+    define_config_flags(TextConfig, skip=("vocab_sha256",))
+    beam_options = parse_flags()
+    values = flags.FLAGS
+    sources = [name for name in ("input", "counts", "from_vocab") if values[name].value]
+    if len(sources) != 1 or not values.output or beam_options:
+        raise UsageError("expected --output and one of --input, --counts, --from_vocab; got "
+                         + (", ".join(f"--{name}" for name in sources) or "none of them"))
+    config = TextConfig(**given_settings(values, []))
+    if values.from_vocab:
+        directory = wrap_vocabulary(values.from_vocab, values.output, config,
+                                    overwrite=values.overwrite)
+    else:
+        directory = train_vocabulary(
+            values.input, values.output, config, counts=values.counts,
+            held_out=values.held_out_input, model_type=values.model_type,
+            character_coverage=values.character_coverage, sample_fraction=values.sample_fraction,
+            compare_vocab=values.compare_vocab, workers=values.workers, overwrite=values.overwrite)
+    print(f"{directory}: {text.load_text_config(directory).vocab_size} entries")
+
+
+if __name__ == "__main__":
+    run_main(main)

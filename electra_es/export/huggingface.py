@@ -1,0 +1,233 @@
+"""Writes a model as Hugging Face folders, or makes a model directory of such a folder.
+
+    python -m electra_es.export.huggingface --model_dir=runs/sample/model --output=runs/published
+    python -m electra_es.export.huggingface --model_dir=M --output=DIR --name=me/electra-es \
+        --licence=apache-2.0 --datasets=oscar --push_to_hub=me/electra-es
+    python -m electra_es.export.huggingface --import_from=DIR --output=MODEL_DIR
+    python -m electra_es.export.huggingface --import_from=selectra_small \
+        --import_generator=selectra_small_generator --output=MODEL_DIR
+
+Exporting gives DIR/discriminator and DIR/generator, each with model.safetensors, config.json,
+tokenizer.json, tokenizer_config.json, the vocabulary, text.json and README.md.
+"""
+
+import json
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from safetensors.numpy import save_file
+
+from electra_es.config import ModelConfig
+from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.export.huggingface_format import (
+    Part,
+    hub_config,
+    model_config_from,
+    parts_of,
+    tensor_table,
+)
+from electra_es.export.huggingface_import import (
+    WEIGHTS_FILE,
+    import_folder,
+    load_folder,
+    read_source_configs,
+)
+from electra_es.export.huggingface_tokenizer import tokenizer_config, tokenizer_json
+from electra_es.export.model_card import EXAMPLE, CardOptions, model_card, read_metrics
+from electra_es.export.output import new_directory
+from electra_es.export.saved_model import MAX_DIFFERENCE, PROBES, TextModel, usable_length
+from electra_es.export.weights import get_resolved_weights
+from electra_es.flags import parse_flags, required
+from electra_es.run_dir import CONFIG_FILE, Run, load_model
+from electra_es.text import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer
+
+CARD_FILE = "README.md"
+
+
+def export_huggingface(model_dir: str, output: str, *, options: CardOptions = CardOptions(),
+                       overwrite: bool = False) -> list[Part]:
+    """Writes the parts of the model of `model_dir` as folders, reads them back and compares.
+
+    Args:
+      model_dir: a model directory with a checkpoint.
+      output: the directory to write; it appears when it is whole and checked.
+      options: for the model card.
+      overwrite: whether an earlier export there may be replaced.
+
+    Returns:
+      the parts written.
+
+    Raises:
+      UsageError: no such model, or `output` exists or cannot be written.
+      CheckFailed: what was read back differs from the model; nothing is left behind.
+    """
+    model, tokenizer, run, step = load_model(model_dir)
+    parts = parts_of(run.model)
+    text_model = TextModel(model, tokenizer, usable_length(run))
+    example: list[tuple[str, float]] = []
+    if model.rtd_head is not None:
+        example = _score_example(text_model)
+    records, weights = read_metrics(model_dir), get_resolved_weights(model)
+    configs = _configs(model_dir, run, tokenizer)
+    shared_files = tokenizer_files(model_dir, run, tokenizer)
+    marker = f"{parts[0]}/{WEIGHTS_FILE}"
+    with new_directory(output, overwrite=overwrite, recognised_by=marker) as scratch:
+        for part in parts:
+            arrays = published_arrays(weights, part, run.model)
+            card = model_card(
+                part, run, tokenizer, options=options, step=step, records=records, example=example,
+                parameters=sum(array.size for array in arrays.values()))
+            files = {CONFIG_FILE: json_bytes(configs[part]), CARD_FILE: card.encode("utf-8")}
+            _write_folder(os.path.join(scratch, part), arrays, {**shared_files, **files})
+        if "discriminator" in parts:
+            _check_same(text_model, scratch)
+    return parts
+
+
+def published_arrays(weights: dict[str, np.ndarray], part: Part, config: ModelConfig
+                     ) -> dict[str, np.ndarray]:
+    """Tensors of a part's `model.safetensors`.
+
+    Args:
+      weights: `get_resolved_weights` of the model.
+    """
+    arrays = {}
+    for row in tensor_table(part, config):
+        array = weights[row.canonical]
+        arrays[row.name] = np.ascontiguousarray(array.T if row.transposed else array)
+    return arrays
+
+
+def tokenizer_files(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Name -> content of the tokeniser's files, `text.json` and the vocabulary included."""
+    vocab_file = VOCAB_FILES[run.text.tokenizer]
+    vocab_data = _read_bytes(model_dir, vocab_file)
+    return {
+        "tokenizer.json": json_bytes(tokenizer_json(tokenizer, vocab_data)),
+        "tokenizer_config.json": json_bytes(tokenizer_config(run.text, usable_length(run))),
+        TEXT_CONFIG_FILE: _read_bytes(model_dir, TEXT_CONFIG_FILE),
+        vocab_file: vocab_data,
+    }
+
+
+def push_to_hub(folder: str, repository: str, parts: list[Part], private: bool) -> list[str]:
+    """Uploads exported folders: the discriminator as `repository`, the generator beside it.
+
+    Returns:
+      names of the repositories.
+
+    Raises:
+      UsageError: `huggingface_hub` is not installed, nobody is logged in, or the upload failed.
+    """
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    except ImportError:
+        raise UsageError("--push_to_hub: huggingface_hub is not installed: expected "
+                         "`pip install -r requirements-hub.txt`") from None
+    names = []
+    for part in parts:
+        name = repository if part == "discriminator" else f"{repository}-generator"
+        try:
+            api = HfApi()
+            api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=os.path.join(folder, part))
+        except (HfHubHTTPError, LocalTokenNotFoundError, ValueError, OSError) as error:
+            raise UsageError(f"--push_to_hub={name}: {str(error).splitlines()[0]}; the export is whole "
+                             f"in {folder}") from None
+        names.append(name)
+    return names
+
+
+def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]:
+    """`config.json` of each part; that of its source for an imported model."""
+    made = {part: hub_config(part, run.model, len(tokenizer.vocab), tokenizer.pad_id)
+            for part in parts_of(run.model)}
+    source = read_source_configs(model_dir)
+    if source:
+        tied = run.model.embedding_sharing == "tied"
+        if model_config_from(source["discriminator"], source.get("generator"), tied) != run.model:
+            raise UsageError(f"{model_dir}: its huggingface.json describes another model than its "
+                             "config.json: expected the files that the import wrote")
+    return {**made, **source}
+
+
+def _score_example(text_model: TextModel) -> list[tuple[str, float]]:
+    outputs = text_model.detect(tf.constant([EXAMPLE]))
+    tokens, logits = outputs["tokens"].numpy()[0], outputs["logits"].numpy()[0]
+    return [(token.decode("utf-8"), float(logit))
+            for token, logit in zip(tokens[1:-1], logits[1:-1], strict=True)]
+
+
+def _check_same(text_model: TextModel, folder: str) -> None:
+    """Compares tokens and logits of the model with those of the folder, imported again."""
+    source = load_folder(folder)
+    again = TextModel(source.model, source.tokenizer, usable_length(source.run))
+    probes = tf.constant(PROBES)
+    expected, found = text_model.detect(probes), again.detect(probes)
+    if not np.array_equal(expected["token_ids"], found["token_ids"]):
+        raise CheckFailed("the exported folder, read back, gives other tokens than its source")
+    difference = float(np.max(np.abs(expected["logits"] - found["logits"])))
+    if not difference <= MAX_DIFFERENCE:
+        raise CheckFailed(f"the logits of the exported folder, read back, differ by {difference:.2g} "
+                          f"from its source's: expected at most {MAX_DIFFERENCE:g}")
+
+
+def _write_folder(folder: str, arrays: dict[str, np.ndarray], files: dict[str, bytes]) -> None:
+    os.makedirs(folder)
+    # transformers asks for the framework that the tensors were written by.
+    save_file(arrays, os.path.join(folder, WEIGHTS_FILE), metadata={"format": "pt"})
+    for name, data in files.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(data)
+
+
+def json_bytes(values: dict) -> bytes:
+    """Indented UTF-8 JSON, the same bytes for the same values."""
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _read_bytes(model_dir: str, name: str) -> bytes:
+    with tf.io.gfile.GFile(os.path.join(model_dir, name), "rb") as file:
+        return file.read()
+
+
+def main() -> None:
+    model_dir = flags.DEFINE_string("model_dir", "", "Model directory to export.")
+    source = flags.DEFINE_string("import_from", "", "Hugging Face folder to import.")
+    generator = flags.DEFINE_string("import_generator", "", "Folder of its generator, if apart.")
+    output = flags.DEFINE_string("output", "", "Directory to write.")
+    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier export or import there.")
+    name = flags.DEFINE_string("name", "", "Name of the model in its card.")
+    licence = flags.DEFINE_string("licence", "", "Licence in its card, such as apache-2.0.")
+    datasets = flags.DEFINE_list("datasets", [], "Data sets in its card.")
+    watts = flags.DEFINE_float("watts", 0.0, "Mean power during training, for its card.")
+    results = flags.DEFINE_list("results", [], "Files of fine-tuning results, for its card.")
+    hub = flags.DEFINE_string("push_to_hub", "", "Repository to upload to, such as me/electra-es.")
+    private = flags.DEFINE_bool("private", False, "Make new repositories private.")
+    if rest := parse_flags():
+        raise UsageError(f'"{rest[0]}": expected flags only')
+    if bool(model_dir.value) == bool(source.value):
+        raise UsageError("expected either --model_dir, to export, or --import_from")
+    target = required(output, "a directory to write")
+    if source.value:
+        imported = import_folder(source.value, target, generator=generator.value,
+                                 overwrite=overwrite.value)
+        note = f"; {len(imported.new)} variables of a generator are new" if imported.new else ""
+        print(f"{target}: a model directory from {source.value}{note}; a run starts from it with "
+              f"--init_checkpoint={target}")
+        return
+    options = CardOptions(name.value or hub.value, licence.value, tuple(datasets.value), watts.value,
+                          tuple(results.value))
+    parts = export_huggingface(model_dir.value, target, options=options, overwrite=overwrite.value)
+    print(f"{target}: {' and '.join(parts)} written, read back and equal to {model_dir.value}")
+    if hub.value:
+        print("uploaded: " + ", ".join(push_to_hub(target, hub.value, parts, private.value)))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,121 @@
+"""Writes the discriminator as ONNX, through PyTorch's exporter.
+
+    pip install -r requirements-onnx.txt
+    python -m electra_es.export.onnx_model --model_dir=runs/sample/model --output=runs/onnx
+
+The folder holds model.onnx (input_ids, attention_mask and token_type_ids int64 [B, L] -> logits
+float32 [B, L], any B and L up to the model's length) and the files of the tokeniser.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.export.huggingface import json_bytes, published_arrays, tokenizer_files
+from electra_es.export.huggingface_format import hub_config
+from electra_es.export.output import new_directory
+from electra_es.export.saved_model import MAX_DIFFERENCE, PROBES, TextModel, usable_length
+from electra_es.export.weights import get_resolved_weights
+from electra_es.flags import parse_flags, required
+from electra_es.run_dir import CONFIG_FILE, load_model
+
+MODEL_FILE = "model.onnx"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> None:
+    """Writes the discriminator of `model_dir` and compares onnxruntime's logits with ours.
+
+    Raises:
+      UsageError: no such model or one without a discriminator, a package is missing, or `output`
+        exists or cannot be written.
+      CheckFailed: the logits differ; nothing is left behind.
+    """
+    try:
+        import onnx  # noqa: F401  the exporter asks for it only after half of its work
+        import onnxruntime
+        import onnxscript  # noqa: F401
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"{error.name} is not installed: expected "
+                         "`pip install -r requirements-onnx.txt`") from None
+    model, tokenizer, run, _ = load_model(model_dir)
+    if model.rtd_head is None:
+        raise UsageError(f"--model_dir={model_dir}: objective={run.model.objective} has no "
+                         "discriminator: expected a model with one")
+    config = hub_config("discriminator", run.model, len(tokenizer.vocab), tokenizer.pad_id)
+    arrays = published_arrays(get_resolved_weights(model), "discriminator", run.model)
+    with new_directory(output, overwrite=overwrite, recognised_by=MODEL_FILE) as scratch:
+        path = os.path.join(scratch, MODEL_FILE)
+        _convert(config, arrays, path)
+        files = {**tokenizer_files(model_dir, run, tokenizer), CONFIG_FILE: json_bytes(config)}
+        for name, data in files.items():
+            with open(os.path.join(scratch, name), "wb") as file:
+                file.write(data)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        _check_same(TextModel(model, tokenizer, usable_length(run)), session)
+
+
+def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -> None:
+    import torch
+    from transformers import ElectraConfig, ElectraForPreTraining
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
+    peer = ElectraForPreTraining(ElectraConfig(**config)).eval()
+    peer.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=True)
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.peer = peer
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            return self.peer(input_ids=input_ids, attention_mask=attention_mask,
+                             token_type_ids=token_type_ids).logits
+
+    # Sizes other than 1, and other than each other: what is traced with a 1 stays 1.
+    example = torch.full((2, 7), config["pad_token_id"])
+    example[:, :5] = 1
+    axes = {0: torch.export.Dim("batch"),
+            1: torch.export.Dim("length", max=config["max_position_embeddings"])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of shared names of axes
+        torch.onnx.export(
+            Logits(), (example, (example == 1).long(), torch.zeros_like(example)), path,
+            input_names=list(INPUTS), output_names=["logits"], dynamo=True, verbose=False,
+            dynamic_shapes=dict.fromkeys(INPUTS, axes), external_data=False)
+
+
+def _check_same(text_model: TextModel, session: Any) -> None:
+    ours = text_model.detect(tf.constant(PROBES))
+    ids, mask = (ours[name].numpy().astype(np.int64) for name in ("token_ids", "mask"))
+    logits, = session.run(None, dict(zip(INPUTS, (ids, mask, np.zeros_like(ids)), strict=True)))
+    difference = float(np.max(np.abs(logits - ours["logits"])[mask > 0]))
+    if not difference <= MAX_DIFFERENCE:
+        raise CheckFailed(f"onnxruntime's logits differ by {difference:.2g} from the model's: "
+                          f"expected at most {MAX_DIFFERENCE:g}")
+
+
+def main() -> None:
+    model_dir = flags.DEFINE_string("model_dir", "", "Model directory to export.")
+    output = flags.DEFINE_string("output", "", "Directory to write.")
+    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier ONNX export there.")
+    if rest := parse_flags():
+        raise UsageError(f'"{rest[0]}": expected flags only')
+    export_onnx(required(model_dir, "a model directory"),
+                required(output, "a directory to write"), overwrite=overwrite.value)
+    print(f"{output.value}: written, and equal to {model_dir.value} in onnxruntime")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,247 @@
+"""Writes a SavedModel that takes Spanish strings; the tokeniser is inside the graph.
+
+    python -m electra_es.export.saved_model --model_dir=runs/sample/model --output=runs/saved_model
+
+    import tensorflow as tf, tensorflow_text
+    model = tf.saved_model.load("runs/saved_model")
+    model.signatures["detect"](texts=tf.constant(["Estamos desayunando pan rosa."]))["logits"]
+
+Shapes: B sentences, L tokens of the longest one with [CLS] and [SEP], H hidden, M masks.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  registers the tokeniser's operations for reloading
+from absl import flags
+
+from electra_es.config import SPECIAL_TOKENS
+from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.export.output import new_directory
+from electra_es.flags import parse_flags, required
+from electra_es.masking import gather_positions
+from electra_es.pretrainer import ElectraPretrainer
+from electra_es.run_dir import Run, load_model
+from electra_es.text import Tokenizer
+
+NUM_CANDIDATES = 10
+MAX_DIFFERENCE = 1e-4
+
+# What a reloaded SavedModel is compared on: accents composed and decomposed, upper case, numbers,
+# unknown characters, markup that is text, nothing at all, and more than any model takes.
+PROBES = (
+    "Estamos desayunando pan rosa con tomate y aceite de oliva.",
+    "¿Cuándo volverá el pingüino a la montaña? ¡Mañana, a las 7:45!",
+    "El an\u0303o pasado AU\u0301N llovi\u0301a en «Logroño»…",
+    "Un 字 raro, un \u200bespacio sin ancho y [SEP] como texto.",
+    "",
+    "La corriente del río arrastraba hojas. " * 150,
+)
+
+_TEXTS = tf.TensorSpec([None], tf.string, name="texts")
+
+
+class Batch(NamedTuple):
+    """Tokenised sentences; the segment of every token is 0."""
+
+    ids: tf.Tensor  # int32 [B, L], padded with [PAD]
+    mask: tf.Tensor  # int32 [B, L], 1 for tokens, 0 for padding
+    truncated: tf.Tensor  # bool [B], whether the end of the sentence was left out
+
+
+def usable_length(run: Run) -> int:
+    """Tokens a model has seen positions for: those after the run's length were never trained."""
+    return min(run.pretraining.max_seq_length, run.model.max_position_embeddings)
+
+
+class TextModel(tf.Module):
+    """A model from strings on.
+
+    Attributes:
+      functions: the signatures, by name: compiled forms of the methods of that name. Which there
+        are follows from the objective: `detect` and `score_ids` need a discriminator, `fill_mask`
+        a generator.
+    """
+
+    def __init__(self, model: ElectraPretrainer, tokenizer: Tokenizer, max_length: int):
+        """`max_length`: longer sentences are cut to so many tokens, [CLS] and [SEP] included."""
+        super().__init__()
+        # The layer itself is kept out of the object graph: Keras would write its own traced copy
+        # of every sublayer into a SavedModel, and the loader would need tf_keras.
+        self._layer = lambda: model
+        self.variables_used = list(model.variables)
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._pieces = tf.constant(tokenizer.vocab)
+        self._word_starts = tf.constant(tokenizer.word_starts)
+        special = [tokenizer.vocab.index(token) for token in SPECIAL_TOKENS if token != "[UNK]"]
+        self._special_ids = tf.constant(special, tf.int32)
+        self.functions = {"encode": tf.function(self.encode, input_signature=[_TEXTS])}
+        if model.rtd_head is not None:
+            self.functions["detect"] = tf.function(self.detect, input_signature=[_TEXTS])
+            self.functions["score_ids"] = tf.function(self.score_ids, input_signature=[
+                tf.TensorSpec([None, None], tf.int32, name=name)
+                for name in ("input_ids", "input_mask", "segment_ids")])
+        if model.mlm_head is not None:
+            self.functions["fill_mask"] = tf.function(self.fill_mask, input_signature=[_TEXTS])
+
+    def detect(self, texts):
+        """Which tokens look replaced.
+
+        Returns:
+          `tokens` string, `token_ids` and `mask` int32, `logits` and `probabilities` float32, all
+          [B, L]; a logit above 0 is a probability above 0.5 that the token was replaced.
+          `words` int32 [B, L]: the number of the word that a token belongs to; -1: special token.
+          `offsets` int64 [B, L, 2]: bytes of `normalized` that a token covers, end exclusive.
+          `normalized` string [B]; `truncated` bool [B].
+        """
+        normalized = self.tokenizer.normalize(texts)
+        ids, starts, ends = self.tokenizer.tokenize_with_offsets(texts)
+        batch = self._batch(ids)
+        logits = self._layer().rtd_logits(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        return {
+            "tokens": tf.gather(self._pieces, batch.ids),
+            "token_ids": batch.ids,
+            "mask": batch.mask,
+            "words": self._words(batch.ids),
+            "logits": logits,
+            "probabilities": tf.sigmoid(logits),
+            "offsets": tf.stack([self._frame(starts, 0).to_tensor(),
+                                 self._frame(ends, 0).to_tensor()], axis=-1),
+            "normalized": normalized,
+            "truncated": batch.truncated,
+        }
+
+    def encode(self, texts):
+        """Embeddings.
+
+        Returns:
+          `sequence` float32 [B, L, H], the discriminator's last layer; `pooled` float32 [B, H], its
+          mean over all tokens, [CLS] and [SEP] included; `token_ids` and `mask` int32 [B, L].
+        """
+        batch = self._batch(self.tokenizer.tokenize(texts))
+        output = self._layer().encode(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        sequence = tf.cast(output.layers[-1], tf.float32)
+        weights = tf.cast(batch.mask, tf.float32)[:, :, tf.newaxis]
+        pooled = tf.reduce_sum(sequence * weights, axis=1) / tf.reduce_sum(weights, axis=1)
+        return {"sequence": sequence, "pooled": pooled, "token_ids": batch.ids, "mask": batch.mask}
+
+    def score_ids(self, input_ids, input_mask, segment_ids):
+        """`logits` and `probabilities` float32 [B, L] of int32 [B, L] ids, as they are."""
+        logits = self._layer().rtd_logits(input_ids, input_mask, segment_ids)
+        return {"logits": logits, "probabilities": tf.sigmoid(logits)}
+
+    def fill_mask(self, texts):
+        """The generator's candidates for every "[MASK]" in the texts.
+
+        Returns:
+          `tokens` string, `token_ids` int32 and `probabilities` float32, [B, M, NUM_CANDIDATES],
+          best first; `positions` int32 [B, M], the token that was masked; -1: there is none.
+        """
+        parts = tf.strings.split(texts, "[MASK]")
+        ids = self.tokenizer.tokenize(parts.flat_values)
+        masks = tf.fill([ids.nrows(), 1], self.tokenizer.mask_id)
+        ids = parts.with_values(tf.concat([masks, ids], axis=1)).merge_dims(1, 2)
+        batch = self._batch(ids[:, 1:])
+        is_mask = batch.ids == self.tokenizer.mask_id
+        places = tf.broadcast_to(tf.range(tf.shape(batch.ids)[1]), tf.shape(batch.ids))
+        positions = tf.ragged.boolean_mask(places, is_mask).to_tensor(-1)
+        model = self._layer()
+        assert model.mlm_head is not None, "a model without a generator"
+        sequence = model.generator_sequence(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        logits = model.mlm_head(gather_positions(sequence, tf.maximum(positions, 0)),
+                                model.generator_embeddings.word_table)
+        probabilities, best = tf.math.top_k(tf.nn.softmax(logits), NUM_CANDIDATES)
+        exists = (positions >= 0)[:, :, tf.newaxis]
+        best = tf.where(exists, best, self.tokenizer.pad_id)
+        return {"tokens": tf.gather(self._pieces, best), "token_ids": best,
+                "probabilities": tf.where(exists, probabilities, 0.0), "positions": positions}
+
+    def _frame(self, values: tf.RaggedTensor, edge: int, last: int | None = None) -> tf.RaggedTensor:
+        """Cuts rows to the length there is and puts `edge` before and `last` (or `edge`) after."""
+        values = values[:, :self.max_length - 2]
+        shape = [values.nrows(), 1]
+        before = tf.fill(shape, tf.cast(edge, values.dtype))
+        after = tf.fill(shape, tf.cast(edge if last is None else last, values.dtype))
+        return tf.concat([before, values, after], axis=1)
+
+    def _batch(self, ids: tf.RaggedTensor) -> Batch:
+        rows = self._frame(ids, self.tokenizer.cls_id, self.tokenizer.sep_id)
+        dense = rows.to_tensor(self.tokenizer.pad_id)
+        mask = tf.sequence_mask(rows.row_lengths(), tf.shape(dense)[1], tf.int32)
+        return Batch(dense, mask, ids.row_lengths() > self.max_length - 2)
+
+    def _words(self, ids: tf.Tensor) -> tf.Tensor:
+        special = tf.reduce_any(ids[:, :, tf.newaxis] == self._special_ids, axis=-1)
+        starts = tf.gather(self._word_starts, ids) & ~special
+        # A sentence whose first piece continues a word (none of our vocabularies') counts as one.
+        words = tf.maximum(tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1, 0)
+        return tf.where(special, -1, words)
+
+
+def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) -> None:
+    """Writes the model of `model_dir` as a SavedModel and compares it, reloaded, with its source.
+
+    Args:
+      model_dir: a model directory with a checkpoint.
+      output: the directory to write; it appears when it is whole and checked.
+      overwrite: whether an earlier SavedModel there may be replaced.
+
+    Raises:
+      UsageError: no such model, or `output` exists or cannot be written.
+      CheckFailed: the reloaded SavedModel differs from the model; nothing is left behind.
+    """
+    model, tokenizer, run, _ = load_model(model_dir)
+    with new_directory(output, overwrite=overwrite, recognised_by="saved_model.pb") as scratch:
+        text_model = TextModel(model, tokenizer, usable_length(run))
+        tf.saved_model.save(text_model, scratch, signatures=dict(text_model.functions))
+        reloaded = tf.saved_model.load(scratch)
+        _check_same(model, tokenizer, usable_length(run), reloaded.signatures)
+
+
+def _check_same(model: ElectraPretrainer, tokenizer: Tokenizer, max_length: int, signatures) -> None:
+    """Compares signatures with the eager model, fed by the tokeniser that training uses."""
+    inner = [row[:max_length - 2] for row in tokenizer.encode_batch(PROBES)]
+    rows = [[tokenizer.cls_id, *row, tokenizer.sep_id] for row in inner]
+    length = max(len(row) for row in rows)
+    ids = np.array([row + [tokenizer.pad_id] * (length - len(row)) for row in rows], np.int32)
+    mask = np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows], np.int32)
+    probes = tf.constant(PROBES)
+    encoded = signatures["encode"](texts=probes)
+    if not np.array_equal(encoded["token_ids"], ids) or not np.array_equal(encoded["mask"], mask):
+        raise CheckFailed("the reloaded SavedModel tokenises otherwise than its source")
+    segments = tf.zeros_like(ids)
+    sequence = tf.cast(model.encode(ids, mask, segments).layers[-1], tf.float32)
+    pairs = {"embeddings": (encoded["sequence"], sequence)}
+    if "detect" in signatures:
+        logits = model.rtd_logits(ids, mask, segments)
+        scored = signatures["score_ids"](
+            input_ids=tf.constant(ids), input_mask=tf.constant(mask), segment_ids=segments)
+        pairs["logits of detect"] = (signatures["detect"](texts=probes)["logits"], logits)
+        pairs["logits of score_ids"] = (scored["logits"], logits)
+    for name, (found, expected) in pairs.items():
+        # Of padding nothing is asked.
+        difference = float(np.max(np.abs(found - expected)[mask > 0]))
+        if not difference <= MAX_DIFFERENCE:
+            raise CheckFailed(f"the reloaded SavedModel's {name} differ by {difference:.2g} from its "
+                              f"source's: expected at most {MAX_DIFFERENCE:g}")
+
+
+def main() -> None:
+    model_dir = flags.DEFINE_string("model_dir", "", "Model directory to export.")
+    output = flags.DEFINE_string("output", "", "Directory to write.")
+    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier SavedModel there.")
+    if rest := parse_flags():
+        raise UsageError(f'"{rest[0]}": expected flags only')
+    export_saved_model(required(model_dir, "a model directory"),
+                       required(output, "a directory to write"), overwrite=overwrite.value)
+    print(f"{output.value}: written, reloaded and equal to {model_dir.value}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,51 @@
+"""Signs that a run is going wrong while its loss is still a number."""
+
+from electra_es.config import PretrainingConfig
+
+_PATIENCE = 3  # reports in a row before a word is said
+_EARLIEST = 1_000  # the discriminator flags nothing at first: seven tokens of eight are original
+
+
+class HealthWatch:
+    """Looks at each report and says once, when it begins, what is wrong and what helps."""
+
+    def __init__(self, config: PretrainingConfig):
+        self._first_step = max(_EARLIEST, 2 * config.warmup_steps, config.num_train_steps // 20)
+        self._best_accuracy = 0.0
+        self._in_a_row: dict[str, int] = {}
+
+    def warnings(self, step: int, metrics: dict[str, float]) -> list[str]:
+        """Judges one report.
+
+        Args:
+          step: the step that it ends with.
+          metrics: `metrics.summarise` of the stretch.
+
+        Returns:
+          lines that start with the name of what was found; empty if all is well.
+        """
+        accuracy = metrics["masked_lm_accuracy"]
+        self._best_accuracy = max(self._best_accuracy, accuracy)
+        settled = step >= self._first_step
+        found = {
+            "generator collapse": (
+                self._best_accuracy > 0.05 and accuracy < 0.5 * self._best_accuracy,
+                f"its accuracy is {accuracy:.3f} and was {self._best_accuracy:.3f}: go back to an "
+                "earlier checkpoint with a lower --learning_rate or a longer --warmup_steps"),
+            "generator too strong": (
+                settled and metrics["replaced_share"] < 0.01,
+                f"only {metrics['replaced_share']:.4f} of the tokens are replaced, which leaves the "
+                "discriminator nothing to learn: lower --generator_width, raise --temperature or "
+                "set --disallow_correct"),
+            "discriminator collapse": (
+                settled and metrics["replaced_share"] >= 0.01 and metrics["disc_recall"] < 0.01,
+                f"it finds {metrics['disc_recall']:.4f} of the replaced tokens: lower "
+                "--learning_rate, lengthen --warmup_steps or raise --discriminator_weight; if "
+                "masked_lm_accuracy is high for the step, lower --generator_width"),
+        }
+        lines = []
+        for name, (holds, advice) in found.items():
+            self._in_a_row[name] = self._in_a_row.get(name, 0) + 1 if holds else 0
+            if self._in_a_row[name] == _PATIENCE:
+                lines.append(f"warning: {name} at step {step}: {advice}")
+        return lines

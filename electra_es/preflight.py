@@ -1,0 +1,212 @@
+"""Compiles the project's training step for a TPU that is not there, and says whether it fits.
+
+    pip install -r requirements-preflight.txt
+    python -m electra_es.preflight --model_size=small --topology=v2-8 --train_batch_size=128
+    python -m electra_es.preflight --model_size=medium --topology=v5e-8 --precision=bfloat16
+
+The step (masks, both towers, sampling, backward pass, clipping, Adam) is traced as one core sees
+it, lowered to HLO by TensorFlow and compiled by libtpu, on any machine. What the cores say to each
+other is not compiled but estimated from the size of the gradients. docs/preflight.md explains the
+figures. Exit codes: 0 it fits, 1 it does not or an operation is not supported, 2 wrong use.
+"""
+
+import os
+import re
+import sys
+import time
+from typing import Any, NamedTuple
+
+# Set before the imports: libtpu asks the metadata server of a Google machine otherwise.
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
+from electra_es.devices import set_precision
+from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
+from electra_es.flags import define_config_flags, given_settings, resolve
+from electra_es.inputs import synthetic_batch
+from electra_es.masking import Inputs, VocabularyFacts
+from electra_es.optimization import Adam, schedule_for
+from electra_es.pretrainer import build_pretrainer
+from electra_es.steps import TrainStep
+
+
+class Chip(NamedTuple):
+    """A TPU slice of 8 TensorCores (v5e, v6e: of 8 chips), from Google's system architecture pages.
+
+    A device is what holds one replica: a core of v2 and v3, a chip of the later ones.
+    """
+
+    topology: str  # as libtpu names it
+    devices: int
+    memory_gb: float  # HBM of a device, 10^9 bytes
+    peak_tflops: float  # bfloat16, of a device
+    memory_gbs: float  # HBM bandwidth of a device, GB/s
+    link_gbs: float  # interconnect of a chip, GB/s in one direction
+
+
+CHIPS = {
+    "v2-8": Chip("v2:2x2", 8, 8, 22.5, 350, 62),
+    "v3-8": Chip("v3:2x2", 8, 16, 61.5, 450, 82),
+    "v4-8": Chip("v4:2x2x1", 4, 32, 275, 1228, 150),
+    "v5e-8": Chip("v5e:2x4", 8, 16, 197, 819, 100),
+    "v6e-8": Chip("v6e:2x4", 8, 32, 918, 1640, 224),
+}
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of the step on one device; bytes, operations and seconds."""
+
+    arguments: int  # weights, moments and the batch; updated in place
+    temporary: int
+    code: int
+    flops: float
+    bytes_accessed: float
+    optimal_seconds: float | None  # XLA's own estimate, where its cost model covers every operation
+
+    @property
+    def peak(self) -> int:
+        return self.arguments + self.temporary + self.code
+
+
+def step_hlo(model_config: ModelConfig, config: PretrainingConfig, vocab_size: int,
+             batch_size: int) -> tuple[bytes, int]:
+    """The training step on `batch_size` examples as a serialised HLO module.
+
+    Returns:
+      the module, and the number of trained parameters.
+    """
+    set_precision(config)
+    vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
+    model = build_pretrainer(model_config, vocab)
+    optimizer = Adam(model.trainable_variables, schedule_for(config), config)
+    train_step = TrainStep(model, optimizer, model_config, config)
+
+    @tf.function(jit_compile=True)
+    def step(*batch: tf.Tensor):
+        return train_step(Inputs(*batch))
+
+    batch = synthetic_batch(batch_size, config.max_seq_length, vocab_size)
+    hlo = step.experimental_get_compiler_ir(*batch)(stage="hlo_serialized")
+    return hlo, sum(int(v.shape.num_elements()) for v in model.trainable_variables)
+
+
+def compile_for_tpu(hlo: bytes, topology: str) -> Compiled:
+    """Compiles an HLO module for one device of `topology`.
+
+    Raises:
+      UsageError: jax and libtpu are not installed.
+      CheckFailed: it does not fit or cannot be compiled; the compiler's reason is named.
+    """
+    try:
+        import libtpu  # noqa: F401  (what jax looks for)
+        from jax._src.interpreters import mlir
+        from jax._src.lib.mlir import ir
+        from jax.experimental import topologies
+        from jaxlib import xla_client
+    except ImportError as error:
+        raise UsageError(f"{error.name} is not installed: expected the packages of "
+                         "requirements-preflight.txt") from None
+    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    with mlir.make_ir_context():
+        module = ir.Module.parse(xla_client._xla.mlir.hlo_to_stablehlo(hlo))
+        text = re.sub(r"mhlo\.copy (%\S+)(?: \{[^}]*\})? : ", r"stablehlo.optimization_barrier \1 : ",
+                      module.operation.get_asm())
+        module = ir.Module.parse(text)  # libtpu's reader does not know the dialect of mhlo.copy
+        try:
+            executable = device.client.compile(
+                module, xla_client.DeviceList((device,)), xla_client.CompileOptions())
+        except Exception as error:  # jax has no stable name for it
+            raise CheckFailed(_compiler_reason(str(error))) from None
+    memory, costs = executable.get_compiled_memory_stats(), executable.cost_analysis()
+    costs = costs[0] if isinstance(costs, list) else costs
+    # The cost model counts -1 s for each operation that it does not cover.
+    seconds = costs.get("optimal_seconds", -1.0)
+    return Compiled(
+        memory.argument_size_in_bytes, memory.temp_size_in_bytes,
+        memory.generated_code_size_in_bytes, costs["flops"], costs["bytes accessed"],
+        seconds if seconds > 0 else None)
+
+
+def _compiler_reason(message: str) -> str:
+    """The lines of libtpu's message that say why, in one."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    memory = [line for line in lines if re.search(r"Used .* of .* hbm|Exceeded hbm|limit", line)]
+    return "the step cannot be compiled for this TPU: " + " ".join(memory[:1] or lines[:1])
+
+
+def report_lines(compiled: Compiled, chip: Chip, config: PretrainingConfig, parameters: int
+                 ) -> list[str]:
+    """The report of one compilation, for people."""
+    per_device = config.train_batch_size // chip.devices
+    memory = chip.memory_gb * 1e9
+    fixed = compiled.arguments + compiled.code
+    # Activations grow with the batch; the rest does not. Rounded down to what the chip can divide.
+    most = int((memory - fixed) / (compiled.temporary / per_device)) * chip.devices
+    compute = compiled.flops / (chip.peak_tflops * 1e12)
+    transfer = compiled.bytes_accessed / (chip.memory_gbs * 1e9)
+    # A ring sends each gradient around twice but for its own share.
+    exchange = 2 * (chip.devices - 1) / chip.devices * 4 * parameters / (chip.link_gbs * 1e9)
+    bound = max(compute, transfer)
+    step = (compiled.optimal_seconds or bound) + exchange
+    estimate = (f"{compiled.optimal_seconds * 1e3:.1f} ms" if compiled.optimal_seconds
+                else "not given (its cost model does not cover every operation)")
+    return [
+        f"batch              {config.train_batch_size} x {config.max_seq_length} tokens, "
+        f"{per_device} examples per device, {chip.devices} devices",
+        f"memory per device  {compiled.peak / 1e9:.2f} GB of {chip.memory_gb:.0f} GB "
+        f"({compiled.arguments / 1e9:.2f} weights, moments, batch; {compiled.temporary / 1e9:.2f} "
+        f"activations; {compiled.code / 1e9:.2f} program)",
+        f"largest batch      about {most} (activations taken as proportional to the batch)",
+        f"a step             {compiled.flops / 1e9:,.0f} GFLOP, "
+        f"{compiled.bytes_accessed / 1e9:.1f} GB to and from memory per device",
+        f"at the peak rates  {compute * 1e3:.1f} ms of arithmetic, {transfer * 1e3:.1f} ms of memory",
+        f"XLA's estimate     {estimate}",
+        f"gradient exchange  {exchange * 1e3:.1f} ms (estimated, {parameters:,} parameters)",
+        f"the schedule       {config.num_train_steps:,} steps: {step * config.num_train_steps / 3600:.1f}"
+        f" h from {'XLA' if compiled.optimal_seconds else 'the larger of both bounds'}; "
+        "what a real run takes is more",
+    ]
+
+
+define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
+_TOPOLOGY = flags.DEFINE_string("topology", "v2-8", f"TPU slice: {', '.join(CHIPS)}.")
+_HPARAMS = flags.DEFINE_string("hparams", "", "JSON file of settings; none: that of the model size.")
+_SET = flags.DEFINE_multi_string("set", [], "key=value of any setting; may be repeated.")
+
+
+def main() -> int:
+    flags.FLAGS(sys.argv)
+    if _TOPOLOGY.value not in CHIPS:
+        raise UsageError(f"--topology={_TOPOLOGY.value}: expected one of {', '.join(CHIPS)}"
+                         f"{nearest_hint(_TOPOLOGY.value, CHIPS)}")
+    chip = CHIPS[_TOPOLOGY.value]
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    model_config, config, text = resolve(
+        given_settings(flags.FLAGS, _SET.value), _HPARAMS.value, os.path.join(root, "hparams"))
+    if config.train_batch_size % (chip.devices * config.accumulation_steps):
+        raise UsageError(f"train_batch_size={config.train_batch_size}: expected a multiple of "
+                         f"{chip.devices * config.accumulation_steps} ({chip.devices} devices)")
+    vocab_size: Any = text.get("vocab_size", TextConfig().vocab_size)
+    hlo, parameters = step_hlo(
+        model_config, config, vocab_size, config.train_batch_size // chip.devices)
+    start = time.monotonic()
+    compiled = compile_for_tpu(hlo, chip.topology)
+    print(f"{model_config.model_size} on {_TOPOLOGY.value}, {config.precision}, vocabulary of "
+          f"{vocab_size}: compiled in {time.monotonic() - start:.0f} s")
+    for line in report_lines(compiled, chip, config, parameters):
+        print("  " + line)
+    if compiled.peak > chip.memory_gb * 1e9:
+        raise CheckFailed(f"{compiled.peak / 1e9:.2f} GB: expected at most {chip.memory_gb:.0f} GB")
+    print("  it fits")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

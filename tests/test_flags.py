@@ -1,0 +1,138 @@
+"""How a setting gets its value: default, model size, hparams file, `--set`, its own flag."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+from absl import flags as absl_flags
+
+from electra_es import flags
+from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, model_config
+from electra_es.errors import UsageError
+
+HPARAMS = pathlib.Path(__file__).parent.parent / "hparams"
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """`parse("--flag=value", ...)`: fresh flags of every setting, parsed."""
+    def run(*arguments):
+        values = absl_flags.FlagValues()
+        monkeypatch.setattr(absl_flags, "FLAGS", values)
+        for name in ("DEFINE_bool", "DEFINE_integer", "DEFINE_float", "DEFINE_string"):
+            define = getattr(absl_flags, name)
+            monkeypatch.setattr(absl_flags, name, lambda *a, define=define, **k: define(
+                *a, **{**k, "flag_values": values}))
+        flags.define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
+        monkeypatch.setattr("sys.argv", ["program", *arguments])
+        rest = flags.parse_flags()
+        return values, rest
+
+    return run
+
+
+def test_every_setting_is_a_flag_that_was_not_given(parse):
+    values, rest = parse()
+    for cls in (TextConfig, ModelConfig, PretrainingConfig):
+        for field in dataclasses.fields(cls):
+            assert field.name == "vocab_sha256" or values[field.name].value is None
+    assert flags.given_settings(values, []) == {} and rest == []
+
+
+def test_flags_have_the_types_of_their_settings(parse):
+    values, rest = parse("--num_layers=7", "--mask_prob=0.2", "--nolower_case", "--objective=mlm",
+                         "--restart_steps=10,20", "extra")
+    assert flags.given_settings(values, []) == {
+        "num_layers": 7, "mask_prob": 0.2, "lower_case": False, "objective": "mlm",
+        "restart_steps": (10, 20)}
+    assert rest == ["extra"]
+
+
+@pytest.mark.parametrize("argument, complaint", [
+    ("--num_layer=7", "num_layers"), ("--num_layers=7.5", "num_layers"),
+    ("--mask_prob=x", "mask_prob")])
+def test_wrong_flags_are_one_line(parse, argument, complaint):
+    with pytest.raises(UsageError, match=complaint) as error:
+        parse(argument)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flag_beats_an_assignment(parse):
+    values, _ = parse("--num_layers=7")
+    assert flags.given_settings(values, ["num_layers=5", "mask_prob=0.3"]) == {
+        "num_layers": 7, "mask_prob": 0.3}
+
+
+def test_wrong_assignments(parse):
+    values, _ = parse()
+    with pytest.raises(UsageError, match="--set num_layers: expected key=value"):
+        flags.given_settings(values, ["num_layers"])
+    with pytest.raises(UsageError, match='unknown setting "layers"'):
+        flags.given_settings(values, ["layers=3"])
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.json"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_order_of_precedence(tmp_path):
+    """small has H = 256 and 12 layers; the file sets 6 layers; the command line 4 heads."""
+    path = write(tmp_path, json.dumps({
+        "_purpose": "a comment", "model_size": "small", "num_layers": 6, "num_heads": 8,
+        "learning_rate": 1e-3, "lower_case": True}))
+    model, run, text = flags.resolve({"num_heads": 4}, path, str(HPARAMS))
+    assert (model.hidden_size, model.num_layers, model.num_heads) == (256, 6, 4)
+    assert run.learning_rate == 1e-3 and run.weight_decay == 0.01
+    assert text == {"lower_case": True}
+
+
+@pytest.mark.parametrize("text, complaint", [
+    ("{", "not JSON"), ("[1]", "expected a JSON object"),
+    ('{"hiden_size": 3}', r'recipe.json: unknown setting "hiden_size"; did you mean "hidden_size"'),
+    ('{"hidden_size": "3"}', "hidden_size='3': expected a value of type int"),
+])
+def test_wrong_hparams_files(tmp_path, text, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        flags.resolve({}, write(tmp_path, text), str(HPARAMS))
+
+
+def test_missing_hparams_file_and_unknown_size(tmp_path):
+    with pytest.raises(UsageError, match="none.json: cannot be read"):
+        flags.resolve({}, str(tmp_path / "none.json"), str(HPARAMS))
+    with pytest.raises(UsageError, match='model_size="smal".*did you mean "small"'):
+        flags.resolve({"model_size": "smal"}, "", str(HPARAMS))
+
+
+def test_a_shorter_run_keeps_the_shape_of_its_schedule():
+    """small: 300k steps, warm-up 10k, restart at 150k, a checkpoint every 5k."""
+    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 3_000}, "", str(HPARAMS))
+    assert (run.warmup_steps, run.restart_steps, run.save_every) == (100, (1_500,), 50)
+    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 3_000,
+                               "warmup_steps": 7, "restart_steps": ()}, "", str(HPARAMS))
+    assert (run.warmup_steps, run.restart_steps) == (7, ())
+    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 1}, "", str(HPARAMS))
+    assert (run.warmup_steps, run.restart_steps) == (1, ())
+
+
+@pytest.mark.parametrize("path", sorted(HPARAMS.glob("*.json")), ids=lambda path: path.stem)
+def test_recipes_are_valid_and_say_what_for(path):
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert values["_purpose"]
+    if path.stem.startswith("pretrain") or path.stem == "debug":
+        model, run, _ = flags.resolve({}, str(path), str(HPARAMS))
+        assert model.model_size == path.stem.removeprefix("pretrain_")
+        assert run.max_seq_length <= model.max_position_embeddings
+
+
+def test_recipe_of_selectra():
+    """Model card: 300k steps of 128 x 512, peak 5e-4, warm-up 10k, warm restart after 150k."""
+    for size in ("small", "medium"):
+        model, run, _ = flags.resolve({"model_size": size}, "", str(HPARAMS))
+        assert model == model_config({"model_size": size})
+        assert run == from_dict(PretrainingConfig, {
+            **dataclasses.asdict(run), "num_train_steps": 300_000, "train_batch_size": 128,
+            "max_seq_length": 512, "learning_rate": 5e-4, "warmup_steps": 10_000,
+            "restart_steps": (150_000,), "weight_decay": 0.01})

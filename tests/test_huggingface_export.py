@@ -1,0 +1,348 @@
+"""Hugging Face folders, both ways: the same tokens and logits there, and the same bytes back."""
+
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from export_helpers import (
+    MAX_LENGTH,
+    VARIANTS,
+    model_dir,
+    our_scores,
+    sentences,
+    vocabulary_dir,
+    write_model_dir,
+)
+from safetensors.numpy import load_file, save_file
+
+from electra_es.errors import CheckFailed, UsageError
+from electra_es.export import huggingface
+from electra_es.export.huggingface import export_huggingface, push_to_hub
+from electra_es.export.huggingface_import import import_folder, load_folder
+from electra_es.export.weights import get_weights
+from electra_es.run_dir import load_model
+
+# What a published folder's config.json holds beside the model's shape (SELECTRA's, by keys).
+FOREIGN_KEYS = {
+    "classifier_dropout": None, "position_embedding_type": "absolute", "summary_activation": "gelu",
+    "summary_last_dropout": 0.1, "summary_type": "first", "summary_use_proj": True,
+    "torch_dtype": "float32", "transformers_version": "4.9.1", "use_cache": True}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """`exported(variant)`: path of its export."""
+    paths = {}
+
+    def export(variant) -> pathlib.Path:
+        if variant not in paths:
+            paths[variant] = tmp_path_factory.mktemp("published") / variant
+            export_huggingface(str(model_dir(variant)), str(paths[variant]))
+        return paths[variant]
+
+    return export
+
+
+@pytest.fixture
+def folder(exported, tmp_path) -> pathlib.Path:
+    """A copy of the WordPiece export, to be spoilt."""
+    return pathlib.Path(shutil.copytree(exported("wordpiece"), tmp_path / "folder"))
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file but the card, whose training section knows less after an import."""
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_same_tokens_and_logits_on_200_sentences(exported, variant, caplog):
+    ours, path = our_scores(variant), str(exported(variant) / "discriminator")
+    with caplog.at_level(logging.WARNING):
+        model, info = transformers.ElectraForPreTraining.from_pretrained(path, output_loading_info=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert not caplog.records
+    batch = tokenizer(sentences(), padding=True, truncation=True, return_tensors="pt")
+    np.testing.assert_array_equal(batch["input_ids"], ours["token_ids"])
+    np.testing.assert_array_equal(batch["attention_mask"], ours["mask"])
+    with torch.no_grad():
+        logits = model.eval()(**batch).logits.numpy()
+    assert np.max(np.abs(logits - ours["logits"])[ours["mask"] > 0]) <= 1e-4
+
+
+@pytest.mark.parametrize("variant", ["wordpiece", "wordpiece_stripped"])
+def test_electra_tokenizer_gives_the_same_tokens(exported, variant):
+    path = str(exported(variant) / "discriminator")
+    tokenizer = transformers.ElectraTokenizerFast.from_pretrained(path)
+    batch = tokenizer(sentences(), padding=True, truncation=True)
+    np.testing.assert_array_equal(batch["input_ids"], our_scores(variant)["token_ids"])
+    assert tokenizer.model_max_length == MAX_LENGTH
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("text", [
+    "El an\u0303o AU\u0301N", "uno\u00a0dos\u2028tres\u200b,cuatro", "Ünïcödé «ﬁn» 字x", "  ¡¿?! ", "",
+    "a" * 150])
+def test_normalisation_is_repeated_in_tokenizer_json(exported, variant, text):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(exported(variant) / "discriminator"))
+    ours = load_model(str(model_dir(variant)))[1].encode_batch([text])[0]
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == ours.tolist()
+
+
+def test_generator_gives_our_mlm_logits(exported):
+    ours = our_scores("wordpiece")
+    peer, info = transformers.ElectraForMaskedLM.from_pretrained(
+        str(exported("wordpiece") / "generator"), output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ids, mask = ours["token_ids"][:20], ours["mask"][:20]
+    with torch.no_grad():
+        found = peer.eval()(input_ids=torch.tensor(ids).long(),
+                            attention_mask=torch.tensor(mask).long()).logits.numpy()
+    model = load_model(str(model_dir("wordpiece")))[0]
+    sequence = model.generator_sequence(ids, mask, np.zeros_like(ids))
+    expected = model.mlm_head(sequence, model.generator_embeddings.word_table).numpy()
+    assert np.max(np.abs(found - expected)[mask > 0]) <= 1e-4
+
+
+def test_the_published_usage_snippet_runs_unchanged(exported, tmp_path, monkeypatch, capsys):
+    shutil.copytree(exported("wordpiece") / "discriminator", tmp_path / "Recognai" / "selectra_small")
+    monkeypatch.chdir(tmp_path)
+    from transformers import ElectraForPreTraining, ElectraTokenizerFast
+
+    discriminator = ElectraForPreTraining.from_pretrained("Recognai/selectra_small")
+    tokenizer = ElectraTokenizerFast.from_pretrained("Recognai/selectra_small")
+    sentence_with_fake_token = "Estamos desayunando pan rosa con tomate y aceite de oliva."
+    inputs = tokenizer.encode(sentence_with_fake_token, return_tensors="pt")
+    logits = discriminator(inputs).logits.tolist()[0]
+    print("\t".join(tokenizer.tokenize(sentence_with_fake_token)))
+    print("\t".join(f"{logit:.3f}" for logit in logits[1:-1]))
+
+    from electra_es.detect import detect
+
+    scored = detect(str(model_dir("wordpiece")), [sentence_with_fake_token])[0].tokens
+    tokens, shown = capsys.readouterr().out.splitlines()
+    assert tokens.split("\t") == [token.token for token in scored]
+    np.testing.assert_allclose([float(x) for x in shown.split("\t")],
+                               [token.logit for token in scored], atol=6e-4)
+
+
+@pytest.mark.parametrize("variant", ["wordpiece_stripped", "sentencepiece"])
+def test_import_then_export_is_the_identity(exported, tmp_path, variant):
+    import_folder(str(exported(variant)), str(tmp_path / "model"))
+    export_huggingface(str(tmp_path / "model"), str(tmp_path / "again"))
+    assert digests(tmp_path / "again") == digests(exported(variant))
+    assert len(digests(tmp_path / "again")) == 12
+
+
+def foreign_folder(source: pathlib.Path, target: pathlib.Path, part: str, vocab: str) -> None:
+    """A folder as others publish it: older transformers' keys and buffers, no text.json."""
+    target.mkdir(parents=True)
+    config = json.loads((source / part / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, **FOREIGN_KEYS}))
+    tensors = load_file(source / part / "model.safetensors")
+    tensors["electra.embeddings.position_ids"] = np.arange(59)[None]
+    if part == "generator":
+        tensors["generator_lm_head.weight"] = tensors["electra.embeddings.word_embeddings.weight"]
+    save_file(tensors, target / "model.safetensors")
+    shutil.copy(vocabulary_dir(vocab) / "vocab.txt", target)
+    settings = {"do_lower_case": False, "strip_accents": vocab == "wordpiece_stripped"}
+    (target / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def test_a_foreign_folder_comes_back_key_for_key(exported, tmp_path):
+    for part in ("discriminator", "generator"):
+        foreign_folder(exported("wordpiece_stripped"), tmp_path / part, part, "wordpiece_stripped")
+    import_folder(str(tmp_path / "discriminator"), str(tmp_path / "model"),
+                  generator=str(tmp_path / "generator"))
+    model, tokenizer, run, step = load_model(str(tmp_path / "model"))
+    assert (run.text.strip_accents, run.text.lower_case, step) == (True, False, 0)
+    expected, _, original, _ = load_model(str(model_dir("wordpiece_stripped")))
+    assert run.model == original.model
+    for name, array in get_weights(expected).items():
+        np.testing.assert_array_equal(get_weights(model)[name], array)
+    export_huggingface(str(tmp_path / "model"), str(tmp_path / "again"))
+    for part in ("discriminator", "generator"):
+        read = [json.loads((tmp_path / where / "config.json").read_text())
+                for where in (part, f"again/{part}")]
+        assert read[0] == read[1] and read[1]["transformers_version"] == "4.9.1"
+        before, after = (load_file(tmp_path / where / "model.safetensors")
+                         for where in (part, f"again/{part}"))
+        copies = {"electra.embeddings.position_ids", "generator_lm_head.weight"}
+        assert set(before) - copies == set(after)
+        assert all(before[name].tobytes() == after[name].tobytes() for name in after)
+
+
+def test_a_discriminator_alone_gets_a_new_generator(exported, tmp_path):
+    foreign_folder(exported("wordpiece"), tmp_path / "alone", "discriminator", "wordpiece")
+    first, again = load_folder(str(tmp_path / "alone")), load_folder(str(tmp_path / "alone"))
+    assert all(name.startswith(("generator/", "generator_predictions/")) for name in first.new)
+    assert first.run.model.generator_hidden_size == 6  # the recipe's quarter
+    for name, array in get_weights(first.model).items():
+        np.testing.assert_array_equal(array, get_weights(again.model)[name])
+
+
+@pytest.mark.parametrize("settings, lower, strip", [
+    ({}, True, True), ({"do_lower_case": False}, False, False),
+    ({"do_lower_case": True, "strip_accents": False}, True, False),
+    ({"do_lower_case": False, "strip_accents": None}, False, False)])
+def test_unsaid_text_settings_are_those_of_berts_tokeniser(exported, tmp_path, settings, lower, strip):
+    foreign_folder(exported("wordpiece"), tmp_path / "alone", "discriminator", "wordpiece")
+    (tmp_path / "alone" / "tokenizer_config.json").write_text(json.dumps(settings))
+    text = load_folder(str(tmp_path / "alone")).run.text
+    assert (text.lower_case, text.strip_accents) == (lower, strip)
+
+
+@pytest.mark.parametrize("settings, parts", [
+    (dict(embedding_sharing="untied"), ["discriminator", "generator"]),
+    (dict(generator_kind="shared"), ["discriminator", "generator"]),
+    (dict(embedding_sharing="gradient_disentangled"), ["discriminator", "generator"]),
+    (dict(generator_kind="two_tower", objective="electric"), ["discriminator"]),
+    (dict(objective="mlm"), ["generator"]),
+])
+def test_other_objectives(tmp_path, settings, parts):
+    source = write_model_dir(tmp_path / "model", "wordpiece", **settings)
+    if settings == dict(embedding_sharing="gradient_disentangled"):
+        # Its generator's width is not that of its embeddings, which "untied" of the import needs.
+        with pytest.raises(UsageError, match="the generator's embedding_size=12: expected 8"):
+            export_huggingface(str(source), str(tmp_path / "published"))
+        return
+    assert export_huggingface(str(source), str(tmp_path / "published")) == parts
+    model = load_model(str(source))[0]
+    ids = our_scores("wordpiece")["token_ids"][:2, :9]
+    if "generator" in parts:
+        peer = transformers.ElectraForMaskedLM.from_pretrained(str(tmp_path / "published" / "generator"))
+        with torch.no_grad():
+            found = peer.eval()(input_ids=torch.tensor(ids).long()).logits.numpy()
+        sequence = model.generator_sequence(ids, np.ones_like(ids), np.zeros_like(ids))
+        expected = model.mlm_head(sequence, model.generator_embeddings.word_table).numpy()
+        assert np.max(np.abs(found - expected)) <= 1e-4
+
+
+def change_tensors(folder: pathlib.Path, change) -> None:
+    path = folder / "discriminator" / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def change_config(folder: pathlib.Path, **values) -> None:
+    path = folder / "discriminator" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def weights_as_pickle(folder: pathlib.Path) -> None:
+    (folder / "discriminator" / "model.safetensors").unlink()
+    (folder / "discriminator" / "pytorch_model.bin").write_bytes(pickle.dumps({"w": 1}))
+
+
+def pickle_in_disguise(folder: pathlib.Path) -> None:
+    (folder / "discriminator" / "model.safetensors").write_bytes(pickle.dumps({"w": 1}))
+
+
+def shards_outside(folder: pathlib.Path) -> None:
+    inner = folder / "discriminator"
+    (inner / "model.safetensors").rename(folder / "elsewhere.safetensors")
+    (inner / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
+
+
+def link_outside(folder: pathlib.Path) -> None:
+    vocab = folder / "discriminator" / "vocab.txt"
+    vocab.rename(folder / "vocab.txt")
+    vocab.symlink_to(folder / "vocab.txt")
+
+
+NORM = "electra.encoder.layer.1.output.LayerNorm.weight"
+SPOILT = {
+    "missing": (lambda f: change_tensors(f, lambda t: t.pop(NORM)), f"no tensor {NORM}"),
+    "extra": (lambda f: change_tensors(f, lambda t: t.update(pooler=np.zeros(3, np.float32))),
+              "unknown tensor pooler"),
+    "shape": (lambda f: change_tensors(f, lambda t: t.update({NORM: np.zeros(25, np.float32)})),
+              rf"{NORM} has shape \[25\]: expected \[24\]"),
+    "dtype": (lambda f: change_tensors(f, lambda t: t.update({NORM: t[NORM].astype(np.float16)})),
+              "is of type F16: expected F32"),
+    "not finite": (lambda f: change_tensors(f, lambda t: t[NORM].fill(np.nan)), "finite"),
+    "pickle": (weights_as_pickle, "pytorch_model.bin, a pickle"),
+    "pickle in disguise": (pickle_in_disguise, "not a safetensors file"),
+    "shards outside": (shards_outside, "leads out of the folder"),
+    "link outside": (link_outside, "leads out of the folder"),
+    "other model": (lambda f: change_config(f, model_type="bert"), 'expected "electra"'),
+    "other gelu": (lambda f: change_config(f, hidden_act="gelu_new"), 'expected "gelu"'),
+    "not a discriminator": (lambda f: change_config(f, architectures=["ElectraForMaskedLM"]),
+                            "ElectraForPreTraining"),
+    "no size": (lambda f: change_config(f, hidden_size=None), "expected a positive number"),
+    "vocabulary": (lambda f: change_config(f, vocab_size=612), "vocab_size=612: expected 611"),
+    "contradiction": (lambda f: (f / "discriminator" / "tokenizer_config.json").write_text(
+        '{"strip_accents": true}'), "strip_accents=True, text.json has strip_accents=False"),
+    "no json": (lambda f: (f / "discriminator" / "config.json").write_text("{"), "not JSON"),
+    "no vocabulary": (lambda f: [(f / "discriminator" / name).unlink() for name in
+                                 ("vocab.txt", "text.json", "tokenizer.json")], "expected a vocabulary"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_a_spoilt_folder_is_one_clear_line_and_nothing_written(folder, tmp_path, fault):
+    spoil, message = SPOILT[fault]
+    spoil(folder)
+    with pytest.raises(UsageError, match=message) as error:
+        import_folder(str(folder), str(tmp_path / "model"))
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
+
+
+def test_links_of_the_hubs_download_cache_are_followed(exported, tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for i, path in enumerate((exported("wordpiece") / "discriminator").iterdir()):
+        shutil.copy(path, blobs / str(i))
+        (snapshot / path.name).symlink_to(os.path.join("..", "..", "blobs", str(i)))
+    assert load_folder(str(snapshot)).run.model.hidden_size == 24
+
+
+def test_an_export_that_reads_back_otherwise_is_not_left(tmp_path, monkeypatch):
+    def spoil(weights, part, config, real=huggingface.published_arrays):
+        arrays = real(weights, part, config)
+        arrays[NORM.replace("layer.1", "layer.0")] += 0.01
+        return arrays
+
+    monkeypatch.setattr(huggingface, "published_arrays", spoil)
+    with pytest.raises(CheckFailed, match="differ by"):
+        export_huggingface(str(model_dir("wordpiece")), str(tmp_path / "published"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_push_uploads_each_part_as_a_repository(exported, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    class Api:
+        def create_repo(self, name, *, private, exist_ok):
+            calls.append((name, private))
+
+        def upload_folder(self, *, repo_id, folder_path):
+            calls.append((repo_id, sorted(os.listdir(folder_path))[0]))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    parts = ["discriminator", "generator"]
+    names = push_to_hub(str(exported("wordpiece")), "me/electra", parts, private=True)
+    assert names == ["me/electra", "me/electra-generator"]
+    assert calls == [("me/electra", True), ("me/electra", "README.md"),
+                     ("me/electra-generator", True), ("me/electra-generator", "README.md")]
+
+    def refuse(self, name, *, private, exist_ok):
+        raise huggingface_hub.errors.LocalTokenNotFoundError("Token is required\nLog in first")
+
+    monkeypatch.setattr(Api, "create_repo", refuse)
+    with pytest.raises(UsageError, match=r"--push_to_hub=me/electra: Token is required; the export is"):
+        push_to_hub(str(exported("wordpiece")), "me/electra", parts, private=True)
