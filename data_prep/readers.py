@@ -13,26 +13,20 @@ A plain text or JSON lines file may be read in parts (byte ranges), a parquet fi
 by row groups; every document belongs to exactly one part.
 """
 
-import bz2
 import json
 import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
-
-import zstandard
+from typing import Any, BinaryIO
 
 from data_prep import pipeline_files as files
+from data_prep.lines import Line, OnBad, read_lines
 from electra_es.errors import UsageError
 
 INPUT_FORMATS = ("auto", "text", "jsonl", "parquet")
 MAX_DOCUMENT_BYTES = 10_000_000
 
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-_CHUNK_BYTES = 1 << 20
-# Small, as a decoder gives all that a piece expands to at once.
-_COMPRESSED_CHUNK_BYTES = 16 << 10
 _TEXT_FIELDS = ("text", "content")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -53,10 +47,6 @@ class Document:
     language: str | None = None
     language_probability: float | None = None
     quality_warnings: tuple[str, ...] = ()
-
-
-# Called with (reason, place and detail) for each piece of input that cannot be used.
-OnBad = Callable[[str, str], None]
 
 
 def input_format_of(path: str) -> tuple[str, str | None]:
@@ -99,87 +89,14 @@ def read_documents(path: str, *, start: int = 0, end: int | None = None,
         if kind == "parquet":
             yield from _read_parquet(file, start, end, max_document_bytes, on_bad)
             return
-        if start:
-            file.seek(start)
-        chunks = (_decompressed(file, compression) if compression
-                  else iter(lambda: file.read(_CHUNK_BYTES), b""))
-        lines = _lines(chunks, start, max_document_bytes, on_bad)
+        lines = read_lines(file, compression, start, max_document_bytes, on_bad)
         if kind == "jsonl":
             yield from _read_jsonl(lines, end, max_document_bytes, on_bad)
         else:
             yield from _read_text(lines, start, end, max_document_bytes, on_bad)
 
 
-def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
-    """Decompressed pieces of a file of one or more members (gzip) or frames (zstd).
-
-    The libraries' own file objects either lose what stands before a cut-off end or do not tell of
-    it (zstandard's `stream_reader`).
-
-    Raises:
-      EOFError, OSError, zlib.error, zstandard.ZstdError: cut off or corrupt, after what is good.
-    """
-    decoder: Any = None
-    while data := file.read(_COMPRESSED_CHUNK_BYTES):
-        while data:
-            if decoder is None:
-                decoder = _DECODERS[compression]()
-            yield decoder.decompress(data)
-            data = b""
-            if decoder.eof:
-                data, decoder = decoder.unused_data, None
-    if decoder is not None:
-        raise EOFError("ends inside a compressed stream")
-
-
-_DECODERS: dict[str, Callable[[], Any]] = {
-    "gzip": lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16),
-    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
-    "bz2": bz2.BZ2Decompressor,
-}
-
-
-class _Line(NamedTuple):
-    """Line with the byte (of the decompressed file) it starts at; `data` is None if too long."""
-
-    start: int
-    data: bytes | None
-
-
-def _lines(chunks: Iterator[bytes], start: int, limit: int, on_bad: OnBad) -> Iterator[_Line]:
-    """Lines (without line end) that start after byte `start`, or at it if it is 0.
-
-    A line of more than `limit` bytes is not kept in memory. A stream that breaks off (truncated
-    gzip) is reported, after the lines before; its last, incomplete line is not used.
-
-    Args:
-      chunks: the file from byte `start` on.
-    """
-    # `pieces` is what is known of the unfinished line that begins at `position`.
-    position, pieces, length = start, list[bytes](), 0
-    skip = start > 0
-    while True:
-        try:
-            chunk = next(chunks, None)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-            on_bad("truncated_file", f"byte {position}: {str(error).splitlines()[0]}")
-            return
-        if chunk is None:
-            if length and not skip:
-                yield _Line(position, b"".join(pieces) if length <= limit else None)
-            return
-        head, *rest = chunk.split(b"\n")
-        length += len(head)
-        pieces = [*pieces, head] if length <= limit else []
-        for following in rest:
-            if not skip:
-                yield _Line(position, b"".join(pieces) if length <= limit else None)
-            skip = False
-            position += length + 1
-            pieces, length = [following], len(following)
-
-
-def _read_text(lines: Iterator[_Line], start: int, end: int | None, limit: int,
+def _read_text(lines: Iterator[Line], start: int, end: int | None, limit: int,
                on_bad: OnBad) -> Iterator[Document]:
     """Documents whose preceding blank line starts after `start` and not after `end`.
 
@@ -213,7 +130,7 @@ def _read_text(lines: Iterator[_Line], start: int, end: int | None, limit: int,
     yield from finished()
 
 
-def _read_jsonl(lines: Iterator[_Line], end: int | None, limit: int,
+def _read_jsonl(lines: Iterator[Line], end: int | None, limit: int,
                 on_bad: OnBad) -> Iterator[Document]:
     for line_start, data in lines:
         if end is not None and line_start > end:

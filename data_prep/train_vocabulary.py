@@ -64,6 +64,8 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
       CheckFailed: an entry is unreachable, see `audit`.
     """
     _check_settings(config, model_type, character_coverage, sample_fraction, counts)
+    if compare_vocab and counts and not held_out:
+        raise UsageError(f"compare_vocab={compare_vocab}: with counts, held_out text is needed too")
     check_output(output_dir, overwrite)
     if not isinstance(source, str):
         source = list(source)

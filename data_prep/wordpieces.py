@@ -23,6 +23,8 @@ from electra_es.text import CONTINUATION_PREFIX, WORD_START, WordPieceTokenizer
 
 # SentencePiece's own limit is 16 characters; "correspondientemente" has 20.
 _MAX_PIECE_LENGTH = 32
+# SentencePiece leaves longer lines out; its own limit is 4,192 bytes.
+_MAX_LINE_BYTES = 1 << 20
 # BPE's pieces beyond the vocabulary's size that stand in for those that are never used.
 _SPARE = 0.4
 _ROUNDS = 2
@@ -169,9 +171,9 @@ def _train(lines: Iterator[str], settings: dict[str, Any]) -> bytes:
     # From an iterator: the model would tell the path of a file, a temporary one even, for ever.
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=lines, model_writer=model, normalization_rule_name="identity", split_by_unicode_script=False,
-        split_by_number=False, max_sentencepiece_length=_MAX_PIECE_LENGTH, num_threads=4,
-        minloglevel=2, **settings)
+        sentence_iterator=lines, model_writer=model, normalization_rule_name="identity",
+        split_by_unicode_script=False, split_by_number=False, num_threads=4, minloglevel=2,
+        max_sentencepiece_length=_MAX_PIECE_LENGTH, max_sentence_length=_MAX_LINE_BYTES, **settings)
     return model.getvalue()
 
 

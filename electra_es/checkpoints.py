@@ -22,7 +22,7 @@ _MARKER = "COMPLETED"
 # What TensorFlow raises for files that are cut off, damaged or gone. Anything else (no permission,
 # a network that is down) says nothing about the checkpoint, and going back would lose steps.
 _DAMAGE = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError,
-           tf.errors.InvalidArgumentError, ValueError, KeyError, AssertionError)
+           tf.errors.InvalidArgumentError, ValueError, LookupError, AssertionError)
 
 
 def checkpoint_path(model_dir: str, step: int) -> str:
@@ -108,6 +108,11 @@ class Checkpoints:
         final = _folder(self.model_dir, step)
         try:
             self.state.sync()
+            files = os.path.join(scratch, "ckpt")
+            if not tf.io.gfile.exists(files + ".index"):
+                # sync() keeps quiet about an error of TensorFlow's thread; the next write raises it.
+                self.state.write(files, self._options)
+                raise OSError("TensorFlow gives no reason")
             if self.worker:
                 tf.io.gfile.rmtree(scratch)
                 return

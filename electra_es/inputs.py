@@ -120,6 +120,8 @@ def training_dataset(
     key = derive_key(config.seed, "data order")
     position = first_example // streams
 
+    # Nothing here needs AutoGraph, which takes seconds to find that out.
+    @tf.autograph.experimental.do_not_convert
     def stream_examples(stream: tf.Tensor) -> tf.data.Dataset:
         stream_key = fold_in(key, stream)
         stream_paths, stream_counts = paths[stream], counts[stream]
@@ -153,7 +155,7 @@ def training_dataset(
             lambda i, record: (record, i * streams + stream))
 
     dataset = tf.data.Dataset.range(host, streams, num_hosts).interleave(
-        stream_examples, cycle_length=streams // num_hosts, block_length=1, deterministic=True)
+        stream_examples, cycle_length=streams // num_hosts, block_length=1)
     dataset = dataset.batch(batch_size, drop_remainder=True)
     parse = _parser(info, config.max_seq_length)
     return dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
@@ -193,6 +195,7 @@ def _parser(info: RecordsInfo, length: int):
         fixed = tf.io.FixedLenFeature([info.max_seq_length], tf.int64)
         google_features = {"input_ids": fixed, "input_mask": fixed, "segment_ids": fixed}
 
+        @tf.autograph.experimental.do_not_convert
         def parse_google(records: tf.Tensor, index: tf.Tensor) -> Inputs:
             parsed = tf.io.parse_example(records, google_features)
             pad = [[0, 0], [0, length - info.max_seq_length]]
@@ -207,6 +210,7 @@ def _parser(info: RecordsInfo, length: int):
         "second_segment_start": tf.io.FixedLenFeature([], tf.int64),
     }
 
+    @tf.autograph.experimental.do_not_convert
     def parse(records: tf.Tensor, index: tf.Tensor) -> Inputs:
         parsed = tf.io.parse_example(records, features)
         lengths = parsed["input_ids"].row_lengths()

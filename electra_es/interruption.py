@@ -20,7 +20,7 @@ class StopSignal:
         def count(received: tf.Tensor) -> tf.Tensor:
             def everywhere() -> tf.Tensor:
                 context = tf.distribute.get_replica_context()
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, received)
+                return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(received))
 
             return strategy.experimental_local_results(strategy.run(everywhere))[0]
 

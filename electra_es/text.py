@@ -42,9 +42,6 @@ _DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
 _WHITESPACE = (
     r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]")
 
-# ids, starts, ends: each [B, None]
-TokensWithOffsets = tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]
-
 
 def vocab_path(directory: str | os.PathLike, config: TextConfig) -> str:
     return os.path.join(os.fspath(directory), VOCAB_FILES[config.tokenizer])
@@ -74,17 +71,14 @@ def save_text_config(directory: str | os.PathLike, config: TextConfig) -> TextCo
 def save_vocabulary(directory: str | os.PathLike, data: bytes, config: TextConfig) -> TextConfig:
     """Makes a vocabulary directory of the bytes of a vocabulary file; replaces what is there.
 
-    Args:
-      data: content of `vocab.txt` or `spm.model`, by `config.tokenizer`.
-
     Returns:
-      What was written to `text.json`, see `save_text_config`.
+      As `save_text_config`.
 
     Raises:
       UsageError: a vocabulary that is refused (nothing is written), or an unwritable directory.
     """
     path = vocab_path(directory, config)
-    _special_ids(parse_vocab(data, config.tokenizer, path), path)
+    parse_vocab(data, config.tokenizer, path)
     try:
         tf.io.gfile.makedirs(os.fspath(directory))
         # text.json goes first: until the new one is there, the directory is not a vocabulary.
@@ -125,7 +119,6 @@ def make_tokenizer(data: bytes, config: TextConfig, path: str = "vocabulary") ->
       UsageError: a malformed vocabulary, or one without the special tokens.
     """
     vocab = parse_vocab(data, config.tokenizer, path)
-    _special_ids(vocab, path)
     if config.tokenizer == "sentencepiece":
         return SentencePieceTokenizer(config, vocab, data)
     try:
@@ -138,14 +131,16 @@ def parse_vocab(data: bytes, kind: str, path: str) -> list[str]:
     """Pieces by id of the bytes of a vocabulary file; `path` is for messages only.
 
     Raises:
-      UsageError: no text or model, an empty line, or a piece that is there twice.
+      UsageError: no text or model, an empty line, a piece that is there twice, no special tokens.
     """
     if kind == "sentencepiece":
         try:
             model = sentencepiece.SentencePieceProcessor(model_proto=data)
         except RuntimeError:
             raise UsageError(f"{path}: not a SentencePiece model") from None
-        return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+        vocab = [model.id_to_piece(i) for i in range(model.get_piece_size())]
+        _special_ids(vocab, path)
+        return vocab
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -158,6 +153,7 @@ def parse_vocab(data: bytes, kind: str, path: str) -> list[str]:
             raise UsageError(f"{path}:{number}: empty line: expected a piece")
         if lines.setdefault(piece, number) != number:
             raise UsageError(f'{path}:{number}: "{piece}" is on line {lines[piece]} already')
+    _special_ids(vocab, path)
     return vocab
 
 
@@ -246,7 +242,7 @@ class Tokenizer(tf.Module):
         """
         return self._pieces.tokenize(self.normalize(texts))
 
-    def tokenize_with_offsets(self, texts: tf.Tensor) -> TokensWithOffsets:
+    def tokenize_with_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, ...]:
         """Like `tokenize`, with each token's place in the *normalised* text.
 
         Returns:

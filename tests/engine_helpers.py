@@ -22,7 +22,7 @@ from electra_es.text import save_text_config
 
 VOCAB_SIZE, LENGTH = 61, 13
 TRAIN_EXAMPLES, VALIDATION_EXAMPLES = (7, 6, 5, 4, 9), (3, 2)
-MODEL = dict(embedding_size=12, hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40,
+MODEL = dict(embedding_size=12, hidden_size=24, num_layers=1, num_heads=3, intermediate_size=40,
              max_position_embeddings=17, generator_width=1 / 3, generator_heads=2)
 RUN = dict(max_seq_length=LENGTH, train_batch_size=4, eval_batch_size=4, data_streams=4,
            num_train_steps=60, learning_rate=1e-2, warmup_steps=5, restart_steps=(40,),
@@ -127,7 +127,7 @@ def _train(log: str, data: Data, model_dir: str, model: dict, settings: dict,
 
     def main() -> int:
         result = train(model_config(**model), run_config(**settings), model_dir=model_dir,
-                       **data._asdict())
+                       evaluate_at_end=False, **data._asdict())
         return EXIT_STOPPED if result.stopped_by_signal else 0
 
     run_main(main)

@@ -15,9 +15,9 @@ from electra_es.checkpoints import Checkpoints
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.export.saved_model import TextModel, usable_length
 from electra_es.export.weights import named_variables
-from electra_es.pretrainer import build_pretrainer
-from electra_es.run_dir import load_model, prepare_model_dir, vocabulary_facts
-from electra_es.text import load_tokenizer
+from electra_es.pretrainer import ElectraPretrainer, build_pretrainer
+from electra_es.run_dir import Run, load_model, prepare_model_dir, vocabulary_facts
+from electra_es.text import Tokenizer, load_tokenizer
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "electra_es" / "sample"
 MAX_LENGTH = 53
@@ -58,14 +58,14 @@ def vocabulary_dir(variant: str) -> pathlib.Path:
                             held_out=documents[:3])
 
 
-def write_model_dir(target: pathlib.Path, variant: str, **settings) -> pathlib.Path:
+def write_model_dir(target: pathlib.Path, variant: str, seed: int = 20, **settings) -> pathlib.Path:
     """A model directory with weights that are all random, LayerNorm and biases too."""
     tokenizer = load_tokenizer(vocabulary_dir(variant))
     config = ModelConfig(**{**SHAPE, **settings})
     pretraining = PretrainingConfig(max_seq_length=MAX_LENGTH)
     prepare_model_dir(str(target), tokenizer, str(vocabulary_dir(variant)), config, pretraining)
     model = build_pretrainer(config, vocabulary_facts(tokenizer))
-    rng = np.random.default_rng(20)
+    rng = np.random.default_rng(seed)
     for name, view in named_variables(model).items():
         spread = rng.normal(0.0, 0.3, view.shape).astype(np.float32)
         view.assign(1 + spread if name.endswith("gamma") else spread)
@@ -79,11 +79,27 @@ def model_dir(variant: str) -> pathlib.Path:
     return write_model_dir(_root / "models" / variant, variant)
 
 
+def loaded(variant: str) -> tuple[ElectraPretrainer, Tokenizer, Run]:
+    """The model, tokeniser and configuration of `model_dir(variant)`: not to be changed.
+
+    Made anew for SentencePiece, whose models in memory do not survive `tf.random.set_seed`, which
+    any other test may call.
+    """
+    return (_load if variant.startswith("sentencepiece") else _load_once)(variant)
+
+
+def _load(variant: str) -> tuple[ElectraPretrainer, Tokenizer, Run]:
+    return load_model(str(model_dir(variant)))[:3]
+
+
+_load_once = functools.cache(_load)
+
+
 @functools.cache
 def our_scores(variant: str) -> dict[str, np.ndarray]:
-    """What our model says of `sentences()`."""
-    model, tokenizer, run, _ = load_model(str(model_dir(variant)))
-    # Through the eager model and the tokeniser of training, not through the code that is exported.
+    """What our model says of `sentences()`: by the eager model and the tokeniser of training, and
+    not by the code that is exported."""
+    model, tokenizer, run = loaded(variant)
     rows = [[tokenizer.cls_id, *ids[:usable_length(run) - 2], tokenizer.sep_id]
             for ids in tokenizer.encode_batch(sentences())]
     length = max(map(len, rows))
@@ -94,7 +110,6 @@ def our_scores(variant: str) -> dict[str, np.ndarray]:
     return {"token_ids": ids, "mask": mask, "logits": logits.numpy()}
 
 
-@functools.cache
 def text_model(variant: str) -> TextModel:
-    model, tokenizer, run, _ = load_model(str(model_dir(variant)))
+    model, tokenizer, run = loaded(variant)
     return TextModel(model, tokenizer, usable_length(run))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,9 @@ import pytest
 import tensorflow as tf
 from export_helpers import (
     MAX_LENGTH,
+    SHAPE,
     VARIANTS,
+    loaded,
     model_dir,
     our_scores,
     sentences,
@@ -18,10 +21,10 @@ from export_helpers import (
     write_model_dir,
 )
 
+from electra_es.config import ModelConfig
 from electra_es.errors import CheckFailed, UsageError
-from electra_es.export import saved_model
-from electra_es.export.saved_model import export_saved_model
-from electra_es.run_dir import load_model
+from electra_es.export.saved_model import NUM_CANDIDATES, TextModel, export_saved_model
+from electra_es.pretrainer import build_pretrainer
 
 LOADER = """
 import json, sys
@@ -114,7 +117,7 @@ def test_offsets_and_words_lead_back_to_the_text():
         assert list(words.values()) == [
             ["El", "pingüino", ",", "¿", "volverá", "?"], ["[", "SEP", "]", "ñ"]][row]
     # A literal "[SEP]" is text: brackets and letters, and one separator at the end.
-    sep = load_model(str(model_dir("wordpiece")))[1].sep_id
+    sep = loaded("wordpiece")[1].sep_id
     assert (outputs["token_ids"].numpy() == sep).sum(axis=1).tolist() == [1, 1]
 
 
@@ -131,7 +134,7 @@ def test_words_of_sentencepiece_begin_at_spaces():
 def test_pooled_embedding_is_the_mean_over_tokens():
     texts = tf.constant(["Sí.", sentences()[5]])
     encoded = text_model("wordpiece").encode(texts)
-    model = load_model(str(model_dir("wordpiece")))[0]
+    model = loaded("wordpiece")[0]
     layers = model.encode(encoded["token_ids"], encoded["mask"], tf.zeros_like(encoded["mask"])).layers
     np.testing.assert_allclose(encoded["sequence"], layers[-1], atol=1e-5)
     for row, length in enumerate(encoded["mask"].numpy().sum(axis=1)):
@@ -140,7 +143,7 @@ def test_pooled_embedding_is_the_mean_over_tokens():
 
 
 def test_fill_mask_gives_the_generators_best_tokens():
-    model, tokenizer, _, _ = load_model(str(model_dir("wordpiece")))
+    model, tokenizer, _ = loaded("wordpiece")
     filled = text_model("wordpiece").fill_mask(
         tf.constant(["La [MASK] de [MASK].", "No hay ninguna.", "[MASK]"]))
     before = tokenizer.encode_batch(["La", "de"])
@@ -152,7 +155,7 @@ def test_fill_mask_gives_the_generators_best_tokens():
     sequence = model.generator_sequence(ids, tf.ones_like(ids), tf.zeros_like(ids))
     logits = model.mlm_head(sequence, model.generator_embeddings.word_table).numpy()[0]
     for slot, position in enumerate((first, second)):
-        best = np.argsort(-logits[position])[:saved_model.NUM_CANDIDATES]
+        best = np.argsort(-logits[position])[:NUM_CANDIDATES]
         assert filled["token_ids"].numpy()[0, slot].tolist() == best.tolist()
         assert filled["tokens"].numpy()[0, slot, 0].decode() == tokenizer.vocab[best[0]]
         probability = np.exp(logits[position] - logits[position].max())
@@ -167,24 +170,26 @@ def test_fill_mask_gives_the_generators_best_tokens():
     (dict(objective="electric", generator_kind="two_tower"),
      ["detect", "encode", "fill_mask", "score_ids"]),
 ])
-def test_signatures_follow_the_objective(tmp_path, settings, signatures):
-    source = write_model_dir(tmp_path / "model", "wordpiece", **settings)
+def test_signatures_follow_the_objective(vocab_facts, settings, signatures):
+    model = build_pretrainer(ModelConfig(**SHAPE, **settings), vocab_facts)
+    assert sorted(TextModel(model, loaded("wordpiece")[1], MAX_LENGTH).functions) == signatures
+
+
+def test_a_model_without_discriminator_is_exported(tmp_path):
+    source = write_model_dir(tmp_path / "model", "wordpiece", objective="mlm")
     export_saved_model(str(source), str(tmp_path / "exported"))
-    assert sorted(tf.saved_model.load(str(tmp_path / "exported")).signatures) == signatures
+    assert sorted(tf.saved_model.load(str(tmp_path / "exported")).signatures) == ["encode", "fill_mask"]
 
 
-def test_a_difference_after_reloading_is_found_and_leaves_nothing(tmp_path, monkeypatch):
-    real = tf.saved_model.save
-
+def test_a_difference_after_reloading_is_found_and_leaves_nothing(tmp_path, exported, monkeypatch):
     def save_other_weights(module, path, signatures):
-        module.variables_used[-1].assign_add(tf.ones_like(module.variables_used[-1]))
-        real(module, path, signatures=signatures)
-        module.variables_used[-1].assign_sub(tf.ones_like(module.variables_used[-1]))
+        shutil.copytree(exported("wordpiece"), path, dirs_exist_ok=True)
 
     monkeypatch.setattr(tf.saved_model, "save", save_other_weights)
+    write_model_dir(tmp_path / "model", "wordpiece", seed=21)
     with pytest.raises(CheckFailed, match="reloaded SavedModel's .* differ by"):
-        export_saved_model(str(model_dir("wordpiece")), str(tmp_path / "exported"))
-    assert list(tmp_path.iterdir()) == []
+        export_saved_model(str(tmp_path / "model"), str(tmp_path / "exported"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_what_exists_is_replaced_only_when_asked_and_only_an_export(tmp_path, exported):

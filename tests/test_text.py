@@ -20,8 +20,6 @@ from electra_es.errors import UsageError
 GOLDEN = json.loads(
     (pathlib.Path(__file__).parent / "data/tokenization.json").read_text(encoding="utf-8"))
 CASES = {case["description"]: case for case in GOLDEN["cases"]}
-SHARED = pathlib.Path(os.environ.get(
-    "ELECTRA_ES_SHARED", pathlib.Path(__file__).resolve().parents[2] / "shared"))
 
 # The original never applies a normal form without stripping accents; ours always ends in NFC,
 # so that a decomposed text gets the ids of the composed one.
@@ -166,10 +164,15 @@ CONFIGS = [TextConfig(lower_case=lower, strip_accents=strip, unicode_form=form)
            for lower in (False, True) for strip in (False, True) for form in ("NFC", "NFKC")]
 
 
+@pytest.fixture(scope="module")
+def normalizers():
+    return {config: text.WordPieceTokenizer(config, [*SPECIAL_TOKENS, "a"]) for config in CONFIGS}
+
+
 @settings(max_examples=150, deadline=None)
 @given(value=texts_like_spanish(), config=st.sampled_from(CONFIGS))
-def test_normalisation_equals_the_rules_in_python_and_is_idempotent(value, config):
-    normalizer = text.WordPieceTokenizer(config, [*SPECIAL_TOKENS, "a"])
+def test_normalisation_equals_the_rules_in_python_and_is_idempotent(value, config, normalizers):
+    normalizer = normalizers[config]
     once = normalizer.normalize(tf.constant([value]))
     assert once[0].numpy().decode() == python_normalize(value, config)
     assert normalizer.normalize(once)[0].numpy() == once[0].numpy()
@@ -329,14 +332,12 @@ def edit(directory, **changes):
     (directory / "text.json").write_text(json.dumps(values | changes))
 
 
-@pytest.mark.skipif(not (SHARED / "data/selectra_vocab.txt").exists(),
-                    reason="needs the published vocabulary: set ELECTRA_ES_SHARED")
 @pytest.mark.parametrize("strip_accents", [False, True])
-def test_real_text_equals_hugging_face(tmp_path, strip_accents):
-    vocab = (SHARED / "data/selectra_vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
+def test_real_text_equals_hugging_face(shared_dir, tmp_path, strip_accents):
+    vocab = (shared_dir / "data/selectra_vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
     tokenizer = make_tokenizer(tmp_path, vocab, strip_accents=strip_accents)
     encode = reference(vocab, strip_accents=strip_accents)
-    for path in sorted((SHARED / "data/text").glob("*.txt")):
+    for path in sorted((shared_dir / "data/text").glob("*.txt")):
         with open(path, encoding="utf-8") as file:
             lines = file.read(200_000).split("\n")
         assert [ids.tolist() for ids in tokenizer.encode_batch(lines)] == encode(lines), path.name

@@ -103,7 +103,7 @@ def test_same_text_in_any_order_gives_the_same_bytes(documents, tmp_path):
 
 
 def test_a_trained_vocabulary_is_as_short_as_it_should_be(word_counts, tmp_path, caplog):
-    """Better than BPE's own first pieces, from which it is made, on text it has not seen."""
+    """On text it has not seen; BPE's own first pieces need 1.459 tokens a word."""
     config = TextConfig(vocab_size=4_000)
     caplog.set_level("INFO")
     directory = train_vocabulary.train_vocabulary(
@@ -111,13 +111,13 @@ def test_a_trained_vocabulary_is_as_short_as_it_should_be(word_counts, tmp_path,
     tokenizer = text.load_tokenizer(directory)
     held_out = list(train_vocabulary._documents(VALIDATION_GLOB, 1.0, 0.0))
     tokens, unknown = train_vocabulary.tokens_per_word(tokenizer, held_out)
-    assert tokens < 1.46 and unknown < 0.001
+    assert tokens < 1.454 and unknown < 0.001
     assert f"{tokens:.3f} tokens a word" in caplog.text
 
     ids = np.concatenate(tokenizer.encode_batch(list(word_counts)))
     unused = np.flatnonzero(np.bincount(ids, minlength=4_000) == 0)
     unused_pieces = [tokenizer.vocab[i].removeprefix("##") for i in unused[5:]]
-    assert sum(len(piece) > 1 for piece in unused_pieces) < 40  # 348 without the choice
+    assert sum(len(piece) > 1 for piece in unused_pieces) < 40  # 191 of BPE's first pieces
 
 
 def test_pieces_that_are_never_the_longest_match_go_last():
@@ -153,6 +153,7 @@ def test_a_small_text_is_filled_up_and_says_so(tmp_path, caplog):
     ({}, {"sample_fraction": 1.5}, "sample_fraction=1.5: expected a share"),
     ({}, {"model_type": "char"}, "model_type=char: expected one of bpe, unigram"),
     ({}, {"model_type": "unigram"}, "model_type=unigram: expected tokenizer=sentencepiece"),
+    ({}, {"counts": "c.tsv", "compare_vocab": "v"}, "compare_vocab=v: with counts, held_out text"),
     ({"tokenizer": "sentencepiece"}, {}, "vocab_size=50000: SentencePiece cannot .* too high"),
 ])
 def test_wrong_settings_are_one_line_and_write_nothing(tmp_path, settings, arguments, message):

@@ -25,6 +25,7 @@ from electra_es.config import ModelConfig
 from electra_es.errors import CheckFailed, UsageError, run_main
 from electra_es.export.huggingface_format import (
     Part,
+    Sharing,
     hub_config,
     model_config_from,
     parts_of,
@@ -149,8 +150,9 @@ def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]
             for part in parts_of(run.model)}
     source = read_source_configs(model_dir)
     if source:
-        tied = run.model.embedding_sharing == "tied"
-        if model_config_from(source["discriminator"], source.get("generator"), tied) != run.model:
+        sharing: Sharing = ("all" if run.model.generator_kind == "shared" else
+                            "embeddings" if run.model.embedding_sharing == "tied" else "none")
+        if model_config_from(source["discriminator"], source.get("generator"), sharing) != run.model:
             raise UsageError(f"{model_dir}: its huggingface.json describes another model than its "
                              "config.json: expected the files that the import wrote")
     return {**made, **source}
@@ -164,8 +166,8 @@ def _score_example(text_model: TextModel) -> list[tuple[str, float]]:
 
 
 def _check_same(text_model: TextModel, folder: str) -> None:
-    """Compares tokens and logits of the model with those of the folder, imported again."""
-    source = load_folder(folder)
+    """Compares tokens and logits of the model with those of the discriminator, imported again."""
+    source = load_folder(os.path.join(folder, "discriminator"))
     again = TextModel(source.model, source.tokenizer, usable_length(source.run))
     probes = tf.constant(PROBES)
     expected, found = text_model.detect(probes), again.detect(probes)

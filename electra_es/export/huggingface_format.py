@@ -13,6 +13,7 @@ from electra_es.config import MODEL_SIZES, ModelConfig, from_dict
 from electra_es.errors import UsageError
 
 Part = Literal["discriminator", "generator"]
+Sharing = Literal["all", "embeddings", "none"]
 HubConfig = dict[str, Any]
 
 ARCHITECTURES: dict[Part, str] = {
@@ -123,13 +124,13 @@ def hub_config(part: Part, config: ModelConfig, vocab_size: int, pad_id: int) ->
 
 
 def model_config_from(discriminator: HubConfig, generator: HubConfig | None,
-                      tied: bool) -> ModelConfig:
+                      sharing: Sharing) -> ModelConfig:
     """The configuration of a model with these parts; objective and masking are the recipe's.
 
     Args:
       discriminator: its `config.json`, checked by `check_hub_config`.
       generator: the same of the generator; None: it gets the recipe's shape.
-      tied: whether both parts have the same embeddings.
+      sharing: what both parts have in common.
 
     Raises:
       UsageError: the shapes are none of an ELECTRA of this project.
@@ -138,12 +139,14 @@ def model_config_from(discriminator: HubConfig, generator: HubConfig | None,
     values.update({ours: discriminator[theirs] for ours, theirs in _OTHER.items()
                    if theirs in discriminator})
     values["model_size"] = _size_name(values)
-    if generator is not None:
+    if sharing == "all":
+        values["generator_kind"] = "shared"
+    elif generator is not None:
         width = generator["hidden_size"]
         values.update(
             generator_width=width / values["hidden_size"],
             generator_depth=generator["num_hidden_layers"] / values["num_layers"],
-            embedding_sharing="tied" if tied else "untied")
+            embedding_sharing="tied" if sharing == "embeddings" else "untied")
         if generator["num_attention_heads"] != max(1, width // 64):
             values["generator_heads"] = generator["num_attention_heads"]
     config = from_dict(ModelConfig, values)

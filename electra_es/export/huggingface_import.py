@@ -5,8 +5,10 @@ the folder is opened.
 """
 
 import json
+import math
 import os
 import tempfile
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from electra_es.errors import UsageError
 from electra_es.export.huggingface_format import (
     HubConfig,
     Part,
+    Sharing,
     TensorName,
     check_hub_config,
     model_config_from,
@@ -73,16 +76,16 @@ def load_folder(folder: str, generator: str = "") -> Imported:
     _check_vocabulary(tokenizer, configs, folders)
     try:
         config = model_config_from(
-            configs["discriminator"], configs.get("generator"), _same_embeddings(tensors))
+            configs["discriminator"], configs.get("generator"), _sharing(tensors))
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from None
-    tf.random.set_seed(0)  # a generator that is new is the same one every time
     model = build_pretrainer(config, vocabulary_facts(tokenizer))
     arrays: dict[str, np.ndarray] = {}
     for part, path in folders.items():
         arrays.update(_to_canonical(tensors[part], tensor_table(part, config), model, path))
     new = set_weights(model, arrays, folder,
                       require="all" if "generator" in folders else "discriminator")
+    _initialise(model, new)
     run = Run(tokenizer.config, config, PretrainingConfig(max_seq_length=max_length))
     return Imported(model, tokenizer, run, configs, new)
 
@@ -219,13 +222,38 @@ def _check_vocabulary(tokenizer: Tokenizer, configs: dict[Part, HubConfig],
                                  f"{expected}, as the vocabulary has it")
 
 
-def _same_embeddings(tensors: dict[Part, dict[str, np.ndarray]]) -> bool:
-    """Whether both parts hold the same embeddings, which a tied model does."""
+def _sharing(tensors: dict[Part, dict[str, np.ndarray]]) -> Sharing:
+    """Which of the discriminator's tensors the generator holds as well."""
     if "generator" not in tensors:
-        return True
+        return "embeddings"
     ours, theirs = tensors["discriminator"], tensors["generator"]
-    names = [name for name in ours if name.startswith("electra.embeddings.")]
-    return all(name in theirs and np.array_equal(ours[name], theirs[name]) for name in names)
+
+    def same(prefix: str) -> bool:
+        names = [name for name in ours if name.startswith(prefix)]
+        return all(name in theirs and np.array_equal(ours[name], theirs[name]) for name in names)
+
+    return "all" if same("electra.") else "embeddings" if same("electra.embeddings.") else "none"
+
+
+def _initialise(model: ElectraPretrainer, names: list[str]) -> None:
+    """Draws the kernels of a generator that is new, the same ones every time.
+
+    Not by seeding TensorFlow before building: `tf.random.set_seed` clears the cache of kernels, and
+    with it the SentencePiece models of every tokeniser made before.
+    """
+    views = named_variables(model)
+    for name in names:
+        view = views[name]
+        if not name.endswith("/kernel"):
+            continue  # biases and LayerNorm begin at 0 and 1
+        seed = [0, zlib.crc32(name.encode())]
+        if name.endswith("embeddings_project/kernel"):  # Glorot's, as everywhere
+            limit = math.sqrt(6 / sum(view.shape))
+            drawn = tf.random.stateless_uniform(view.shape, seed, -limit, limit)
+        else:
+            drawn = tf.random.stateless_truncated_normal(
+                view.shape, seed, stddev=model.config.initializer_range)
+        view.assign(drawn.numpy())
 
 
 def _to_canonical(tensors: dict[str, np.ndarray], table: list[TensorName],

@@ -1,0 +1,93 @@
+"""Lines of a file, decompressed on the way, in bounded memory."""
+
+import bz2
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import zstandard
+
+_CHUNK_BYTES = 1 << 20
+# Small, as a decoder gives all that a piece expands to at once.
+_COMPRESSED_CHUNK_BYTES = 16 << 10
+
+# Called with (reason, place and detail) for each piece of input that cannot be used.
+OnBad = Callable[[str, str], None]
+
+
+class Line(NamedTuple):
+    """Line with the byte (of the decompressed file) it starts at; `data` is None if too long."""
+
+    start: int
+    data: bytes | None
+
+
+def read_lines(file: BinaryIO, compression: str | None, start: int, limit: int,
+               on_bad: OnBad) -> Iterator[Line]:
+    """Lines (without line end) that start after byte `start`, or at it if it is 0.
+
+    A line of more than `limit` bytes is not kept in memory. A stream that breaks off (truncated
+    gzip) is reported, after the lines before; its last, incomplete line is not used.
+
+    Args:
+      file: open for reading.
+      compression: "gzip", "zstd", "bz2" or None.
+      start: 0 if the file is compressed.
+      limit: most bytes of a line that is kept.
+      on_bad: told of a stream that breaks off.
+    """
+    if start:
+        file.seek(start)
+    chunks = (_decompressed(file, compression) if compression
+              else iter(lambda: file.read(_CHUNK_BYTES), b""))
+    # `pieces` is what is known of the unfinished line that begins at `position`.
+    position, pieces, length = start, list[bytes](), 0
+    skip = start > 0
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+            on_bad("truncated_file", f"byte {position}: {str(error).splitlines()[0]}")
+            return
+        if chunk is None:
+            if length and not skip:
+                yield Line(position, b"".join(pieces) if length <= limit else None)
+            return
+        head, *rest = chunk.split(b"\n")
+        length += len(head)
+        pieces = [*pieces, head] if length <= limit else []
+        for following in rest:
+            if not skip:
+                yield Line(position, b"".join(pieces) if length <= limit else None)
+            skip = False
+            position += length + 1
+            pieces, length = [following], len(following)
+
+
+def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
+    """Decompressed pieces of a file of one or more members (gzip) or frames (zstd).
+
+    The libraries' own file objects either lose what stands before a cut-off end or do not tell of
+    it (zstandard's `stream_reader`).
+
+    Raises:
+      EOFError, OSError, zlib.error, zstandard.ZstdError: cut off or corrupt, after what is good.
+    """
+    decoder: Any = None
+    while data := file.read(_COMPRESSED_CHUNK_BYTES):
+        while data:
+            if decoder is None:
+                decoder = _DECODERS[compression]()
+            yield decoder.decompress(data)
+            data = b""
+            if decoder.eof:
+                data, decoder = decoder.unused_data, None
+    if decoder is not None:
+        raise EOFError("ends inside a compressed stream")
+
+
+_DECODERS: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16),
+    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    "bz2": bz2.BZ2Decompressor,
+}
