@@ -13,15 +13,12 @@ after saving.
 """
 
 import os
-import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 from absl import flags
 
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
-from electra_es.errors import EXIT_STOPPED, UsageError, nearest_hint, run_main
-from electra_es.flags import define_config_flags, given_settings, resolve
+from electra_es.errors import EXIT_STOPPED, UsageError, run_main
+from electra_es.flags import define_config_flags, given_settings, parse_flags, resolve
 
 HPARAMS_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hparams")
 
@@ -44,7 +41,8 @@ _PRINT_SCHEDULE = flags.DEFINE_bool("print_schedule", False, "Print the learning
 
 
 def main() -> int:
-    _parse_flags()
+    if rest := parse_flags():
+        raise UsageError(f'"{rest[0]}": expected flags only')
     given = given_settings(flags.FLAGS, _SET.value)
     model_config, config, text_settings = resolve(given, _HPARAMS.value, HPARAMS_DIR)
     text_given = {key: value for key, value in given.items()
@@ -87,18 +85,6 @@ def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_se
 
     result = run_on_sample(model_config, config, text_settings, _SAMPLE_DIR.value)
     return EXIT_STOPPED if result.stopped_by_signal else 0
-
-
-def _parse_flags() -> None:
-    try:
-        rest = flags.FLAGS(sys.argv)[1:]
-    except flags.UnrecognizedFlagError as error:
-        hint = nearest_hint(error.flagname, flags.FLAGS)
-        raise UsageError(f"unknown flag --{error.flagname}{hint}") from None
-    except flags.Error as error:
-        raise UsageError(str(error)) from None
-    if rest:
-        raise UsageError(f'"{rest[0]}": expected flags only')
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import hashlib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -119,17 +120,15 @@ def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
 @functools.cache
 def band_shape(threshold: float) -> tuple[int, int]:
     """(bands, rows) that weigh false positives and false negatives equally at `threshold`."""
-    from datasketch import MinHashLSH
-    index = MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS)
+    index = _datasketch().MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS)
     return index.b, index.r
 
 
 def _min_hash(words: list[str]) -> np.ndarray:
-    from datasketch import MinHash
     runs = {" ".join(words[i:i + SHINGLE_WORDS])
             for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
-    signature = MinHash(num_perm=NUM_PERMUTATIONS, permutations=_permutations(),
-                        scheme=MIN_HASH_SCHEME)
+    signature = _datasketch().MinHash(
+        num_perm=NUM_PERMUTATIONS, permutations=_permutations(), scheme=MIN_HASH_SCHEME)
     signature.update_batch([run.encode() for run in sorted(runs)])
     return signature.hashvalues
 
@@ -137,8 +136,17 @@ def _min_hash(words: list[str]) -> np.ndarray:
 @functools.cache
 def _permutations() -> np.ndarray:
     """Drawn once: datasketch would draw them anew for every document."""
-    from datasketch import MinHash
-    return MinHash(num_perm=NUM_PERMUTATIONS, seed=1, scheme=MIN_HASH_SCHEME).permutations
+    return _datasketch().MinHash(
+        num_perm=NUM_PERMUTATIONS, seed=1, scheme=MIN_HASH_SCHEME).permutations
+
+
+def _datasketch() -> ModuleType:
+    try:
+        import datasketch
+    except ImportError:
+        raise UsageError("dedup=near needs the package datasketch: "
+                         "pip install -r requirements-data.txt") from None
+    return datasketch
 
 
 def later_duplicates(keys: np.ndarray) -> np.ndarray:

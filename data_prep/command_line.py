@@ -3,8 +3,7 @@
 import logging
 import sys
 
-from absl import flags
-
+from electra_es import flags
 from electra_es.errors import UsageError
 
 
@@ -20,10 +19,6 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
     if "--" in argv:
         ours, rest = argv[:argv.index("--")], argv[argv.index("--") + 1:]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        positional = flags.FLAGS(ours)[1:]
-    except flags.Error as error:
-        raise UsageError(" ".join(str(error).split())) from None
-    if positional:
+    if positional := flags.parse_flags(ours):
         raise UsageError(f"{positional[0]}: expected only flags, such as --input=...")
     return rest

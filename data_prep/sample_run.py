@@ -1,12 +1,13 @@
 """The whole way on the bundled sample: vocabulary, records, pretraining, export, a look at it."""
 
 import os
+import sys
 
 from data_prep.build_tfrecords import BuildConfig, build_tfrecords
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es import sample
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
-from electra_es.detect import detect, format_table
+from electra_es.detect import detect, to_terminal
 from electra_es.export.saved_model import export_saved_model
 from electra_es.records import COMPLETED_FILE
 from electra_es.text import TEXT_CONFIG_FILE, check_agrees, load_text_config
@@ -36,7 +37,8 @@ def run_on_sample(model_config: ModelConfig, config: PretrainingConfig,
         check_agrees(load_text_config(vocab_dir), text_settings, vocab_dir)
         print("    is there already", flush=True)
     else:
-        train_vocabulary(sample.TRAIN_GLOB, vocab_dir, TextConfig(**text_settings))
+        train_vocabulary(sample.TRAIN_GLOB, vocab_dir, TextConfig(**text_settings),
+                         held_out=sample.VALIDATION_GLOB, workers=1)
 
     print(f"2/5 records: {records_dir}", flush=True)
     if os.path.exists(os.path.join(records_dir, COMPLETED_FILE)):
@@ -59,5 +61,6 @@ def run_on_sample(model_config: ModelConfig, config: PretrainingConfig,
         export_saved_model(model_dir, saved_model_dir)
 
     print("5/5 which tokens look replaced?", flush=True)
-    print(format_table(detect(saved_model_dir, [SENTENCE])), flush=True)
+    found = detect(saved_model_dir, [SENTENCE])
+    print(to_terminal(found, width=100, colour=sys.stdout.isatty()), flush=True)
     return result

@@ -75,8 +75,11 @@ def load_detector(path: str) -> Detector:
 
         source = load_folder(path)
         model, tokenizer, run = source.model, source.tokenizer, source.run
-    else:
+    elif tf.io.gfile.exists(os.path.join(path, CONFIG_FILE)):
         model, tokenizer, run, _ = load_model(path)
+    else:
+        raise UsageError(f"--model={path}: expected a model directory, a SavedModel or a Hugging Face "
+                         "folder")
     if model.rtd_head is None:
         raise UsageError(f"--model={path}: objective={run.model.objective} has no discriminator: "
                          "expected a model with one")
@@ -218,10 +221,10 @@ def main() -> None:
     port = flags.DEFINE_integer("port", 8000, "Port for --serve; 0: any free one.")
     sentences = parse_flags()
     path = required(model, "a model directory, a SavedModel or a Hugging Face folder")
+    if bool(sentences or source.value) == serve.value:
+        raise UsageError("expected sentences, or --input=FILE, or --serve")
     if source.value:
         sentences = sentences + read_sentences(source.value)
-    if bool(sentences) == serve.value:
-        raise UsageError("expected sentences, or --input=FILE, or --serve, and not both")
     detector = load_detector(path)
     if serve.value:
         from electra_es.serve import serve_forever

@@ -51,8 +51,8 @@ def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
                 flags.DEFINE_string(field.name, None, help_text)
 
 
-def parse_flags() -> list[str]:
-    """Parses the command line with the flags defined so far.
+def parse_flags(argv: list[str] | None = None) -> list[str]:
+    """Parses the command line (or `argv`) with the flags defined so far.
 
     Returns:
       the arguments that are no flags.
@@ -61,7 +61,7 @@ def parse_flags() -> list[str]:
       UsageError: an unknown flag (absl names the nearest), or a value of the wrong type.
     """
     try:
-        return flags.FLAGS(sys.argv)[1:]
+        return flags.FLAGS(sys.argv if argv is None else argv)[1:]
     except flags.Error as error:
         raise UsageError(" ".join(str(error).split())) from None
 

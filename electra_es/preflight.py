@@ -12,7 +12,6 @@ figures. Exit codes: 0 it fits, 1 it does not or an operation is not supported, 
 
 import os
 import re
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ from absl import flags
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.devices import set_precision
 from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
-from electra_es.flags import define_config_flags, given_settings, resolve
+from electra_es.flags import define_config_flags, given_settings, parse_flags, resolve
 from electra_es.inputs import synthetic_batch
 from electra_es.masking import Inputs, VocabularyFacts
 from electra_es.optimization import Adam, schedule_for
@@ -182,7 +181,7 @@ _SET = flags.DEFINE_multi_string("set", [], "key=value of any setting; may be re
 
 
 def main() -> int:
-    flags.FLAGS(sys.argv)
+    parse_flags()
     if _TOPOLOGY.value not in CHIPS:
         raise UsageError(f"--topology={_TOPOLOGY.value}: expected one of {', '.join(CHIPS)}"
                          f"{nearest_hint(_TOPOLOGY.value, CHIPS)}")

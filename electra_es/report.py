@@ -24,7 +24,7 @@ _INK, _FAINT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _BLUE, _RED, _GREEN, _AMBER = "#2563a8", "#c2413b", "#2f855a", "#b7791f"
 # Panels: title, and for each curve its metric, label and colour.
 _PANELS: list[tuple[str, list[tuple[str, str, str]]]] = [
-    ("Loss", [("loss", "generator + 50 x discriminator", _INK)]),
+    ("Loss", [("loss", "weighted sum", _INK)]),
     ("Generator: loss", [("masked_lm_loss", "masked tokens", _BLUE)]),
     ("Generator: accuracy", [("masked_lm_accuracy", "best guess", _BLUE),
                              ("sampled_masked_lm_accuracy", "sample", _AMBER)]),
@@ -107,6 +107,7 @@ def draw(training: list[dict], evaluations: list[dict], run: Run) -> plt.Figure:
             axes.locator_params(axis="x", nbins=6)
             if len(curves) > 1:
                 axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         figure.supxlabel("step     (lines: training, dots: validation)", fontsize=9, color=_FAINT)
     return figure
 

@@ -55,6 +55,7 @@ def test_later_duplicates_keeps_the_first_of_each_group():
 
 
 def test_near_duplicates_are_found_and_others_kept():
+    pytest.importorskip("datasketch")
     rng = random.Random(3)
     words = [f"palabra{i}" for i in range(900)]
     originals = [[rng.choice(words) for _ in range(120)] for _ in range(60)]

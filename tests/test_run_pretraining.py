@@ -48,7 +48,8 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_ends(sample_run):
     root, killed_at, result = sample_run
     assert result.returncode == 0, result.stderr
     assert f"step {killed_at} of 2000" in result.stdout
-    steps = [json.loads(line)["step"] for line in open(root / "model" / "metrics.jsonl")]
+    steps = [json.loads(line)["step"]
+             for line in (root / "model" / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] == killed_at + 8
     evaluation = json.loads((root / "model" / "evaluation.json").read_text())
     assert evaluation["step"] == killed_at + 8
@@ -56,7 +57,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_ends(sample_run):
 
 
 def test_the_sample_run_leaves_everything_a_user_needs(sample_run):
-    root, killed_at, result = sample_run
+    root, _, result = sample_run
     config = json.loads((root / "model" / "config.json").read_text())
     assert config["model"]["hidden_size"] == 24
     assert config["pretraining"]["num_train_steps"] == 2000
@@ -79,7 +80,7 @@ def test_the_saved_model_needs_tensorflow_and_tensorflow_text_only(sample_run, t
 
 
 def test_another_configuration_in_the_same_directory_is_refused(sample_run):
-    root, killed_at, _ = sample_run
+    root, _, _ = sample_run
     before = sorted(os.listdir(root / "model" / "checkpoints"))
     result = run(*SHORT[1:], f"--sample_dir={root}", "--num_train_steps=2000",
                  "--learning_rate=0.5")
@@ -90,7 +91,7 @@ def test_another_configuration_in_the_same_directory_is_refused(sample_run):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--lerning_rate=1"], 'unknown flag --lerning_rate; did you mean "learning_rate"?'),
+    (["--lerning_rate=1"], "Unknown command line flag 'lerning_rate'. Did you mean: learning_rate ?"),
     (["--set", "generator_wdth=0.5"],
      'unknown setting "generator_wdth"; did you mean "generator_width"?'),
     (["--model_size=smal"], 'model_size="smal": expected one of debug, small, medium, base, large'),

@@ -1,0 +1,39 @@
+"""The step compiles for a TPU that is not there. Skipped by name where libtpu is not installed."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from engine_helpers import MODEL
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def preflight(*flags: str) -> subprocess.CompletedProcess:
+    """In a process of its own: libtpu takes signal handlers and settings that others rely on."""
+    return subprocess.run([sys.executable, "-m", "electra_es.preflight", *flags], cwd=ROOT,
+                          capture_output=True, text=True, timeout=300)
+
+
+def test_debug_size_fits_on_v2():
+    pytest.importorskip("libtpu", reason="libtpu is not installed (requirements-preflight.txt)")
+    shape = [f"--{name}={value}" for name, value in MODEL.items()]
+    done = preflight("--topology=v2-8", "--train_batch_size=24", "--max_seq_length=13",
+                     "--vocab_size=61", *shape)
+    assert done.returncode == 0, done.stderr
+    assert "24 x 13 tokens, 3 examples per device, 8 devices" in done.stdout
+    assert "it fits" in done.stdout
+    peak = float(re.search(r"memory per device +([\d.]+) GB of 8 GB", done.stdout)[1])
+    assert 0 < peak < 1
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--topology=v2-9"], '--topology=v2-9: expected one of .*did you mean "v2-8"'),
+    (["--topology=v2-8", "--train_batch_size=12"], "train_batch_size=12: expected a multiple of 8"),
+])
+def test_wrong_use(flags, message):
+    done = preflight(*flags)
+    assert done.returncode == 2
+    assert re.search(message, done.stderr) and "Traceback" not in done.stderr
