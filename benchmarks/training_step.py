@@ -4,7 +4,8 @@
     python -m benchmarks.training_step --steps=20 --batch_size=16 --model_size=small --with_pytorch
 
 Three things take turns, so that a machine whose speed drifts does not favour one: the bare compiled
-loop on one batch in memory; `train()`'s loop over records, with progress lines and checkpoints; and
+loop on one batch in memory; what `train()` does, over records, with a progress line every 25 steps
+and a checkpoint every 100, as hparams/debug.json has them; and
 ElectraForMaskedLM plus ElectraForPreTraining with heads at every position and AdamW, the way they
 come. The last line is the overhead that issue 5 allows 10 % of. Examples/s are medians.
 """
@@ -58,7 +59,7 @@ def write_full_records(directory: str, length: int, vocab_size: int) -> records.
 
 def bare_and_real(config: PretrainingConfig, model_settings: ModelConfig, vocab_size: int,
                   directory: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Two functions that train `log_every` steps: nothing but the loop, and all that a run does."""
+    """Two functions that train `save_every` steps: nothing but the loop, and all that a run does."""
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
     strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
     with strategy.scope():
@@ -68,7 +69,7 @@ def bare_and_real(config: PretrainingConfig, model_settings: ModelConfig, vocab_
     info = write_full_records(directory, config.max_seq_length, vocab_size)
     shards = list(zip(records.shard_paths(directory, info, "train"), info.examples["train"],
                       strict=True))
-    steps, no_bad = tf.constant(config.log_every), tf.constant(0.0)
+    no_bad = tf.constant(0.0)
 
     def batches_of(dataset: tf.data.Dataset):
         return iter(strategy.distribute_datasets_from_function(lambda _: dataset))
@@ -83,21 +84,25 @@ def bare_and_real(config: PretrainingConfig, model_settings: ModelConfig, vocab_
                               keep=1, keep_every=0, background=True)
 
     def bare() -> None:
-        loop(in_memory, steps, no_bad)["tokens"].numpy()
+        loop(in_memory, tf.constant(config.save_every), no_bad)["tokens"].numpy()
 
     def real() -> None:
-        sums = {name: value.numpy() for name, value in loop(from_records, steps, no_bad).items()}
-        step = int(optimizer.iterations)
-        log.train(step, {**summarise(sums, 1.0, 50.0), "gradient_norm": float(sums["gradient_norm"]),
-                         "learning_rate": float(learning_rate(tf.constant(step), config))})
+        for _ in range(config.save_every // config.log_every):
+            sums = loop(from_records, tf.constant(config.log_every), no_bad)
+            sums = {name: value.numpy() for name, value in sums.items()}
+            step = int(optimizer.iterations)
+            rate = float(learning_rate(tf.constant(step), config))
+            log.train(step, {**summarise(sums, 1.0, 50.0), "learning_rate": rate,
+                             "gradient_norm": float(sums["gradient_norm"])})
         checkpoints.save(step, step * config.train_batch_size)
+        checkpoints.wait()
 
     return bare, real
 
 
-def pytorch_step(config: ModelConfig, batch_size: int, length: int, vocab_size: int
-                 ) -> Callable[[], None]:
-    """One optimiser step of the same objective with transformers' classes."""
+def pytorch_steps(config: ModelConfig, batch_size: int, length: int, vocab_size: int, steps: int
+                  ) -> Callable[[], None]:
+    """A function that trains `steps` steps of the same objective with transformers' classes."""
     import torch
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
@@ -129,7 +134,11 @@ def pytorch_step(config: ModelConfig, batch_size: int, length: int, vocab_size: 
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
 
-    return step
+    def run() -> None:
+        for _ in range(steps):
+            step()
+
+    return run
 
 
 def timed(action: Callable[[], None]) -> float:
@@ -142,14 +151,15 @@ def main() -> None:
     parse_flags()
     batch, length, vocab_size, steps = _BATCH.value, _LENGTH.value, _VOCAB.value, _STEPS.value
     model_settings = model_config({"model_size": _SIZE.value})
-    config = PretrainingConfig(max_seq_length=length, train_batch_size=batch, log_every=steps,
+    config = PretrainingConfig(max_seq_length=length, train_batch_size=batch,
+                               log_every=min(25, steps), save_every=steps,
                                num_train_steps=10 * steps * (_TURNS.value + 1))
     with tempfile.TemporaryDirectory() as directory:
         bare, real = bare_and_real(config, model_settings, vocab_size, directory)
         turns: dict[str, Callable[[], None]] = {"bare step": bare, "train loop": real}
         if _PYTORCH.value:
-            step = pytorch_step(model_settings, batch, length, vocab_size)
-            turns["transformers"] = lambda: [step() for _ in range(steps)] and None
+            turns["transformers"] = pytorch_steps(
+                model_settings, batch, length, vocab_size, steps)
         for action in turns.values():
             action()
         seconds: dict[str, list[float]] = {name: [] for name in turns}

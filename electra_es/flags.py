@@ -5,6 +5,7 @@ the hparams file (by default the one of the model size), `--set key=value`, its 
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -25,9 +26,6 @@ from electra_es.config import (
     parse_value,
 )
 from electra_es.errors import UsageError, nearest_hint
-
-# Lengths of a recipe's schedule that scale when only its number of steps is given.
-_SCALED = ("warmup_steps", "restart_steps", "save_every")
 
 
 def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
@@ -138,7 +136,7 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
         hparams = os.path.join(
             hparams_dir, "debug.json" if size == "debug" else f"pretrain_{size}.json")
     recipe = load_hparams(hparams)
-    settings = {**recipe, **_scaled(recipe, given), **given}
+    settings = {**recipe, **_fitted(recipe, given), **given}
     by_owner: dict[type, dict[str, Any]] = {TextConfig: {}, ModelConfig: {}, PretrainingConfig: {}}
     for key, value in settings.items():
         by_owner[owner_of(key)][key] = value
@@ -146,20 +144,25 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
             from_dict(PretrainingConfig, by_owner[PretrainingConfig]), by_owner[TextConfig])
 
 
-def _scaled(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's schedule lengths in proportion to a given number of steps, so that
-    `--num_train_steps=20` alone is a short run of the same shape and not a cut-off warm-up."""
+def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's schedule, fitted to another number of steps where only that is given.
+
+    The warm-up keeps its length (what it waits for, Adam's second moment, does not depend on the
+    length of the run) but takes at most half of the run. Restarts keep their place in the run,
+    and are left out where a cycle would not be twice the warm-up. There are at least five
+    checkpoints.
+    """
     steps, recipe_steps = given.get("num_train_steps"), recipe.get("num_train_steps")
     if not steps or not recipe_steps or steps == recipe_steps:
         return {}
-    def scale(value: int) -> int:
-        return max(1, round(value * steps / recipe_steps))
-
-    scaled: dict[str, Any] = {}
-    for key in _SCALED:
-        if key in recipe and recipe[key] and key not in given:
-            value = recipe[key]
-            scaled[key] = [scale(v) for v in value] if isinstance(value, list) else scale(value)
-    if scaled.get("restart_steps") and scaled["restart_steps"][-1] >= steps:
-        scaled["restart_steps"] = []
-    return scaled
+    fitted: dict[str, Any] = {}
+    warmup, restarts = recipe.get("warmup_steps"), recipe.get("restart_steps")
+    if warmup:
+        fitted["warmup_steps"] = max(1, min(warmup, steps // 2))
+    if restarts:
+        moved = [round(step * steps / recipe_steps) for step in restarts]
+        shortest = min(b - a for a, b in itertools.pairwise([0, *moved, steps]))
+        fitted["restart_steps"] = moved if shortest >= 2 * (warmup or 0) and shortest else []
+    if "save_every" in recipe:
+        fitted["save_every"] = max(1, min(recipe["save_every"], steps // 5))
+    return {key: value for key, value in fitted.items() if key not in given}

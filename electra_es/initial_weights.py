@@ -1,14 +1,12 @@
 """Weights to start a new run from (`--init_checkpoint`), as against resuming one."""
 
 import os
-import tempfile
 
 import tensorflow as tf
 
-from electra_es.config import SPECIAL_TOKENS
 from electra_es.errors import UsageError
 from electra_es.export.google_checkpoint import read_checkpoint
-from electra_es.export.huggingface import import_huggingface
+from electra_es.export.huggingface_import import load_folder
 from electra_es.export.weights import get_weights, set_weights
 from electra_es.pretrainer import ElectraPretrainer
 from electra_es.run_dir import CONFIG_FILE, load_model
@@ -35,27 +33,24 @@ def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source:
         arrays, step = read_checkpoint(source)
         set_weights(model, arrays, source, require="discriminator")
         return f"weights of {source} (Google checkpoint, step {step}); its vocabulary is not checked"
+    new: list[str] = []
     if tf.io.gfile.isdir(os.path.join(source, "checkpoints")):
-        return _copy_from(source, model, tokenizer, source)
-    if any(tf.io.gfile.exists(os.path.join(source, part, CONFIG_FILE))
-           for part in ("", "discriminator")):
-        with tempfile.TemporaryDirectory() as directory:
-            imported = os.path.join(directory, "model")
-            import_huggingface(source, imported)
-            return _copy_from(imported, model, tokenizer, source)
-    raise UsageError(f"--init_checkpoint={source}: expected a model directory, a Hugging Face folder "
-                     "or the prefix of a Google checkpoint")
-
-
-def _copy_from(model_dir: str, model: ElectraPretrainer, tokenizer: Tokenizer, source: str) -> str:
-    other, other_tokenizer, _, step = load_model(model_dir)
+        other, other_tokenizer, _, step = load_model(source)
+        kind = f"step {step}"
+    elif any(os.path.exists(os.path.join(source, part, CONFIG_FILE))
+             for part in ("", "discriminator")):
+        other, other_tokenizer, _, _, new = load_folder(source)
+        kind = "Hugging Face"
+    else:
+        raise UsageError(f"--init_checkpoint={source}: expected a model directory, a Hugging Face "
+                         "folder or the prefix of a Google checkpoint")
     if other_tokenizer.vocab != tokenizer.vocab:
-        differs = sum(a != b for a, b in zip(other_tokenizer.vocab, tokenizer.vocab,
-                                             strict=False))
+        pairs = zip(other_tokenizer.vocab, tokenizer.vocab, strict=False)
         raise UsageError(
             f"--init_checkpoint={source}: {len(other_tokenizer.vocab)} pieces, the run has "
-            f"{len(tokenizer.vocab)}, and {differs} of them differ: expected the same vocabulary "
-            f"({', '.join(SPECIAL_TOKENS)} included)")
-    kept = set_weights(model, get_weights(other), source, require="discriminator")
-    without = f"; {len(kept)} generator variables are new" if kept else ""
-    return f"weights of {source} (step {step}){without}"
+            f"{len(tokenizer.vocab)}, and {sum(a != b for a, b in pairs)} of them differ: expected "
+            "the same vocabulary")
+    arrays = {name: array for name, array in get_weights(other).items() if name not in new}
+    set_weights(model, arrays, source, require="discriminator")
+    without = f"; {len(new)} variables that it lacks are new" if new else ""
+    return f"weights of {source} ({kind}){without}"

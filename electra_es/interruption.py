@@ -37,7 +37,7 @@ class StopSignal:
 
     def _receive(self, number: int, frame: object) -> None:
         self._received = True
-        signal.signal(number, self._before[number])
+        signal.signal(number, self._before[signal.Signals(number)])
 
     def requested(self) -> bool:
         """Whether any worker was signalled. Every worker has to call it at the same step: one

@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from electra_es.errors import UsageError
 from electra_es.monitoring import METRICS_FILE, SAMPLES_FILE, format_duration
@@ -85,10 +86,11 @@ def write_report(model_dir: str, output: str) -> None:
 
 def draw(training: list[dict], evaluations: list[dict], run: Run) -> plt.Figure:
     """Nine panels over the steps; lines are training, dots evaluations."""
-    style = {"font.size": 9, "axes.edgecolor": _GRID, "text.color": _INK, "axes.labelcolor": _FAINT,
+    style: Any = {"font.size": 9, "axes.edgecolor": _GRID, "text.color": _INK, "axes.labelcolor": _FAINT,
              "xtick.color": _FAINT, "ytick.color": _FAINT, "svg.hashsalt": "electra-es"}
     with plt.rc_context(style):
-        figure, all_axes = plt.subplots(3, 3, figsize=(13, 8.6), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+        figure, all_axes = plt.subplots(3, 3, figsize=(13, 8.6), layout=layout)
         for (title, curves), axes in zip(_PANELS, all_axes.flat, strict=True):
             axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
             for metric, label, colour in curves:
@@ -107,7 +109,6 @@ def draw(training: list[dict], evaluations: list[dict], run: Run) -> plt.Figure:
             axes.locator_params(axis="x", nbins=6)
             if len(curves) > 1:
                 axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         figure.supxlabel("step     (lines: training, dots: validation)", fontsize=9, color=_FAINT)
     return figure
 

@@ -28,7 +28,7 @@ def one_replica(data, tmp_path_factory):
 
 
 def losses(model_dir) -> list[float]:
-    lines = [json.loads(line) for line in open(model_dir / "metrics.jsonl")]
+    lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 

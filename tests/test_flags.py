@@ -106,15 +106,24 @@ def test_missing_hparams_file_and_unknown_size(tmp_path):
         flags.resolve({"model_size": "smal"}, "", str(HPARAMS))
 
 
-def test_a_shorter_run_keeps_the_shape_of_its_schedule():
+@pytest.mark.parametrize(("steps", "expected"), [
+    (150_000, (10_000, (75_000,), 5_000)),  # the restart keeps its place, the warm-up its length
+    (40_000, (10_000, (20_000,), 5_000)),
+    (30_000, (10_000, (), 5_000)),  # cycles of 15,000 are less than twice the warm-up
+    (3_000, (1_500, (), 600)),
+    (20, (10, (), 4)),
+    (1, (1, (), 1)),
+])
+def test_a_recipe_fits_itself_to_another_number_of_steps(steps, expected):
     """small: 300k steps, warm-up 10k, restart at 150k, a checkpoint every 5k."""
-    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 3_000}, "", str(HPARAMS))
-    assert (run.warmup_steps, run.restart_steps, run.save_every) == (100, (1_500,), 50)
-    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 3_000,
-                               "warmup_steps": 7, "restart_steps": ()}, "", str(HPARAMS))
-    assert (run.warmup_steps, run.restart_steps) == (7, ())
-    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 1}, "", str(HPARAMS))
-    assert (run.warmup_steps, run.restart_steps) == (1, ())
+    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": steps}, "", str(HPARAMS))
+    assert (run.warmup_steps, run.restart_steps, run.save_every) == expected
+
+
+def test_what_is_given_is_not_fitted():
+    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 40_000, "save_every": 123,
+                               "warmup_steps": 7, "restart_steps": (5,)}, "", str(HPARAMS))
+    assert (run.warmup_steps, run.restart_steps, run.save_every) == (7, (5,), 123)
 
 
 @pytest.mark.parametrize("path", sorted(HPARAMS.glob("*.json")), ids=lambda path: path.stem)

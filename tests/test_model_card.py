@@ -49,8 +49,8 @@ def test_training_time_and_energy_are_those_of_the_path_to_the_weights():
 def test_configuration_vocabulary_and_usage():
     text = card(name="me/electra")
     for line in ("| Layers | 2 |", "| Hidden size | 24 |", "| Parameters | 1,234,567 |",
-                 "| Vocabulary | 611 (wordpiece) |", "| Longest sequence | 53 |", "| Accents | stripped |",
-                 "Esta            -2.35", "##mos            0.50"):
+                 "| Vocabulary | 611 (wordpiece) |", "| Longest sequence | 53 |",
+                 "| Accents | stripped |", "Esta            -2.35", "##mos            0.50"):
         assert line in text
     assert 'from_pretrained("me/electra")' in text
     assert "Of 611 entries 0 can never be produced from text, 0 of them with accents" in text
