@@ -29,7 +29,7 @@ class HealthWatch:
         settled = step >= self._first_step
         found = {
             "generator collapse": (
-                self._best_accuracy > 0.05 and accuracy < 0.5 * self._best_accuracy,
+                self._best_accuracy > 0.15 and accuracy < 0.5 * self._best_accuracy,
                 f"its accuracy is {accuracy:.3f} and was {self._best_accuracy:.3f}: go back to an "
                 "earlier checkpoint with a lower --learning_rate or a longer --warmup_steps"),
             "generator too strong": (
