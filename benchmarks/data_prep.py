@@ -194,10 +194,29 @@ def _command(arguments: Sequence[str]) -> dict[str, float]:
     process = subprocess.Popen([sys.executable, "-m", "data_prep.build_tfrecords", *arguments,
                                 f"--max_seq_length={LENGTH}"],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise CheckFailed(f"build_tfrecords {' '.join(arguments)} ended with status {status}")
-    return {"wall": time.perf_counter() - began, "peak_bytes": usage.ru_maxrss * 1024}
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _largest_peak(process.pid))
+        time.sleep(0.2)
+    if process.returncode:
+        raise CheckFailed(f"build_tfrecords {' '.join(arguments)} ended with {process.returncode}")
+    return {"wall": time.perf_counter() - began, "peak_bytes": peak}
+
+
+def _largest_peak(pid: int) -> int:
+    """Bytes of the largest resident set that `pid` or a child of it has had so far (Linux).
+
+    Not getrusage's figure: a process inherits that of the one that started it.
+    """
+    peaks = [0]
+    for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        except OSError:
+            continue  # It has ended since.
+        if pid in (int(fields["Pid"]), int(fields["PPid"])) and "VmHWM" in fields:
+            peaks.append(int(fields["VmHWM"].split()[0]) * 1024)
+    return max(peaks)
 
 
 def compare_ids(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:

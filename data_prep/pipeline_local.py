@@ -133,17 +133,20 @@ def _read_statistics(path: str) -> Statistics:
 def _write_shard(shard: int, spills: Sequence[str], path: str, count_path: str) -> int:
     if os.path.exists(count_path) and files.exists(path):
         return int(files.read_bytes(count_path))
-    pieces = []
+    found = pipeline_tasks.merge_entries(_entries_of(shard, spills))
+    with files.atomic_write(path) as file:
+        count = records.write_records(file, found)
+    files.write_bytes(count_path, str(count).encode())
+    return count
+
+
+def _entries_of(shard: int, spills: Sequence[str]) -> Iterator[bytes]:
     for spill in spills:
         offsets = np.load(spill + ".offsets.npy", mmap_mode="r")
         with open(spill, "rb") as file:
             for start, end in offsets[:, shard:shard + 2].tolist():
                 file.seek(start)
-                pieces.append(file.read(end - start))
-    with files.atomic_write(path) as file:
-        count = records.write_records(file, pipeline_tasks.merge_entries(pieces))
-    files.write_bytes(count_path, str(count).encode())
-    return count
+                yield file.read(end - start)
 
 
 def _save_array(path: str, array: np.ndarray) -> None:

@@ -15,9 +15,12 @@ import re
 import time
 from typing import Any, NamedTuple
 
-# Set before the imports: libtpu asks the metadata server of a Google machine otherwise.
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_ACCELERATOR_TYPE", "")
+# Before the imports, for libtpu: ask no metadata server what this machine is; one TPU host; and
+# others may use the library at the same time, as no device is taken.
+for _name, _value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+                      "TPU_CHIPS_PER_HOST_BOUNDS": "2,2,1", "TPU_HOST_BOUNDS": "1,1,1",
+                      "TPU_STDERR_LOG_LEVEL": "3", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}.items():
+    os.environ.setdefault(_name, _value)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["JAX_PLATFORMS"] = "cpu"
 

@@ -29,11 +29,8 @@ def test_debug_size_fits_on_v2():
     assert 0 < peak < 1
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--topology=v2-9"], '--topology=v2-9: expected one of .*did you mean "v2-8"'),
-    (["--topology=v2-8", "--train_batch_size=12"], "train_batch_size=12: expected a multiple of 8"),
-])
-def test_wrong_use(flags, message):
-    done = preflight(*flags)
+def test_unknown_topology():
+    done = preflight("--topology=v2-9")
     assert done.returncode == 2
-    assert re.search(message, done.stderr) and "Traceback" not in done.stderr
+    assert '--topology=v2-9: expected one of v2-8, ' in done.stderr
+    assert 'did you mean "v2-8"?' in done.stderr and "Traceback" not in done.stderr
