@@ -74,14 +74,14 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
     check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
     shards = usable_shards(data_dir, info, config.skip_corrupt_shards)
     worker = worker_index(strategy)
-    log = ProgressLog(
-        model_dir, config, is_chief=worker == 0, peak_flops=peak_flops(config, strategy),
-        flops_per_example=training_flops(
-            model_config, len(tokenizer.vocab), config.max_seq_length))
 
     with only_run_in(model_dir, is_chief=worker == 0), StopSignal(strategy) as stop:
         if worker == 0:
             prepare_model_dir(model_dir, tokenizer, vocab_dir, model_config, config)
+        log = ProgressLog(
+            model_dir, config, is_chief=worker == 0, peak_flops=peak_flops(config, strategy),
+            flops_per_example=training_flops(
+                model_config, len(tokenizer.vocab), config.max_seq_length))
 
         # ---- Model and optimiser, then the state of the latest checkpoint over both.
         with strategy.scope():

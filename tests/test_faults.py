@@ -40,6 +40,12 @@ def test_two_runs_in_one_model_dir(data, tmp_path):
         start(data, tmp_path)
 
 
+def test_a_model_dir_that_cannot_be_written(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=f"{tmp_path}/file/run: cannot be written"):
+        start(data, tmp_path / "file" / "run")
+
+
 def test_records_of_another_vocabulary(data, tmp_path):
     other = make_data(tmp_path / "other", vocab_letters="opqrstuvwxyzáé")
     with pytest.raises(UsageError, match="records were built with vocabulary .*: expected the same"):
