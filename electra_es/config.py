@@ -272,6 +272,14 @@ MODEL_SIZES: dict[str, dict[str, Any]] = {
                   intermediate_size=4096, generator_width=0.25),
 }
 
+def size_name(hidden_size: int, num_layers: int) -> str:
+    """The published size of this width and depth; a shape of its own goes by the name debug."""
+    for name, row in MODEL_SIZES.items():
+        if (row.get("hidden_size"), row.get("num_layers")) == (hidden_size, num_layers):
+            return name
+    return "debug"
+
+
 CONFIG_CLASSES = (TextConfig, ModelConfig, PretrainingConfig)
 
 

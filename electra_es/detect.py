@@ -14,9 +14,6 @@ import json
 import os
 import shutil
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -9,8 +9,6 @@ import os
 import time
 from typing import NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-
 import tensorflow as tf
 from absl import flags
 

@@ -11,9 +11,6 @@ with accents stripped, SELECTRA's are neither.
 """
 
 import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +20,7 @@ import tensorflow as tf
 from absl import flags
 
 from electra_es.checkpoints import Checkpoints
-from electra_es.config import MODEL_SIZES, ModelConfig, PretrainingConfig, TextConfig, from_dict
+from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, size_name
 from electra_es.errors import UsageError, run_main
 from electra_es.export.output import new_directory
 from electra_es.export.weights import set_weights
@@ -87,7 +84,7 @@ def infer_model_config(shapes: Mapping[str, tuple[int, ...]], where: str,
     hidden_size, intermediate_size = shape("electra/encoder/layer_0/intermediate/dense/kernel")
     num_layers = _count_layers(shapes, "electra")
     inferred: dict[str, Any] = dict(
-        model_size=_size_name(hidden_size, num_layers), embedding_size=embedding_size,
+        model_size=size_name(hidden_size, num_layers), embedding_size=embedding_size,
         hidden_size=hidden_size, intermediate_size=intermediate_size, num_layers=num_layers,
         num_heads=max(1, hidden_size // 64),
         max_position_embeddings=shape("electra/embeddings/position_embeddings")[0],
@@ -118,14 +115,6 @@ def _count_layers(shapes: Mapping[str, tuple[int, ...]], tower: str) -> int:
     while f"{tower}/encoder/layer_{count}/intermediate/dense/kernel" in shapes:
         count += 1
     return count
-
-
-def _size_name(hidden_size: int, num_layers: int) -> str:
-    """The published size of this width and depth; a shape of its own goes by the name debug."""
-    for name, row in MODEL_SIZES.items():
-        if (row.get("hidden_size"), row.get("num_layers")) == (hidden_size, num_layers):
-            return name
-    return "debug"
 
 
 def import_google_checkpoint(checkpoint: str, vocab: str, output: str, *, text: TextConfig,

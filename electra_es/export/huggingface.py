@@ -14,8 +14,6 @@ tokenizer.json, tokenizer_config.json, the vocabulary, text.json and README.md.
 import json
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-
 import numpy as np
 import tensorflow as tf
 from absl import flags

@@ -9,7 +9,7 @@ Both folders hold the shared embeddings. PyTorch stores dense kernels as [out, i
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from electra_es.config import MODEL_SIZES, ModelConfig, from_dict
+from electra_es.config import ModelConfig, from_dict, size_name
 from electra_es.errors import UsageError
 
 Part = Literal["discriminator", "generator"]
@@ -138,7 +138,7 @@ def model_config_from(discriminator: HubConfig, generator: HubConfig | None,
     values: dict[str, Any] = {ours: discriminator[theirs] for ours, theirs in _SHAPE.items()}
     values.update({ours: discriminator[theirs] for ours, theirs in _OTHER.items()
                    if theirs in discriminator})
-    values["model_size"] = _size_name(values)
+    values["model_size"] = size_name(values["hidden_size"], values["num_layers"])
     if sharing == "all":
         values["generator_kind"] = "shared"
     elif generator is not None:
@@ -176,11 +176,3 @@ def check_hub_config(config: HubConfig, part: Part, where: str) -> None:
     for key in ("vocab_size", *_SHAPE.values()):
         if type(config.get(key)) is not int or config[key] <= 0:
             raise UsageError(f"{where}: {key}={config.get(key)!r}: expected a positive number")
-
-
-def _size_name(values: dict[str, Any]) -> str:
-    """The published size of this width and depth; a shape of its own goes by the name debug."""
-    for name, row in MODEL_SIZES.items():
-        if row and all(row[key] == values[key] for key in ("hidden_size", "num_layers")):
-            return name
-    return "debug"

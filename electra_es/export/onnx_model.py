@@ -7,11 +7,8 @@ The folder holds model.onnx (input_ids, attention_mask and token_type_ids int64 
 float32 [B, L], any B and L up to the model's length) and the files of the tokeniser.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-
 import logging
+import os
 import warnings
 from typing import Any
 

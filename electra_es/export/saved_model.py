@@ -9,9 +9,6 @@
 Shapes: B sentences, L tokens of the longest one with [CLS] and [SEP], H hidden, M masks.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 from typing import NamedTuple
 
