@@ -26,7 +26,7 @@ _RESERVED = re.compile(r"\[unused\d+\]|<0x[0-9A-F]{2}>|</?s>|<pad>")
 # Vai letters: one that the vocabulary lacks goes before and after a SentencePiece piece, as no piece
 # reaches across an unknown character.
 _UNCOMMON = range(0xA500, 0xA60C)
-_NUM_PREFIXES = 8
+_PREFIXES_PER_LETTER = 3
 
 
 @dataclass(frozen=True)
@@ -142,39 +142,55 @@ def examples_by_class(report: AuditReport, number: int = 8) -> list[str]:
 def _wordpiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int, str]:
     """id -> class of the entries that no text becomes.
 
-    A piece that begins a word is the longest match for itself. A continuation s needs a piece p
-    before it that does not grow into s. One that is no proper beginning of another piece never
-    does, so that p + s decides, if p and s neither compose to one character (hence several p,
-    with different last letters) nor exceed the longest word.
+    A piece that begins a word is the longest match for itself. A continuation needs a text before
+    it that does not grow into it (is no beginning of a longer match) and does not compose with it
+    to one character. So it is tried behind texts with different last letters; the pieces found
+    behind those are the ends of further texts, until nothing more is found.
     """
     vocab = tokenizer.vocab
     surfaces = {i: vocab[i].removeprefix(CONTINUATION_PREFIX) if not tokenizer.word_starts[i]
                 else vocab[i] for i in ids}
-    classes = _probe(tokenizer, [i for i in ids if tokenizer.word_starts[i]], surfaces, "")
-    prefixes = _word_prefixes(tokenizer, [i for i in ids
-                                          if tokenizer.word_starts[i] and i not in classes])
-    pending = [i for i in ids if not tokenizer.word_starts[i]]
-    failures: dict[int, list[str]] = {i: [] for i in pending}
-    for prefix in prefixes:
-        failed = _probe(tokenizer, pending, surfaces, prefix)
-        pending = list(failed)
-        for i, name in failed.items():
-            failures[i].append(name)
+    initial = [i for i in ids if tokenizer.word_starts[i]]
+    continuations = [i for i in ids if not tokenizer.word_starts[i]]
+    classes = _probe(tokenizer, initial, surfaces, "")
+    # Whatever changes, is split or is too long by itself does not get better behind something.
+    hopeless = _probe(tokenizer, continuations, surfaces, "")
+    classes |= {i: name for i, name in hopeless.items() if name != "never_longest_match"}
+    pending = [i for i in continuations if i not in classes]
+    failures: dict[int, set[str]] = {i: set() for i in pending}
+    # A text that ends with the piece, for each piece known to be reachable.
+    texts = {i: surfaces[i] for i in initial if i not in classes}
+    tried: set[str] = set()
+    while pending and (untried := [t for t in _prefixes(tokenizer, texts) if t not in tried]):
+        for prefix in untried:
+            failed = _probe(tokenizer, pending, surfaces, prefix)
+            texts |= {i: prefix + surfaces[i] for i in pending if i not in failed}
+            for i, name in failed.items():
+                failures[i].add(name)
+            pending = list(failed)
+        tried.update(untried)
     for i in pending:  # Without a single prefix no word gets as far as a continuation.
         classes[i] = min(failures[i], key=CLASSES.index, default="never_longest_match")
     return classes
 
 
-def _word_prefixes(tokenizer: Tokenizer, word_start_ids: Sequence[int]) -> list[str]:
-    """Short word-initial pieces that begin no other piece and stay together with what follows."""
-    pieces = sorted(tokenizer.vocab[i] for i in word_start_ids)
-    maximal = [piece for piece, following in itertools.zip_longest(pieces, pieces[1:], fillvalue="")
-               if not following.startswith(piece)]
-    joining = [piece for piece in maximal if not _stands_alone(piece[-1])]
-    by_last_letter: dict[str, str] = {}
-    for piece in sorted(joining, key=lambda p: (not p.isascii(), len(p.encode()), p)):
-        by_last_letter.setdefault(piece[-1], piece)
-    return list(by_last_letter.values())[:_NUM_PREFIXES]
+def _prefixes(tokenizer: Tokenizer, texts: dict[int, str]) -> list[str]:
+    """Of `texts` (by the piece that each ends with) a few for each last letter, the simplest first.
+
+    Those that end with a piece which begins no other piece cannot grow into what follows: they
+    come before the others.
+    """
+    by_surface = sorted((tokenizer.word_starts[i], tokenizer.vocab[i]) for i in texts)
+    grows = {piece for (is_start, piece), (next_is_start, following) in itertools.pairwise(by_surface)
+             if is_start == next_is_start and following.startswith(piece)}
+    simplest = sorted(((tokenizer.vocab[i] in grows, not text.isascii(), len(text.encode()), text)
+                       for i, text in texts.items() if not _stands_alone(text[-1])))
+    by_last_letter: dict[str, list[str]] = {}
+    for *_, text in simplest:
+        if len(by_last_letter.setdefault(text[-1], [])) < _PREFIXES_PER_LETTER:
+            by_last_letter[text[-1]].append(text)
+    return [text for rank in itertools.zip_longest(*by_last_letter.values())
+            for text in rank if text is not None]
 
 
 def _stands_alone(character: str) -> bool:
