@@ -1,4 +1,4 @@
-"""Pretrains an ELECTRA.
+r"""Pretrains an ELECTRA.
 
     python run_pretraining.py                    # bundled sample, debug size, CPU, a few minutes
     python run_pretraining.py --data_dir=gs://bucket/records --vocab_dir=gs://bucket/vocabulary \

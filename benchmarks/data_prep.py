@@ -29,8 +29,9 @@ from benchmarks.original_builder import (
 )
 from data_prep import pipeline_files as files
 from data_prep import readers
-from data_prep.build_tfrecords import BuildConfig, build_tfrecords
+from data_prep.build_config import BuildConfig
 from data_prep.command_line import parse_flags
+from data_prep.pipeline import build_tfrecords
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es import records
 from electra_es.config import TextConfig

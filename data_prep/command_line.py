@@ -1,6 +1,7 @@
 """Parsing of the command line that the data tools share."""
 
 import logging
+import os
 import sys
 
 from electra_es import flags
@@ -18,6 +19,8 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
     ours, rest = argv, []
     if "--" in argv:
         ours, rest = argv[:argv.index("--")], argv[argv.index("--") + 1:]
+    # Nothing here wants a GPU, and each process would take the whole of its memory.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if positional := flags.parse_flags(ours):
         raise UsageError(f"{positional[0]}: expected only flags, such as --input=...")

@@ -15,11 +15,9 @@ A word is what the tokeniser sees as one: text is normalised and split by the sa
 that tokenise it later. `counts.tsv` has lines `word<TAB>count`.
 """
 
-import concurrent.futures
 import functools
 import hashlib
 import logging
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -30,6 +28,7 @@ from data_prep import pipeline_files as files
 from data_prep import pipeline_tasks, readers
 from data_prep.command_line import parse_flags
 from data_prep.pipeline_tasks import Task
+from data_prep.workers import pool
 from electra_es import text
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError, run_main
@@ -157,17 +156,11 @@ def count_files(pattern: str, config: TextConfig, *, sample_fraction: float = 1.
       UsageError: the glob matches no file, or a file cannot be opened.
     """
     tasks = pipeline_tasks.plan_tasks(files.list_files(pattern))
-    count = functools.partial(count_task, config=config, fraction=sample_fraction,
-                              held_out_fraction=held_out_fraction)
     words: Counter[str] = Counter()
-    if min(workers, len(tasks)) <= 1:
-        for task in tasks:
-            words.update(count(task))
-        return words
-    # TensorFlow's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for counted in pool.map(count, tasks):
+    with pool(min(workers, len(tasks))) as run_all:
+        for _, counted in run_all("parts of the input", count_task, [
+                (task, config, sample_fraction, held_out_fraction) for task in tasks],
+                [task.size for task in tasks]):
             words.update(counted)
     return words
 

@@ -7,12 +7,16 @@ those, and as they obey STORAGE_EMULATOR_HOST, which TensorFlow's do not.
 
 import glob
 import os
+import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from electra_es.errors import UsageError
+
+_TEMPORARY = re.compile(r".*\.tmp-[0-9a-f]{32}")
 
 
 def is_remote(path: str) -> bool:
@@ -82,14 +86,14 @@ def read_bytes(path: str) -> bytes:
 def atomic_write(path: str) -> Iterator[BinaryIO]:
     """Opens `path` for writing; it appears only when the block ends without an exception.
 
-    Locally through a temporary name beside it, one per process, so that two workers with the
-    same task do no harm. An object in a bucket appears when it is closed and not before; it
-    is written under a temporary name too, as a broken-off block closes the file.
+    Through a temporary name beside it that no other writer has, so that two workers with the same
+    task do no harm. An object in a bucket appears when it is closed and not before; it has a
+    temporary name too, as a broken-off block closes the file.
 
     Raises:
       UsageError: the file cannot be created.
     """
-    temporary = f"{path}.tmp-{os.uname().nodename}-{os.getpid()}"
+    temporary = f"{path}.tmp-{uuid.uuid4().hex}"
     try:
         with _create(temporary) as file:
             yield file
@@ -101,6 +105,11 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
     except BaseException:
         remove(temporary)
         raise
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `name` is what a killed `atomic_write` leaves."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _create(path: str) -> Any:

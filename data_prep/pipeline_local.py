@@ -8,14 +8,8 @@ there: tasks and shards that are done are not done again.
 
 import io
 import logging
-import multiprocessing
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,13 +17,9 @@ from data_prep import cleaning, pipeline_tasks
 from data_prep import pipeline_files as files
 from data_prep.pipeline_stats import Statistics
 from data_prep.pipeline_tasks import Job, Task
+from data_prep.workers import RunAll, pool, usable_cores
 from electra_es import records
 from electra_es.errors import UsageError
-
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
-
-_PROGRESS_SECONDS = 10
 
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
@@ -48,20 +38,25 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
       UsageError: unreadable or too much bad input, no document, a worker that died.
     """
     files.make_directory(work_dir)
-    with _pool(min(workers or os.cpu_count() or 1, len(tasks))) as run_all:
+    with pool(min(workers or usable_cores(), len(tasks))) as run_all:
         duplicates = _find_duplicates(tasks, job, work_dir, run_all)
-        run_all("tasks", _spill_task, [
-            (task, job, vocab_size, _spill_path(work_dir, task.number), dropped)
-            for task, dropped in zip(tasks, duplicates, strict=True)])
+        left = [task for task in tasks
+                if not os.path.exists(_spill_path(work_dir, task.number) + _DONE)]
+        if len(left) < len(tasks):
+            logging.info("%d of %d parts of the input are done already",
+                         len(tasks) - len(left), len(tasks))
+        list(run_all("parts of the input", _spill_task, [
+            (task, job, vocab_size, _spill_path(work_dir, task.number), duplicates[task.number])
+            for task in left], [task.size for task in left]))
         statistics = Statistics.empty(vocab_size)
         for task in tasks:
             statistics.add(_read_statistics(_spill_path(work_dir, task.number)))
         check_input(statistics, max_bad_fraction)
-        spills = [_spill_path(work_dir, task.number) for task in tasks]
-        counts = run_all("shards", _write_shard, [
-            (shard, spills, path, os.path.join(work_dir, f"shard-{shard:05d}.count"))
-            for shard, path in enumerate(shard_files)])
-    return counts, statistics
+        record_bytes = sum(os.path.getsize(_spill_path(work_dir, task.number)) for task in tasks)
+        counts = dict(run_all("shards", _write_shard, [
+            (shard, work_dir, len(tasks), path) for shard, path in enumerate(shard_files)],
+            [record_bytes // len(shard_files)] * len(shard_files)))
+    return [counts[shard] for shard in range(len(shard_files))], statistics
 
 
 def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
@@ -79,14 +74,15 @@ def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
                          + (f"; bad: {shown}" if shown else ""))
 
 
-def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str,
-                     run_all: Callable) -> list[frozenset[int]]:
+def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: RunAll
+                     ) -> list[frozenset[int]]:
     """Which documents of each task repeat an earlier one: a first pass over the input."""
     if job.dedup == "none":
         return [frozenset()] * len(tasks)
     paths = [os.path.join(work_dir, f"task-{task.number:05d}.keys.npy") for task in tasks]
-    run_all("tasks searched for duplicates", _write_keys,
-            [(task, job, path) for task, path in zip(tasks, paths, strict=True)])
+    list(run_all("parts searched for duplicates", _write_keys,
+                 [(task, job, path) for task, path in zip(tasks, paths, strict=True)],
+                 [task.size for task in tasks]))
     keys = [np.load(path) for path in paths]
     width = max(array.shape[1] for array in keys)
     later = cleaning.later_duplicates(
@@ -100,6 +96,9 @@ def _write_keys(task: Task, job: Job, path: str) -> None:
         _save_array(path, pipeline_tasks.document_keys(task, job))
 
 
+_DONE = ".json"
+
+
 def _spill_path(work_dir: str, number: int) -> str:
     return os.path.join(work_dir, f"task-{number:05d}.spill")
 
@@ -109,8 +108,6 @@ def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: froze
 
     PATH.json comes last and says that the task is done.
     """
-    if os.path.exists(path + ".json"):
-        return
     statistics = Statistics.empty(vocab_size)
     offsets, position = [], 0
     with files.atomic_write(path) as file:
@@ -122,26 +119,28 @@ def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: froze
             position += sum(sizes)
     _save_array(path + ".offsets.npy", np.array(offsets, np.int64))
     _save_array(path + ".ids.npy", statistics.id_counts.astype(np.uint32))
-    files.write_bytes(path + ".json", statistics.to_json().encode())
+    files.write_bytes(path + _DONE, statistics.to_json().encode())
 
 
 def _read_statistics(path: str) -> Statistics:
     id_counts = np.load(path + ".ids.npy").astype(np.int64)
-    return Statistics.from_json(files.read_bytes(path + ".json").decode(), id_counts)
+    return Statistics.from_json(files.read_bytes(path + _DONE).decode(), id_counts)
 
 
-def _write_shard(shard: int, spills: Sequence[str], path: str, count_path: str) -> int:
+def _write_shard(shard: int, work_dir: str, num_tasks: int, path: str) -> int:
+    count_path = os.path.join(work_dir, f"shard-{shard:05d}.count")
     if os.path.exists(count_path) and files.exists(path):
         return int(files.read_bytes(count_path))
-    found = pipeline_tasks.merge_entries(_entries_of(shard, spills))
+    found = pipeline_tasks.merge_entries(_entries_of(shard, work_dir, num_tasks))
     with files.atomic_write(path) as file:
         count = records.write_records(file, found)
     files.write_bytes(count_path, str(count).encode())
     return count
 
 
-def _entries_of(shard: int, spills: Sequence[str]) -> Iterator[bytes]:
-    for spill in spills:
+def _entries_of(shard: int, work_dir: str, num_tasks: int) -> Iterator[bytes]:
+    for task in range(num_tasks):
+        spill = _spill_path(work_dir, task)
         offsets = np.load(spill + ".offsets.npy", mmap_mode="r")
         with open(spill, "rb") as file:
             for start, end in offsets[:, shard:shard + 2].tolist():
@@ -153,51 +152,3 @@ def _save_array(path: str, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
     files.write_bytes(path, buffer.getvalue())
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[Callable]:
-    """Yields run_all(what, function, argument lists) -> results in order.
-
-    One worker is this process itself. More are spawned: TensorFlow does not survive a fork.
-    """
-    if workers <= 1:
-        yield lambda what, function, arguments: list(
-            _with_progress(what, len(arguments), (function(*values) for values in arguments)))
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker) as pool:
-
-        def run_all(what: str, function: Callable[..., ResultT],
-                    arguments: Sequence[tuple]) -> list[ResultT]:
-            futures = [pool.submit(function, *values) for values in arguments]
-            try:
-                for future in _with_progress(what, len(futures), as_completed(futures)):
-                    future.result()
-            except BrokenProcessPool:
-                raise UsageError(
-                    f"a worker died while {what} were worked on, perhaps out of memory: the same "
-                    f"command with fewer than --workers={workers} goes on from what is done"
-                ) from None
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            return [future.result() for future in futures]
-
-        yield run_all
-
-
-def _start_worker() -> None:
-    """One thread a process: the tokeniser has no use for more, and the other cores are taken."""
-    import tensorflow as tf
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
-def _with_progress(what: str, total: int, items: Iterator[ItemT]) -> Iterator[ItemT]:
-    began = last = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
-        if time.monotonic() - last > _PROGRESS_SECONDS:
-            last = time.monotonic()
-            logging.info("%d of %d %s, %.0f s left", done, total, what,
-                         (last - began) * (total - done) / done)

@@ -18,7 +18,7 @@ import json
 import os
 import random
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,9 @@ from electra_es import records
 from electra_es.text import Tokenizer, load_tokenizer
 
 TASK_BYTES = 8 << 20
+# Every shard is put together from a piece of each task. With more tasks than this the pieces of a
+# large corpus would be a few kilobytes, so that tasks get larger instead.
+MAX_TASKS = 2048
 BLOCK_BYTES = 1 << 20
 # Records held in memory before they are handed on; a part of 8 MB of text makes about 4 MB.
 PART_BYTES = 32 << 20
@@ -46,6 +49,7 @@ class Task:
     Attributes:
       number: place in the order of the input.
       end: byte, or None for the end of the file.
+      size: bytes to read.
       is_validation: all documents are held out, whatever `Job.validation_fraction` says.
     """
 
@@ -53,6 +57,7 @@ class Task:
     path: str
     start: int
     end: int | None
+    size: int
     is_validation: bool = False
 
 
@@ -87,22 +92,25 @@ class Job:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def plan_tasks(train_files: Iterable[tuple[str, int]],
-               validation_files: Iterable[tuple[str, int]] = ()) -> list[Task]:
-    """Divides files into parts of `TASK_BYTES`; a compressed file is one part.
+def plan_tasks(train_files: Sequence[tuple[str, int]],
+               validation_files: Sequence[tuple[str, int]] = ()) -> list[Task]:
+    """Divides files into parts of `TASK_BYTES` or a multiple of it; a compressed file is one part.
 
     Args:
       train_files, validation_files: (path, size in bytes), in the order of the input.
     """
+    divided = sum(size for path, size in (*train_files, *validation_files)
+                  if readers.is_splittable(path))
+    step = TASK_BYTES * max(1, -(-divided // (TASK_BYTES * MAX_TASKS)))
     tasks: list[Task] = []
     for split_files, is_validation in ((train_files, False), (validation_files, True)):
         for path, size in split_files:
-            ranges: list[tuple[int, int | None]] = [(0, None)]
             if readers.is_splittable(path):
-                ranges = [(start, min(start + TASK_BYTES, size))
-                          for start in range(0, max(size, 1), TASK_BYTES)]
-            tasks += [Task(len(tasks) + i, path, start, end, is_validation)
-                      for i, (start, end) in enumerate(ranges)]
+                for start in range(0, max(size, 1), step):
+                    end = min(start + step, size)
+                    tasks.append(Task(len(tasks), path, start, end, end - start, is_validation))
+            else:
+                tasks.append(Task(len(tasks), path, 0, None, size, is_validation))
     return tasks
 
 

@@ -3,7 +3,8 @@
 import os
 import sys
 
-from data_prep.build_tfrecords import BuildConfig, build_tfrecords
+from data_prep.build_config import BuildConfig
+from data_prep.pipeline import build_tfrecords
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es import sample
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig

@@ -1,4 +1,4 @@
-"""Shows which tokens of a sentence look replaced.
+r"""Shows which tokens of a sentence look replaced.
 
     python -m electra_es.detect --model=runs/sample/model \
         "Estamos desayunando pan rosa con tomate y aceite de oliva."

@@ -5,6 +5,8 @@ input, 3 stopped by a signal after saving.
 """
 
 import difflib
+import gc
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -30,12 +32,26 @@ def nearest_hint(name: str, known: Iterable[str]) -> str:
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and leaves with the exit code of this module's docstring, without a traceback
-    for the errors that a user can mend."""
+    for the errors that a user can mend.
+
+    SIGTERM ends `main` as Ctrl-C does, by a KeyboardInterrupt, whose text says how to go on.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(main() or 0)
+        code = main() or 0
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_WRONG_USE)
+        code = EXIT_WRONG_USE
     except CheckFailed as error:
         print(f"check failed: {error}", file=sys.stderr)
-        sys.exit(EXIT_CHECK_FAILED)
+        code = EXIT_CHECK_FAILED
+    except KeyboardInterrupt as error:
+        print(f"stopped by a signal{f': {error}' if str(error) else ''}", file=sys.stderr)
+        code = EXIT_STOPPED
+    # Looking for garbage in all that TensorFlow holds takes the interpreter a second at its end.
+    gc.freeze()
+    sys.exit(code)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

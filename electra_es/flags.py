@@ -50,7 +50,7 @@ def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
 
 
 def parse_flags(argv: list[str] | None = None) -> list[str]:
-    """Parses the command line (or `argv`) with the flags defined so far.
+    """Parses the command line (or `argv`) with the flags defined so far; `--help` shows them.
 
     Returns:
       the arguments that are no flags.
@@ -58,10 +58,25 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
     Raises:
       UsageError: an unknown flag (absl names the nearest), or a value of the wrong type.
     """
+    argv = sys.argv if argv is None else argv
+    if {"--help", "-help", "-h", "--helpfull"}.intersection(argv[1:]):
+        print(_help_text())
+        sys.exit(0)
     try:
-        return flags.FLAGS(sys.argv if argv is None else argv)[1:]
+        return flags.FLAGS(argv)[1:]
     except flags.Error as error:
         raise UsageError(" ".join(str(error).split())) from None
+
+
+def _help_text() -> str:
+    """What the command says of itself, then its flags; those of libraries are left out."""
+    command = sys.modules["__main__"]
+    ours = [module for module in flags.FLAGS.flags_by_module_dict()
+            if module == command.__file__ or module.startswith(("electra_es.", "data_prep."))
+            or module == sys.argv[0]]
+    # Without absl's headings, which are the paths of modules.
+    return "\n".join([command.__doc__ or "", *(
+        flags.FLAGS.module_help(module).split(":\n", 1)[1] for module in ours)])
 
 
 def required(flag: flags.FlagHolder[str], expected: str) -> str:

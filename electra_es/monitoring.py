@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import flags
 
 from electra_es.config import PretrainingConfig
+from electra_es.durations import format_duration
 from electra_es.errors import run_main
 
 METRICS_FILE = "metrics.jsonl"
@@ -26,15 +27,6 @@ class SampleToken(NamedTuple):
     original: str
     shown: str
     replaced_probability: float
-
-
-def format_duration(seconds: float) -> str:
-    """`1h02m`, `3m05s` or `12s`."""
-    seconds = round(seconds)
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{seconds % 60:02d}s" if minutes else f"{seconds}s"
 
 
 def parameter_line(name: str, parameters: int) -> str:

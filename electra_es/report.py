@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from electra_es.durations import format_duration
 from electra_es.errors import UsageError
-from electra_es.monitoring import METRICS_FILE, SAMPLES_FILE, format_duration
+from electra_es.monitoring import METRICS_FILE, SAMPLES_FILE
 from electra_es.run_dir import Run, load_run
 
 _INK, _FAINT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"

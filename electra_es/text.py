@@ -187,12 +187,15 @@ class Tokenizer(tf.Module):
       word_starts: bool [V], whether a piece begins a word; true for the special tokens.
     """
 
+    vocab: list[str]
+
     def __init__(self, config: TextConfig, vocab: Sequence[str], word_starts: np.ndarray,
                  pieces: tf_text.TokenizerWithOffsets) -> None:
         super().__init__()
         self._pieces = pieces
         self.config = config
-        self.vocab: list[str] = list(vocab)
+        # Past tf.Module's __setattr__, which would wrap each of the entries as something to save.
+        object.__setattr__(self, "vocab", list(vocab))
         ids = _special_ids(self.vocab, VOCAB_FILES[config.tokenizer])
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             ids[token] for token in SPECIAL_TOKENS)

@@ -13,10 +13,10 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep import build_tfrecords as build
-from data_prep import inspect_tfrecords, pipeline_local, pipeline_tasks
-from data_prep.build_tfrecords import BuildConfig, build_tfrecords
+from data_prep import inspect_tfrecords, pipeline, pipeline_local, pipeline_tasks
+from data_prep.build_config import BuildConfig
 from data_prep.command_line import parse_flags
+from data_prep.pipeline import build_tfrecords
 from electra_es import records
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
@@ -141,7 +141,7 @@ def test_description_of_the_records(built, vocab_dir):
     assert len(info.examples["validation"]) == 1 and info.num_examples("validation") > 0
     assert load_tokenizer(output).vocab == load_tokenizer(vocab_dir).vocab
     assert not [name for name in digests(output) if "tmp" in name]
-    assert not (output / build.WORK_DIR).exists()
+    assert not (output / pipeline.WORK_DIR).exists()
 
 
 def test_order_is_global_and_follows_the_seed(built, corpus, vocab_dir, tmp_path):
@@ -382,7 +382,7 @@ def test_options_for_beam_are_checked(corpus, vocab_dir, tmp_path):
 
 def test_number_of_shards_follows_the_input():
     def shards(size, name="a.txt", **settings):
-        job = build._job(BuildConfig(input="i", vocab_dir="v", output="o", **settings),
+        job = pipeline._job(BuildConfig(input="i", vocab_dir="v", output="o", **settings),
                          [(name, size)], [])
         return job.train_shards, job.validation_shards
 

@@ -9,7 +9,8 @@ pytest.importorskip("gcp_storage_emulator")
 pytest.importorskip("google.cloud.storage")
 
 from data_prep import pipeline_files as files
-from data_prep.build_tfrecords import BuildConfig, build_tfrecords
+from data_prep.build_config import BuildConfig
+from data_prep.pipeline import build_tfrecords
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
 from electra_es.text import save_text_config

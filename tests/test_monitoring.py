@@ -7,10 +7,11 @@ from engine_helpers import run_config
 
 from electra_es import monitoring
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_config, to_json
+from electra_es.durations import format_duration
 from electra_es.errors import UsageError
 from electra_es.flops import training_flops
 from electra_es.health import HealthWatch
-from electra_es.monitoring import ProgressLog, SampleToken, format_duration, sample_markdown
+from electra_es.monitoring import ProgressLog, SampleToken, sample_markdown
 from electra_es.report import load_lines, write_report
 
 METRICS = dict(loss=24.5, masked_lm_loss=4.25, masked_lm_accuracy=0.3, disc_loss=0.4,

@@ -1,4 +1,4 @@
-"""Imports a TF1 checkpoint of google-research/electra as a model directory.
+r"""Imports a TF1 checkpoint of google-research/electra as a model directory.
 
     python -m electra_es.export.google_checkpoint --checkpoint=electra_small/electra_small \
         --vocab=electra_small/vocab.txt --lower_case --strip_accents --output=runs/electra_small

@@ -1,4 +1,4 @@
-"""Writes a model as Hugging Face folders, or makes a model directory of such a folder.
+r"""Writes a model as Hugging Face folders, or makes a model directory of such a folder.
 
     python -m electra_es.export.huggingface --model_dir=runs/sample/model --output=runs/published
     python -m electra_es.export.huggingface --model_dir=M --output=DIR --name=me/electra-es \
