@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from electra_es import records
+from electra_es import records, tfrecord
 from electra_es.checkpoints import Checkpoints
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_config
 from electra_es.errors import CheckFailed, run_main
@@ -50,8 +50,8 @@ def write_full_records(directory: str, length: int, vocab_size: int) -> records.
     rng = np.random.default_rng(0)
     for shard in range(8):
         with open(os.path.join(directory, records.shard_name("train", shard, 8)), "wb") as file:
-            records.write_records(file, [
-                records.encode_example(rng.integers(5, vocab_size, length), length)
+            tfrecord.write_records(file, [
+                tfrecord.encode_example(rng.integers(5, vocab_size, length), length)
                 for _ in range(64)])
     return records.RecordsInfo(max_seq_length=length, examples={"train": [64] * 8},
                                text=TextConfig(vocab_size=vocab_size))

@@ -36,7 +36,7 @@ class Segments(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples with special tokens, one after the other, as `records.encode_examples` takes them.
+    """Examples with special tokens, one after the other, as `tfrecord.encode_examples` takes them.
 
     Attributes:
       ids: int32 [tokens].

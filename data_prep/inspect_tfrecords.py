@@ -15,7 +15,7 @@ import tensorflow as tf
 from absl import flags
 
 from data_prep.command_line import parse_flags
-from electra_es import records
+from electra_es import records, tfrecord
 from electra_es.config import ModelConfig
 from electra_es.errors import UsageError, nearest_hint, run_main
 from electra_es.masking import Inputs, VocabularyFacts, mask
@@ -29,9 +29,9 @@ def read_examples(directory: str, info: RecordsInfo, split: str
     """Yields (input_ids int32 [length], second_segment_start) of all shards of a split, in order."""
     for path in records.shard_paths(directory, info, split):
         with records.open_binary(path) as file:
-            for data in records.read_records(file, path):
+            for data in tfrecord.read_records(file, path):
                 yield _google_example(data) if info.kind == "google" else (
-                    records.decode_example(data))
+                    tfrecord.decode_example(data))
 
 
 def _google_example(data: bytes) -> tuple[np.ndarray, int]:

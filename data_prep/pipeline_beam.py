@@ -25,7 +25,7 @@ from data_prep import pipeline_tasks
 from data_prep.pipeline_local import check_input
 from data_prep.pipeline_stats import Statistics
 from data_prep.pipeline_tasks import Job, Task
-from electra_es import records
+from electra_es import tfrecord
 from electra_es.errors import UsageError
 
 STATISTICS_FILE = "statistics.pickle"
@@ -164,7 +164,7 @@ class _WriteShard(beam.DoFn):
         found = pipeline_tasks.merge_entries(pieces)
         if not files.exists(self._shard_files[shard]):
             with files.atomic_write(self._shard_files[shard]) as file:
-                records.write_records(file, found)
+                tfrecord.write_records(file, found)
         yield shard, len(found)
 
 

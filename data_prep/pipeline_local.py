@@ -18,7 +18,7 @@ from data_prep import pipeline_files as files
 from data_prep.pipeline_stats import Statistics
 from data_prep.pipeline_tasks import Job, Task
 from data_prep.workers import RunAll, pool, usable_cores
-from electra_es import records
+from electra_es import tfrecord
 from electra_es.errors import UsageError
 
 
@@ -133,7 +133,7 @@ def _write_shard(shard: int, work_dir: str, num_tasks: int, path: str) -> int:
         return int(files.read_bytes(count_path))
     found = pipeline_tasks.merge_entries(_entries_of(shard, work_dir, num_tasks))
     with files.atomic_write(path) as file:
-        count = records.write_records(file, found)
+        count = tfrecord.write_records(file, found)
     files.write_bytes(count_path, str(count).encode())
     return count
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from data_prep import cleaning, examples, readers
 from data_prep.pipeline_stats import Statistics
-from electra_es import records
+from electra_es import records, tfrecord
 from electra_es.text import Tokenizer, load_tokenizer
 
 TASK_BYTES = 8 << 20
@@ -148,7 +148,7 @@ def process_task(task: Task, job: Job, statistics: Statistics,
     held = 0
     for number, block in enumerate(_blocks(task, job, statistics, duplicates)):
         batch = _block_examples(block, job, tokenizer, statistics)
-        encoded = records.encode_examples(*batch)
+        encoded = tfrecord.encode_examples(*batch)
         split = "validation" if block.is_validation else "train"
         statistics.examples[split] += len(encoded)
         statistics.positions += len(batch.ids)

@@ -18,7 +18,8 @@ from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.errors import UsageError
 from electra_es.masking import Inputs
 from electra_es.randomness import derive_key, fold_in, stateless_seed
-from electra_es.records import RecordsInfo, open_binary, read_records, shard_paths
+from electra_es.records import RecordsInfo, open_binary, shard_paths
+from electra_es.tfrecord import read_records
 
 
 def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,

@@ -22,18 +22,15 @@ import dataclasses
 import json
 import os
 import re
-import struct
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-import google_crc32c
-import numpy as np
 import tensorflow as tf
 
 from electra_es import config
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
+from electra_es.tfrecord import read_records
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
@@ -175,93 +172,3 @@ def open_binary(path: str) -> BinaryIO:
     if "://" in path:
         return tf.io.gfile.GFile(path, "rb")
     return open(path, "rb")
-
-
-# ---------------------------------------------------------------------- tf.train.Example
-
-def encode_examples(ids: np.ndarray, ends: np.ndarray,
-                    second_segment_starts: Sequence[int]) -> list[bytes]:
-    """Serialises many examples; the same example always to the same bytes.
-
-    (Packing the bytes by hand was measured to be no faster than protobuf's `extend`.)
-
-    Args:
-      ids: token ids of all examples one after the other, shape [tokens].
-      ends: index into `ids` at which each example ends, shape [examples].
-      second_segment_starts: relative to the example's own start, one per example.
-    """
-    values, start, examples = ids.tolist(), 0, []
-    for end, second_segment_start in zip(ends.tolist(), second_segment_starts, strict=True):
-        example = tf.train.Example()
-        feature = example.features.feature
-        feature["input_ids"].int64_list.value.extend(values[start:end])
-        feature["second_segment_start"].int64_list.value.append(second_segment_start)
-        examples.append(example.SerializeToString(deterministic=True))
-        start = end
-    return examples
-
-
-def encode_example(ids: np.ndarray, second_segment_start: int) -> bytes:
-    """Serialises one example; ids int [length], `second_segment_start` as in the module docstring."""
-    return encode_examples(np.asarray(ids), np.array([len(ids)]), [second_segment_start])[0]
-
-
-def decode_example(data: bytes) -> tuple[np.ndarray, int]:
-    """Inverse of `encode_example`: (ids int32 [length], second_segment_start)."""
-    feature = tf.train.Example.FromString(data).features.feature
-    return (np.array(feature["input_ids"].int64_list.value, np.int32),
-            feature["second_segment_start"].int64_list.value[0])
-
-
-# ---------------------------------------------------------------------- TFRecord framing
-
-def frame(data: bytes) -> bytes:
-    """One record of a TFRecord file: length, masked CRC-32C of the length, data, its CRC-32C."""
-    length = struct.pack("<Q", len(data))
-    return b"".join((length, _masked_crc(length), data, _masked_crc(data)))
-
-
-def write_records(file: BinaryIO, examples: Iterable[bytes]) -> int:
-    """Writes serialised examples to an open file in TFRecord framing; returns how many."""
-    count = 0
-    for data in examples:
-        file.write(frame(data))
-        count += 1
-    return count
-
-
-def read_records(file: BinaryIO, path: str, skip_data: bool = False) -> Iterator[bytes]:
-    """Yields the data of each record of an open TFRecord file.
-
-    Args:
-      file: opened for reading, with `seek`.
-      path: for messages.
-      skip_data: seek over the data and yield b"" (for counting); only lengths are then checked.
-
-    Raises:
-      UsageError: the file is cut off or a checksum does not fit; names path and byte.
-    """
-    file.seek(0, os.SEEK_END)
-    size, position = file.tell(), 0
-    file.seek(0)
-    while position < size:
-        header = file.read(12)
-        if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
-            raise UsageError(f"{path}: not a TFRecord at byte {position}: cut off or corrupt")
-        length = struct.unpack("<Q", header[:8])[0]
-        if position + length + 16 > size:
-            raise UsageError(f"{path}: cut off: the record at byte {position} needs {length} bytes")
-        if skip_data:
-            file.seek(position + length + 16)
-            yield b""
-        else:
-            data = file.read(length)
-            if _masked_crc(data) != file.read(4):
-                raise UsageError(f"{path}: corrupt: wrong checksum in the record at byte {position}")
-            yield data
-        position += length + 16
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

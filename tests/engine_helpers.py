@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from electra_es import records
+from electra_es import records, tfrecord
 from electra_es.checkpoints import checkpoint_path, completed_steps
 from electra_es.config import SPECIAL_TOKENS, ModelConfig, PretrainingConfig, TextConfig
 from electra_es.text import save_text_config
@@ -55,7 +55,7 @@ def make_data(directory: pathlib.Path, seed: int = 0, vocab_letters: str = "abcd
         for shard, count in enumerate(shards):
             path = data_dir / records.shard_name(split, shard, len(shards))
             with open(path, "wb") as file:
-                records.write_records(file, [_random_example(rng) for _ in range(count)])
+                tfrecord.write_records(file, [_random_example(rng) for _ in range(count)])
     info = records.RecordsInfo(max_seq_length=LENGTH, text=text,
                                examples={split: list(shards) for split, shards in counts.items()})
     (data_dir / records.INFO_FILE).write_text(info.to_json())
@@ -67,7 +67,7 @@ def _random_example(rng: np.random.Generator) -> bytes:
     length = int(rng.integers(6, LENGTH + 1))
     ids = rng.integers(len(SPECIAL_TOKENS), VOCAB_SIZE, length)
     ids[0], ids[-1] = 2, 3
-    return records.encode_example(ids, int(rng.choice([length, length // 2])))
+    return tfrecord.encode_example(ids, int(rng.choice([length, length // 2])))
 
 
 def model_config(**settings: Any) -> ModelConfig:

@@ -13,7 +13,8 @@ from electra_es.inputs import (
     usable_shards,
     validation_dataset,
 )
-from electra_es.records import RecordsInfo, decode_example, load_records_info, read_records, shard_paths
+from electra_es.records import RecordsInfo, load_records_info, shard_paths
+from electra_es.tfrecord import decode_example, read_records
 
 
 @pytest.fixture(scope="module")

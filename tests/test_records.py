@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_es import records
+from electra_es import records, tfrecord
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
 from electra_es.records import RecordsInfo
@@ -35,18 +35,24 @@ def test_bytes_of_an_example():
     first = b"\x0a\x09input_ids" + int64_list
     second = b"\x0a\x14second_segment_start" + b"\x12\x05\x1a\x03\x0a\x01\x04"
     entries = b"\x0a" + bytes([len(first)]) + first + b"\x0a" + bytes([len(second)]) + second
-    assert records.encode_example(np.array([2, 127, 128, 16_384, 3]), 4) == (
+    assert tfrecord.encode_example(np.array([2, 127, 128, 16_384, 3]), 4) == (
         b"\x0a" + bytes([len(entries)]) + entries)
 
 
+# As many in each size of varint, and those where the size changes.
+IDS = st.one_of(*(st.integers(0, 2**bits - 1) for bits in (7, 14, 21, 28, 31)),
+                st.sampled_from([2**bits + d for bits in (7, 14, 21, 28) for d in (-1, 0)]))
+
+
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=40),
-                          st.integers(0, 40_000)), max_size=5))
-def test_many_examples_there_and_back(examples):
+@given(st.lists(st.tuples(st.lists(IDS, min_size=1, max_size=40), st.integers(0, 40_000)), max_size=5))
+def test_many_examples_are_the_bytes_of_protobuf(examples):
     ids = np.array([i for tokens, _ in examples for i in tokens], np.int32)
     ends = np.cumsum([len(tokens) for tokens, _ in examples], dtype=np.int64)
-    encoded = records.encode_examples(ids, ends, [second for _, second in examples])
-    decoded = [records.decode_example(data) for data in encoded]
+    encoded = tfrecord.encode_examples(ids, ends, [second for _, second in examples])
+    assert encoded == [tensorflow_example(input_ids=tokens, second_segment_start=[second])
+                       for tokens, second in examples]
+    decoded = [tfrecord.decode_example(data) for data in encoded]
     assert [(tokens.tolist(), second) for tokens, second in decoded] == examples
 
 
@@ -56,10 +62,10 @@ def test_framing_equals_tensorflow_writer(tmp_path):
         for record in data:
             writer.write(record)
     with open(tmp_path / "ours", "wb") as file:
-        assert records.write_records(file, data) == 3
+        assert tfrecord.write_records(file, data) == 3
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "tf").read_bytes()
     with open(tmp_path / "ours", "rb") as file:
-        assert list(records.read_records(file, "ours")) == data
+        assert list(tfrecord.read_records(file, "ours")) == data
 
 
 @pytest.mark.parametrize("damage, message", [
@@ -70,9 +76,9 @@ def test_framing_equals_tensorflow_writer(tmp_path):
 ])
 def test_damaged_file_is_named_with_its_byte(tmp_path, damage, message):
     path = tmp_path / "shard"
-    path.write_bytes(damage(records.frame(b"abc") + records.frame(b"defgh")))
+    path.write_bytes(damage(tfrecord.frame(b"abc") + tfrecord.frame(b"defgh")))
     with open(path, "rb") as file, pytest.raises(UsageError, match=message):
-        list(records.read_records(file, str(path)))
+        list(tfrecord.read_records(file, str(path)))
 
 
 def write_directory(directory, info=INFO):
@@ -80,7 +86,7 @@ def write_directory(directory, info=INFO):
         for path, count in zip(records.shard_paths(str(directory), info, split),
                                info.examples[split], strict=True):
             with open(path, "wb") as file:
-                records.write_records(file, [records.encode_example(np.arange(3), 3)] * count)
+                tfrecord.write_records(file, [tfrecord.encode_example(np.arange(3), 3)] * count)
     (directory / "info.json").write_text(info.to_json())
     (directory / "COMPLETED").touch()
 
