@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from absl import flags as absl_flags
@@ -145,3 +147,19 @@ def test_recipe_of_selectra():
             **dataclasses.asdict(run), "num_train_steps": 300_000, "train_batch_size": 128,
             "max_seq_length": 512, "learning_rate": 5e-4, "warmup_steps": 10_000,
             "restart_steps": (150_000,), "weight_decay": 0.01})
+
+
+@pytest.mark.parametrize("arguments, first_line, setting", [
+    (["run_pretraining.py", "--help"], "Pretrains an ELECTRA.", "--learning_rate: Peak"),
+    (["run_pretraining.py", "--seed=3", "-h"], "Pretrains an ELECTRA.", "--[no]strip_accents"),
+    (["-m", "data_prep.build_tfrecords", "--helpfull"], "Builds a records directory from text.",
+     "--max_seq_length: L: longest example"),
+])
+def test_help_is_what_the_command_is_for_and_its_settings(arguments, first_line, setting):
+    result = subprocess.run([sys.executable, *arguments], cwd=HPARAMS.parent, text=True,
+                            capture_output=True, timeout=60)
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout.startswith(first_line)
+    assert f"python {' '.join(arguments[:-1])}".split(" --")[0] in result.stdout
+    assert f"  {setting}" in result.stdout
+    assert "absl" not in result.stdout and ":\n  --" not in result.stdout
