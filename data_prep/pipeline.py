@@ -6,8 +6,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 
-import numpy as np
-
 from data_prep import cleaning, pipeline_local, pipeline_tasks, readers
 from data_prep import pipeline_files as files
 from data_prep.build_config import (
@@ -161,8 +159,7 @@ def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: T
     logging.info("%d documents, %d tokens, %d dropped, %.1f %% padding, %s examples",
                  stats["documents"], stats["tokens"], stats["dropped_tokens"],
                  100 * stats["padding_fraction"], stats["examples"])
-    with files.atomic_write(files.join(output, records.ID_COUNTS_FILE)) as file:
-        np.save(file, statistics.id_counts)
+    files.write_array(files.join(output, records.ID_COUNTS_FILE), statistics.id_counts)
     files.write_bytes(files.join(output, records.STATS_FILE),
                       (json.dumps(stats, indent=2, ensure_ascii=False) + "\n").encode())
     files.write_bytes(files.join(output, records.INFO_FILE), info.to_json().encode())

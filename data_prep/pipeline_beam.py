@@ -11,9 +11,7 @@ Runners in one process keep a GroupByKey in memory (about 2 bytes for each byte 
 more than a few GB on one machine there is `pipeline_local`.
 """
 
-import io
 import logging
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -28,7 +26,8 @@ from data_prep.pipeline_tasks import Job, Task
 from electra_es import tfrecord
 from electra_es.errors import UsageError
 
-STATISTICS_FILE = "statistics.pickle"
+STATISTICS_FILE = "statistics.json"
+ID_COUNTS_FILE = "id_counts.npy"
 COUNTS_FILE = "shard_counts.npy"
 
 # Beam's "DirectRunner" now first tries to download Prism, a program of its own.
@@ -65,19 +64,19 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
     Finished shards stay when the job is given again; the tasks are done again.
     """
     files.make_directory(work_dir)
-    statistics_path = files.join(work_dir, STATISTICS_FILE)
-    counts_path = files.join(work_dir, COUNTS_FILE)
-    if not (files.exists(statistics_path) and files.exists(counts_path)):
+    if not all(files.exists(files.join(work_dir, name)) for name in (STATISTICS_FILE, COUNTS_FILE)):
         options = pipeline_options(runner, workers, beam_options)
         try:
             pipeline = beam.Pipeline(options=options)
         except (ImportError, ValueError) as error:
             raise UsageError(f"runner={runner}: {str(error).splitlines()[0]}") from None
-        _build(pipeline, tasks, job, vocab_size, shard_files, statistics_path, counts_path)
+        _build(pipeline, tasks, job, vocab_size, shard_files, work_dir)
         _run_to_end(pipeline)
-    statistics = pickle.loads(files.read_bytes(statistics_path))
+    statistics = Statistics.from_json(
+        files.read_bytes(files.join(work_dir, STATISTICS_FILE)).decode(),
+        files.read_array(files.join(work_dir, ID_COUNTS_FILE)))
     check_input(statistics, max_bad_fraction)
-    return np.load(io.BytesIO(files.read_bytes(counts_path))).tolist(), statistics
+    return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics
 
 
 def _run_to_end(pipeline: beam.Pipeline) -> None:
@@ -95,7 +94,7 @@ def _run_to_end(pipeline: beam.Pipeline) -> None:
 
 
 def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size: int,
-           shard_files: Sequence[str], statistics_path: str, counts_path: str) -> None:
+           shard_files: Sequence[str], work_dir: str) -> None:
     keyed = pipeline | "Tasks" >> beam.Create([(task.number, task) for task in tasks])
     if job.dedup == "none":
         with_duplicates = keyed | "NoDuplicates" >> beam.MapTuple(
@@ -111,9 +110,9 @@ def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size:
     counts = ((outputs.entries, all_shards) | beam.Flatten() | beam.GroupByKey()
               | "WriteShards" >> beam.ParDo(_WriteShard(list(shard_files))))
     _ = (counts | "AllCounts" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
-         | "WriteCounts" >> beam.Map(_write_counts, counts_path))
+         | "WriteCounts" >> beam.Map(_write_counts, work_dir))
     _ = (outputs.statistics | "AddUp" >> beam.CombineGlobally(_AddUp(vocab_size))
-         | "WriteStatistics" >> beam.Map(_write_pickle, statistics_path))
+         | "WriteStatistics" >> beam.Map(_write_statistics, work_dir))
 
 
 def _find_duplicates(keyed: beam.PCollection, job: Job) -> beam.PCollection:
@@ -189,11 +188,11 @@ class _AddUp(beam.CombineFn):
         return accumulator
 
 
-def _write_counts(counts: list[tuple[int, int]], path: str) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([count for _, count in sorted(counts)], np.int64))
-    files.write_bytes(path, buffer.getvalue())
+def _write_counts(counts: list[tuple[int, int]], work_dir: str) -> None:
+    files.write_array(files.join(work_dir, COUNTS_FILE),
+                      np.array([count for _, count in sorted(counts)], np.int64))
 
 
-def _write_pickle(statistics: Statistics, path: str) -> None:
-    files.write_bytes(path, pickle.dumps(statistics))
+def _write_statistics(statistics: Statistics, work_dir: str) -> None:
+    files.write_array(files.join(work_dir, ID_COUNTS_FILE), statistics.id_counts)
+    files.write_bytes(files.join(work_dir, STATISTICS_FILE), statistics.to_json().encode())

@@ -6,6 +6,7 @@ those, and as they obey STORAGE_EMULATOR_HOST, which TensorFlow's do not.
 """
 
 import glob
+import io
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from electra_es.errors import UsageError
 
@@ -125,6 +128,15 @@ def _create(path: str) -> Any:
 def write_bytes(path: str, data: bytes) -> None:
     with atomic_write(path) as file:
         file.write(data)
+
+
+def write_array(path: str, array: np.ndarray) -> None:
+    with atomic_write(path) as file:
+        np.save(file, array)
+
+
+def read_array(path: str) -> np.ndarray:
+    return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
 
 
 def exists(path: str) -> bool:

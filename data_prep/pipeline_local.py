@@ -6,7 +6,6 @@ them. Every file appears whole or not at all, so a job that was stopped goes on 
 there: tasks and shards that are done are not done again.
 """
 
-import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -83,7 +82,7 @@ def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: Ru
     list(run_all("parts searched for duplicates", _write_keys,
                  [(task, job, path) for task, path in zip(tasks, paths, strict=True)],
                  [task.size for task in tasks]))
-    keys = [np.load(path) for path in paths]
+    keys = [files.read_array(path) for path in paths]
     width = max(array.shape[1] for array in keys)
     later = cleaning.later_duplicates(
         np.concatenate([array if len(array) else array.reshape(0, width) for array in keys]))
@@ -93,7 +92,7 @@ def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: Ru
 
 def _write_keys(task: Task, job: Job, path: str) -> None:
     if not os.path.exists(path):
-        _save_array(path, pipeline_tasks.document_keys(task, job))
+        files.write_array(path, pipeline_tasks.document_keys(task, job))
 
 
 _DONE = ".json"
@@ -117,13 +116,13 @@ def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: froze
             for shard in range(job.num_shards):
                 file.write(part.get(shard, b""))
             position += sum(sizes)
-    _save_array(path + ".offsets.npy", np.array(offsets, np.int64))
-    _save_array(path + ".ids.npy", statistics.id_counts.astype(np.uint32))
+    files.write_array(path + ".offsets.npy", np.array(offsets, np.int64))
+    files.write_array(path + ".ids.npy", statistics.id_counts.astype(np.uint32))
     files.write_bytes(path + _DONE, statistics.to_json().encode())
 
 
 def _read_statistics(path: str) -> Statistics:
-    id_counts = np.load(path + ".ids.npy").astype(np.int64)
+    id_counts = files.read_array(path + ".ids.npy").astype(np.int64)
     return Statistics.from_json(files.read_bytes(path + _DONE).decode(), id_counts)
 
 
@@ -146,9 +145,3 @@ def _entries_of(shard: int, work_dir: str, num_tasks: int) -> Iterator[bytes]:
             for start, end in offsets[:, shard:shard + 2].tolist():
                 file.seek(start)
                 yield file.read(end - start)
-
-
-def _save_array(path: str, array: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    files.write_bytes(path, buffer.getvalue())
