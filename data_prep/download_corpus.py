@@ -3,14 +3,16 @@ r"""Downloads the files of a corpus from the Hugging Face hub.
     python -m data_prep.download_corpus --corpus=oscar-2301 --output=corpus
     python -m data_prep.download_corpus --repo=OWNER/NAME --files='es/*.parquet' --output=corpus
 
-A download that broke off goes on when the same command is given again; finished files are not
-fetched twice. OSCAR and CulturaX are gated: accept their terms on the hub, then put a token into
+A connection that breaks is taken up again where it was. After a stop the same command goes on:
+files that are whole are not fetched twice, the one that was under way is. OSCAR and CulturaX are gated: accept their terms on the hub, then put a token into
 the environment variable HF_TOKEN (or log in with the hub's own command). Needs
 requirements-hub.txt.
 """
 
 import fnmatch
 import os
+import pathlib
+import time
 
 from absl import flags
 
@@ -19,9 +21,11 @@ from electra_es.errors import UsageError, nearest_hint, run_main
 
 # Name -> (repository, files of the Spanish part).
 CORPORA = {
+    "oscar-2109": ("oscar-corpus/OSCAR-2109", "packaged/es/*.txt.gz"),
     "oscar-2201": ("oscar-corpus/OSCAR-2201", "compressed/es_meta/*.jsonl.gz"),
     "oscar-2301": ("oscar-corpus/OSCAR-2301", "es_meta/*.jsonl.zst"),
     "culturax": ("uonlp/CulturaX", "es/*.parquet"),
+    "hplt-2": ("HPLT/HPLT2.0_cleaned", "spa_Latn/*.parquet"),
     "fineweb-2": ("HuggingFaceFW/fineweb-2", "data/spa_Latn/train/*.parquet"),
 }
 
@@ -55,6 +59,7 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
             api.list_repo_files(repo, repo_type="dataset", revision=revision), pattern))
         if not names:
             raise UsageError(f"{where}: no file matches --files={pattern}")
+        _remove_left_over(output)
         return [api.hf_hub_download(repo, name, repo_type="dataset", revision=revision,
                                     local_dir=output) for name in names[:max_files or None]]
     except errors.GatedRepoError:
@@ -70,6 +75,16 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
         reason = str(error).strip().splitlines()
         raise UsageError(f"{where}: {reason[0] if reason else type(error).__name__}; the same "
                          "command goes on from here") from None
+
+
+def _remove_left_over(output: str) -> None:
+    """Removes what killed downloads left half written; the library does not take it up again.
+
+    What was written to in the last hour may belong to another download into the same directory.
+    """
+    for path in pathlib.Path(output).glob(".cache/huggingface/download/**/*.incomplete"):
+        if time.time() - path.stat().st_mtime > 3600:
+            path.unlink()
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Lines of a file, decompressed on the way, in bounded memory."""
 
 import bz2
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -31,7 +32,7 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, limit: int,
 
     Args:
       file: open for reading.
-      compression: "gzip", "zstd", "bz2" or None.
+      compression: "gzip", "zstd", "xz", "bz2" or None.
       start: 0 if the file is compressed.
       limit: most bytes of a line that is kept.
       on_bad: told of a stream that breaks off.
@@ -46,7 +47,7 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, limit: int,
     while True:
         try:
             chunk = next(chunks, None)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        except _DECODING_ERRORS as error:
             on_bad("truncated_file", f"byte {position}: {str(error).splitlines()[0]}")
             return
         if chunk is None:
@@ -65,18 +66,21 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, limit: int,
 
 
 def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
-    """Decompressed pieces of a file of one or more members (gzip) or frames (zstd).
+    """Decompressed pieces of a file of one or more members (gzip), streams (xz) or frames (zstd).
 
     The libraries' own file objects either lose what stands before a cut-off end or do not tell of
     it (zstandard's `stream_reader`).
 
     Raises:
-      EOFError, OSError, zlib.error, zstandard.ZstdError: cut off or corrupt, after what is good.
+      one of `_DECODING_ERRORS`: cut off or corrupt, after what is good.
     """
     decoder: Any = None
     while data := file.read(_COMPRESSED_CHUNK_BYTES):
         while data:
             if decoder is None:
+                data = data.lstrip(b"\0")  # Padding between members, which gzip and xz allow.
+                if not data:
+                    break
                 decoder = _DECODERS[compression]()
             yield decoder.decompress(data)
             data = b""
@@ -89,5 +93,7 @@ def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
 _DECODERS: dict[str, Callable[[], Any]] = {
     "gzip": lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16),
     "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    "xz": lzma.LZMADecompressor,
     "bz2": bz2.BZ2Decompressor,
 }
+_DECODING_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError, lzma.LZMAError)

@@ -1,11 +1,11 @@
-"""Documents out of corpus files: blank-line text, JSON lines, parquet; plain, .gz, .zst, .bz2.
+"""Documents out of corpus files: blank-line text, JSON lines, parquet; plain, .gz, .zst, .xz, .bz2.
 
 | corpus | file | text under | also read |
 |---|---|---|---|
-| OSCAR 2019, CC-100, plain text | .txt(.gz) | paragraphs; a blank line ends a document | |
-| OSCAR 2019, 2109 as JSON | .jsonl(.gz) | text | |
-| OSCAR 22.01, 23.01 | .jsonl(.gz, .zst) | content | language, its probability, annotations |
-| HPLT | .jsonl(.zst) | text | lang, prob |
+| OSCAR 2019, 21.09, CC-100, plain text | .txt(.gz, .xz) | paragraphs; a blank line ends a document | |
+| OSCAR 2019, 21.09 as JSON | .jsonl(.gz) | text | |
+| OSCAR 22.01, 23.01 | .jsonl(.gz, .zst) | content | language, probability, annotations, categories |
+| HPLT | .jsonl(.zst), .parquet | text | lang, prob |
 | CulturaX, FineWeb-2 | .parquet | text | language, language_score |
 
 Nothing is lost silently: whatever cannot be read is handed to `on_bad` with a reason.
@@ -26,7 +26,7 @@ from electra_es.errors import UsageError
 INPUT_FORMATS = ("auto", "text", "jsonl", "parquet")
 MAX_DOCUMENT_BYTES = 10_000_000
 
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
 _TEXT_FIELDS = ("text", "content")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -39,7 +39,8 @@ class Document:
       text: paragraphs or sentences, one a line.
       place: where it stands, for messages: byte, line or row in its file.
       language, language_probability: what the corpus says of it, if anything.
-      quality_warnings: OSCAR's annotations, such as "tiny", "header", "adult".
+      quality_warnings: OSCAR's annotations, such as "tiny" or "header", and categories of the site
+        that the document is from, such as "adult".
     """
 
     text: str
@@ -211,22 +212,24 @@ def _from_fields(values: Any, place: str, on_bad: OnBad) -> Document | None:
 def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[str, ...]]:
     """Language, its probability, quality warnings; a value of an unexpected type is absent."""
     metadata = values.get("metadata")
-    if isinstance(metadata, dict):  # OSCAR; 22.01 says annotation, 23.01 quality_warnings.
-        identification = metadata.get("identification") or {}
+    warnings: list[str] = []
+    if isinstance(metadata, dict):  # OSCAR; 22.01 says annotation, 23.01 the other two.
+        identification = metadata.get("identification")
+        if not isinstance(identification, dict):
+            identification = {}
         language, probability = identification.get("label"), identification.get("prob")
-        warnings = metadata.get("quality_warnings") or metadata.get("annotation") or ()
+        for name in ("annotation", "quality_warnings", "categories"):
+            found = metadata.get(name)
+            warnings += map(str, found) if isinstance(found, list) else ()
     else:
         language = values.get("language", values.get("lang"))
         probability = values.get("language_score", values.get("prob"))
-        warnings = ()
     # HPLT has lists, best first.
     language, probability = (value[0] if isinstance(value, list) and value else value
                              for value in (language, probability))
-    if not isinstance(warnings, (list, tuple)):
-        warnings = ()
     return (language if isinstance(language, str) else None,
             float(probability) if isinstance(probability, (int, float)) else None,
-            tuple(str(warning) for warning in warnings))
+            tuple(warnings))
 
 
 def _decoded(data: bytes, place: str, on_bad: OnBad) -> str | None:

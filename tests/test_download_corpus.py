@@ -1,9 +1,15 @@
 """Downloads from a repository of the hub's layout, served on loopback."""
 
+import contextlib
 import hashlib
 import http.server
 import json
+import os
+import pathlib
+import subprocess
+import sys
 import threading
+import time
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
@@ -14,15 +20,20 @@ pytest.importorskip("huggingface_hub")
 from data_prep.download_corpus import CORPORA, download_corpus
 from electra_es.errors import UsageError
 
+REPOSITORY = pathlib.Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"README.md": b"# corpus", "es/part-1.jsonl": b'{"text": "uno"}\n' * 40_000,
-         "es/part-2.jsonl": b'{"text": "dos"}\n' * 7, "ca/part-1.jsonl": b'{"text": "u"}\n'}
+         "es/part-2.jsonl": b'{"text": "dos"}\n' * 7, "ca/part-1.jsonl": b'{"text": "u"}\n',
+         "large/part.jsonl": b'{"text": "tres"}\n' * 1_500_000}
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
     """The three paths of the hub that a download asks for; `owner/gated` needs the token "secret"."""
 
     requests: ClassVar[list[tuple[str, str, str | None]]] = []
+    # After so many bytes of an answer the connection breaks, once, or hangs.
+    break_after: ClassVar[int | None] = None
+    stall_after: ClassVar[int | None] = None
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
@@ -59,8 +70,16 @@ class Hub(http.server.BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        limit = self.break_after or self.stall_after
+        self.wfile.write(body[:limit])
+        if limit and len(body) > limit:
+            if self.break_after is None:
+                with contextlib.suppress(ConnectionError):
+                    self.connection.recv(1)  # Until the other side is gone.
+            type(self).break_after = None
+            self.close_connection = True
 
     def log_message(self, *_):
         pass
@@ -96,6 +115,42 @@ def test_download_by_pattern_and_again(hub, tmp_path):
     hub.clear()
     download_corpus("owner/name", "es/*.jsonl", str(output))
     assert fetched(hub) == ["part-2.jsonl"]
+
+
+def ranges(requests):
+    return [given for method, path, given in requests if method == "GET" and "/resolve/" in path]
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_was(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(Hub, "break_after", 15_000_000)
+    (path,) = download_corpus("owner/name", "large/*", str(tmp_path / "corpus"))
+    assert pathlib.Path(path).read_bytes() == FILES["large/part.jsonl"]
+    first, second = ranges(hub)
+    assert first is None and 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= 15_000_000
+
+
+def test_a_download_that_was_killed_keeps_whole_files_only(hub, tmp_path, monkeypatch):
+    output = tmp_path / "corpus"
+    command = [sys.executable, "-m", "data_prep.download_corpus", "--repo=owner/name",
+               "--files=*/part*", f"--output={output}"]
+    monkeypatch.setattr(Hub, "stall_after", 15_000_000)
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 1e7 for path in output.rglob("*.incomplete")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    monkeypatch.setattr(Hub, "stall_after", None)
+    assert not (output / "large/part.jsonl").exists()
+    (left_over,) = output.rglob("*.incomplete")
+    os.utime(left_over, (0, 0))
+    hub.clear()
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert again.stdout == f"{output}: 4 files of owner/name, 26.1 MB\n"
+    assert (output / "large/part.jsonl").read_bytes() == FILES["large/part.jsonl"]
+    assert fetched(hub) == ["part.jsonl"] and ranges(hub) == [None]
+    assert not list(output.rglob("*.incomplete"))
 
 
 def test_first_files_only(hub, tmp_path):

@@ -1,7 +1,9 @@
 """Readers: every layout, every kind of damage, and parts of a file that give each document once."""
 
+import bz2
 import gzip
 import json
+import lzma
 from collections import Counter
 
 import pyarrow
@@ -38,7 +40,7 @@ def test_blank_line_text(tmp_path):
 
 OSCAR_2301 = {"content": "Hola\nadiós", "warc_headers": {"warc-type": "conversion"},
               "metadata": {"identification": {"label": "es", "prob": 0.875}, "harmful_pp": 3.5,
-                           "quality_warnings": ["tiny", "header"], "categories": None}}
+                           "quality_warnings": ["tiny", "header"], "categories": ["adult"]}}
 OSCAR_2201 = {"content": "Hola", "metadata": {"identification": {"label": "es", "prob": 0.5},
                                               "annotation": ["adult"]}}
 HPLT = {"id": "1", "text": "Hola", "lang": ["spa_Latn", "por_Latn"], "prob": [0.75, 0.2]}
@@ -46,11 +48,14 @@ OSCAR_2109 = {"id": 3, "text": "Hola"}
 
 
 @pytest.mark.parametrize("values, expected", [
-    (OSCAR_2301, Document("Hola\nadiós", "byte 0", "es", 0.875, ("tiny", "header"))),
+    (OSCAR_2301, Document("Hola\nadiós", "byte 0", "es", 0.875, ("tiny", "header", "adult"))),
     (OSCAR_2201, Document("Hola", "byte 0", "es", 0.5, ("adult",))),
     (HPLT, Document("Hola", "byte 0", "spa_Latn", 0.75)),
     (OSCAR_2109, Document("Hola", "byte 0")),
-    ({"text": "Hola", "metadata": {"identification": None}}, Document("Hola", "byte 0")),
+    ({"text": "Hola", "metadata": {"identification": None, "categories": None}},
+     Document("Hola", "byte 0")),
+    ({"text": "Hola", "metadata": {"identification": ["es"], "quality_warnings": "tiny"}},
+     Document("Hola", "byte 0")),
     ({"text": "Hola", "metadata": "none", "language": 3, "prob": "x"}, Document("Hola", "byte 0")),
 ])
 def test_json_layouts(tmp_path, values, expected):
@@ -74,12 +79,16 @@ def test_parquet_rows_and_row_groups(tmp_path):
 
 
 @pytest.mark.parametrize("suffix, compress", [
-    (".gz", gzip.compress), (".zst", zstandard.ZstdCompressor().compress)])
+    (".gz", gzip.compress), (".zst", zstandard.ZstdCompressor().compress), (".bz2", bz2.compress),
+    (".xz", lzma.compress)])
 def test_compressed_files_of_several_members_and_cut_off_ones(tmp_path, suffix, compress):
-    data = compress(b'{"text": "uno"}\n') + compress(b'{"text": "dos"}\n' * 50_000)
+    padding = bytes(8) if suffix in (".gz", ".xz") else b""
+    data = compress(b'{"text": "uno"}\n') + padding + compress(b'{"text": "dos"}\n' * 50_000)
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(data)
     assert texts(path) == ["uno"] + ["dos"] * 50_000
+    path.write_bytes(data + padding)
+    assert len(texts(path)) == 50_001 and read(path)[1] == []
     path.write_bytes(data[:-9])
     documents, bad = read(path)
     assert documents[0].text == "uno"
