@@ -4,9 +4,9 @@ r"""Downloads the files of a corpus from the Hugging Face hub.
     python -m data_prep.download_corpus --repo=OWNER/NAME --files='es/*.parquet' --output=corpus
 
 A connection that breaks is taken up again where it was. After a stop the same command goes on:
-files that are whole are not fetched twice, the one that was under way is. OSCAR and CulturaX are gated: accept their terms on the hub, then put a token into
-the environment variable HF_TOKEN (or log in with the hub's own command). Needs
-requirements-hub.txt.
+files that are whole are not fetched twice, the one that was under way is. OSCAR and CulturaX are
+gated: accept their terms on the hub, then put a token into the environment variable HF_TOKEN (or
+log in with the hub's own command). Needs requirements-hub.txt.
 """
 
 import fnmatch

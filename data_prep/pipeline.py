@@ -39,6 +39,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     tokenizer = load_tokenizer(config.vocab_dir)
     inputs = files.list_files(config.input)
     held_out = files.list_files(config.validation_input) if config.validation_input else []
+    _check_apart([path for path, _ in (*inputs, *held_out)], config.output)
     tasks = pipeline_tasks.plan_tasks(inputs, held_out)
     job = _job(config, inputs, held_out)
     fingerprint = job.fingerprint(tokenizer.config.vocab_sha256, tasks)
@@ -66,6 +67,15 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     _finish(config.output, info, statistics, tokenizer)
     files.remove(work_dir)
     return info
+
+
+def _check_apart(inputs: Sequence[str], output: str) -> None:
+    """Refuses an output that is part of the input: the next job would read records as text."""
+    inside = files.join(output, "")
+    for path in inputs:
+        if path.startswith(inside):
+            raise UsageError(f"output={output}: {path} in it is part of the input: expected another "
+                             "directory")
 
 
 def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],

@@ -36,7 +36,7 @@ def list_files(pattern: str) -> list[tuple[str, int]]:
     A directory stands for all files in it. Sorted by path, each once.
 
     Raises:
-      UsageError: one of the globs matches no file.
+      UsageError: one of the globs matches no file, or a link that leads to none.
     """
     found: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in pattern.split(","))):
@@ -53,6 +53,10 @@ def _list_local(pattern: str) -> list[tuple[str, int]]:
     if os.path.isdir(pattern):
         pattern = os.path.join(glob.escape(pattern), "**")
     paths = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
+    for path in paths:
+        if not os.path.exists(path):
+            raise UsageError(f"{path}: a link to {os.readlink(path)}, which does not exist: expected "
+                             "a file")
     return [(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
 
 

@@ -87,7 +87,7 @@ class Job:
         """SHA-256 over everything that the records depend on; names of files without folders."""
         values = dataclasses.asdict(self) | {
             "vocab_dir": vocab_sha256, "version": records.FORMAT_VERSION,
-            "tasks": [(os.path.basename(task.path), task.start, task.end, task.is_validation)
+            "tasks": [(os.path.basename(task.path), task.start, task.size, task.is_validation)
                       for task in tasks]}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

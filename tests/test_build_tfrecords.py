@@ -336,6 +336,32 @@ def test_too_much_bad_input_ends_the_job(hostile, vocab_dir, tmp_path):
         build_tfrecords(dataclasses.replace(settings, max_bad_fraction=0.9))
 
 
+def test_what_is_no_file_is_named(corpus, vocab_dir, tmp_path):
+    (tmp_path / "gone.txt").symlink_to("/nowhere/a.txt")
+    with pytest.raises(UsageError, match="gone.txt: a link to /nowhere/a.txt, which does not exist"):
+        build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "records", input=str(tmp_path)))
+
+
+def test_an_output_that_is_part_of_the_input_is_refused(vocab_dir, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("casa\n" * 100)
+    settings = config(tmp_path, vocab_dir, tmp_path / "in/records", input=f"{tmp_path}/in")
+    build_tfrecords(settings)
+    with pytest.raises(UsageError, match="records/COMPLETED in it is part of the input: expected an"):
+        build_tfrecords(dataclasses.replace(settings, overwrite=True))
+
+
+def test_a_stopped_job_does_not_go_on_with_another_file_of_the_same_name(vocab_dir, tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": 7}\n'))
+    settings = config(tmp_path, vocab_dir, tmp_path / "records", input=str(path))
+    with pytest.raises(UsageError, match="cannot be read, more than max_bad_fraction"):
+        build_tfrecords(settings)
+    path.write_bytes(gzip.compress(b'{"text": "casa"}\n'))
+    with pytest.raises(UsageError, match="not this job's own unfinished output"):
+        build_tfrecords(settings)
+
+
 def test_unknown_flag_is_one_line():
     result = command("--inptu=x", "--vocab_dir=x", "--output=x")
     assert result.returncode == 2 and "Traceback" not in result.stderr

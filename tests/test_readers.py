@@ -78,6 +78,14 @@ def test_parquet_rows_and_row_groups(tmp_path):
     assert sum(map(bool, parts)) == 3  # One part for each row group.
 
 
+def test_parquet_without_a_text_names_what_it_has(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"title": ["uno", "dos"], "language": ["es", "es"]})
+    pyarrow.parquet.write_table(table, path)
+    assert read(path) == ([], [("no_text_field", f"row group 0, row {i}: has title, language")
+                               for i in range(2)])
+
+
 @pytest.mark.parametrize("suffix, compress", [
     (".gz", gzip.compress), (".zst", zstandard.ZstdCompressor().compress), (".bz2", bz2.compress),
     (".xz", lzma.compress)])
