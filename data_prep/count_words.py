@@ -28,7 +28,7 @@ from data_prep import pipeline_files as files
 from data_prep import pipeline_tasks, readers
 from data_prep.command_line import parse_flags
 from data_prep.pipeline_tasks import Task
-from data_prep.workers import pool
+from data_prep.workers import pool, usable_cores
 from electra_es import text
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError, run_main
@@ -157,7 +157,7 @@ def count_files(pattern: str, config: TextConfig, *, sample_fraction: float = 1.
     """
     tasks = pipeline_tasks.plan_tasks(files.list_files(pattern))
     words: Counter[str] = Counter()
-    with pool(min(workers, len(tasks))) as run_all:
+    with pool(min(workers or usable_cores(), len(tasks))) as run_all:
         for _, counted in run_all("parts of the input", count_task, [
                 (task, config, sample_fraction, held_out_fraction) for task in tasks],
                 [task.size for task in tasks]):
@@ -220,7 +220,7 @@ def main() -> None:
     flags.DEFINE_float("sample_fraction", 1.0, "Share of the documents, chosen by content hash.")
     flags.DEFINE_integer("min_count", 1, "Leave out words that occur less often.")
     flags.DEFINE_string("runner", "local", "local, or a Beam runner: DirectRunner, FlinkRunner, ...")
-    flags.DEFINE_integer("workers", 1, "Processes of runner=local and DirectRunner.")
+    flags.DEFINE_integer("workers", 0, "Processes of runner=local and DirectRunner; 0: one a core.")
     flags.DEFINE_bool("overwrite", False, "Replace the output if it exists.")
     define_config_flags(TextConfig, skip=("vocab_size", "vocab_sha256"))
     beam_options = parse_flags()

@@ -54,7 +54,7 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
       character_coverage: share of the characters of the text that get pieces.
       sample_fraction: share of the documents used, chosen by content hash.
       compare_vocab: another vocab.txt, or a vocabulary directory, to measure as well.
-      workers: processes that count words, where `source` is a glob.
+      workers: processes that count words, where `source` is a glob; 0: one a core.
 
     Returns:
       The path of `output_dir`.
@@ -216,7 +216,7 @@ def main() -> None:
     flags.DEFINE_string("model_type", "bpe", f"<{'|'.join(MODEL_TYPES)}>: for sentencepiece.")
     flags.DEFINE_float("character_coverage", CHARACTER_COVERAGE, "Share of characters with pieces.")
     flags.DEFINE_float("sample_fraction", 1.0, "Share of the documents, chosen by content hash.")
-    flags.DEFINE_integer("workers", 1, "Processes that count words.")
+    flags.DEFINE_integer("workers", 0, "Processes that count words; 0: one a core.")
     flags.DEFINE_bool("overwrite", False, "Replace the vocabulary in --output.")
     define_config_flags(TextConfig, skip=("vocab_sha256",))
     beam_options = parse_flags()

@@ -55,7 +55,7 @@ def usable_cores() -> int:
 
 def start_server() -> None:
     """Starts the server; called early, it imports TensorFlow while this process does."""
-    _CONTEXT.set_forkserver_preload(["data_prep.pipeline_tasks"])
+    _CONTEXT.set_forkserver_preload(["data_prep.preload"])
     # The server inherits the mask: Ctrl-C, which reaches it too, would end its import with a
     # traceback. The tracker, which the server starts otherwise, would put the mask back.
     multiprocessing.resource_tracker.ensure_running()
