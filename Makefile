@@ -9,8 +9,8 @@ BIN = $(VENV)/bin
 .PHONY: demo test lint clean
 
 $(VENV)/base.stamp: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v < (3, 14) or \
-	sys.exit(f"error: Python 3.10 to 3.13 is needed, $(PYTHON) is {v.major}.{v.minor}; name another: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or \
+	sys.exit(f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v.major}.{v.minor}; name another: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
