@@ -20,6 +20,9 @@ from data_prep.workers import RunAll, pool, usable_cores
 from electra_es import tfrecord
 from electra_es.errors import UsageError
 
+# Ending of the file that is written last and says that a task is done.
+_DONE = ".json"
+
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
         workers: int, max_bad_fraction: float) -> tuple[list[int], Statistics]:
@@ -95,18 +98,13 @@ def _write_keys(task: Task, job: Job, path: str) -> None:
         files.write_array(path, pipeline_tasks.document_keys(task, job))
 
 
-_DONE = ".json"
-
-
 def _spill_path(work_dir: str, number: int) -> str:
     return os.path.join(work_dir, f"task-{number:05d}.spill")
 
 
 def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: frozenset[int]) -> None:
-    """Writes PATH (entries), PATH.offsets.npy (int64 [parts, shards + 1]) and PATH.json/.ids.npy.
-
-    PATH.json comes last and says that the task is done.
-    """
+    """Writes PATH (entries), PATH.offsets.npy (int64 [parts, shards + 1]), PATH.ids.npy (counts) and
+    PATH.json (the rest of the statistics), which says that the task is done."""
     statistics = Statistics.empty(vocab_size)
     offsets, position = [], 0
     with files.atomic_write(path) as file:
