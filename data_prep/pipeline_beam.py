@@ -30,6 +30,9 @@ STATISTICS_FILE = "statistics.json"
 ID_COUNTS_FILE = "id_counts.npy"
 COUNTS_FILE = "shard_counts.npy"
 
+# Every channel that a worker opens is worth a line to Beam.
+logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
+
 # Beam's "DirectRunner" now first tries to download Prism, a program of its own.
 _IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
