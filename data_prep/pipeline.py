@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from data_prep import cleaning, pipeline_local, pipeline_tasks, readers
 from data_prep import pipeline_files as files
@@ -18,6 +19,7 @@ from electra_es import audit, records
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
 from electra_es.records import RecordsInfo
+from electra_es.run_dir import LOCK_FILE, only_run_in
 from electra_es.text import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
 
 MIN_TRAIN_SHARDS = 8
@@ -36,6 +38,8 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     Raises:
       UsageError: wrong settings, unusable input, or an output that is not to be overwritten.
     """
+    if beam_options and config.runner == "local":
+        raise UsageError(f"{beam_options[0]}: options for Beam, but runner=local")
     tokenizer = load_tokenizer(config.vocab_dir)
     inputs = files.list_files(config.input)
     held_out = files.list_files(config.validation_input) if config.validation_input else []
@@ -43,30 +47,40 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     tasks = pipeline_tasks.plan_tasks(inputs, held_out)
     job = _job(config, inputs, held_out)
     fingerprint = job.fingerprint(tokenizer.config.vocab_sha256, tasks)
-    _prepare_output(config, fingerprint)
     shard_files = [files.join(config.output, records.shard_name(split, index, count))
                    for split, count in _shards(job).items() for index in range(count)]
-    vocab_size = len(tokenizer.vocab)
     work_dir = _work_dir(config, fingerprint)
-    if config.runner == "local":
-        if beam_options:
-            raise UsageError(f"{beam_options[0]}: options for Beam, but runner=local")
-        counts, statistics = pipeline_local.run(
-            tasks, job, vocab_size, shard_files, work_dir, config.workers, config.max_bad_fraction)
-    else:
-        from data_prep import pipeline_beam
-        counts, statistics = pipeline_beam.run(
-            tasks, job, vocab_size, shard_files, work_dir, config.runner, config.workers,
-            beam_options, config.max_bad_fraction)
-    info = RecordsInfo(
-        max_seq_length=job.max_seq_length, text=tokenizer.config, fingerprint=fingerprint,
-        examples={"train": counts[:job.train_shards], "validation": counts[job.train_shards:]},
-        special_ids={token: tokenizer.vocab.index(token) for token in SPECIAL_TOKENS},
-        packing=job.packing, scheme=job.scheme)
-    _copy_vocabulary(config.vocab_dir, tokenizer.config, config.output)
-    _finish(config.output, info, statistics, tokenizer)
-    files.remove(work_dir)
+    with _only_job_in(config.output):
+        _prepare_output(config, fingerprint)
+        if config.runner == "local":
+            counts, statistics = pipeline_local.run(
+                tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
+                config.max_bad_fraction)
+        else:
+            from data_prep import pipeline_beam
+            counts, statistics = pipeline_beam.run(
+                tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.runner,
+                config.workers, beam_options, config.max_bad_fraction)
+        info = RecordsInfo(
+            max_seq_length=job.max_seq_length, text=tokenizer.config, fingerprint=fingerprint,
+            examples={"train": counts[:job.train_shards], "validation": counts[job.train_shards:]},
+            special_ids={token: tokenizer.vocab.index(token) for token in SPECIAL_TOKENS},
+            packing=job.packing, scheme=job.scheme)
+        _copy_vocabulary(config.vocab_dir, tokenizer.config, config.output)
+        _finish(config.output, info, statistics, tokenizer, files.total_size(shard_files))
+        files.remove(work_dir)
     return info
+
+
+@contextmanager
+def _only_job_in(output: str) -> Iterator[None]:
+    """Keeps a second job out of the output, which would take this one's files for left-overs."""
+    files.make_directory(output)
+    with only_run_in(output):
+        try:
+            yield
+        finally:
+            files.remove(files.join(output, LOCK_FILE))
 
 
 def _check_apart(inputs: Sequence[str], output: str) -> None:
@@ -120,7 +134,7 @@ def _prepare_output(config: BuildConfig, fingerprint: str) -> None:
     names = files.names_in(config.output)
     for name in filter(files.is_temporary, names):  # Of a job that was killed.
         files.remove(files.join(config.output, name))
-    names = [name for name in names if not files.is_temporary(name)]
+    names = [name for name in names if name != LOCK_FILE and not files.is_temporary(name)]
     marker = files.join(config.output, FINGERPRINT_FILE)
     if names and config.overwrite and not _is_own_unfinished(names, marker, fingerprint):
         _remove_records(config.output, names)
@@ -131,7 +145,6 @@ def _prepare_output(config: BuildConfig, fingerprint: str) -> None:
     if names and not _is_own_unfinished(names, marker, fingerprint):
         raise UsageError(f"{config.output}: is not empty and not this job's own unfinished output "
                          f"(found {names[0]}): give another --output, or --overwrite")
-    files.make_directory(config.output)
     files.write_bytes(marker, fingerprint.encode())
 
 
@@ -157,9 +170,9 @@ def _copy_vocabulary(vocab_dir: str, text: TextConfig, output: str) -> None:
         files.write_bytes(files.join(output, name), files.read_bytes(files.join(vocab_dir, name)))
 
 
-def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer) -> None:
+def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer,
+            record_bytes: int) -> None:
     """Writes counts and description, runs the audit of the vocabulary, and marks the end."""
-    record_bytes = sum(size for _, size in files.list_files(files.join(output, "*.tfrecord")))
     stats = statistics.report(info.max_seq_length, tokenizer.unk_id, record_bytes)
     for reason, shown in stats["bad_input_examples"].items():
         logging.warning("bad input: %s, %d times, such as %s", reason, stats["bad_input"][reason],

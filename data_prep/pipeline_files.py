@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -65,6 +65,14 @@ def _list_remote(pattern: str) -> list[tuple[str, int]]:
     if not matches and not any(c in pattern for c in "*?["):
         matches = _remote().match([pattern.rstrip("/") + "/**"])[0].metadata_list
     return [(match.path, match.size_in_bytes) for match in matches]
+
+
+def total_size(paths: Sequence[str]) -> int:
+    """Bytes of all files together, whatever characters are in their names."""
+    remote = [path for path in paths if is_remote(path)]
+    matches = _remote().match(remote) if remote else []
+    return (sum(os.path.getsize(path) for path in paths if not is_remote(path))
+            + sum(found.size_in_bytes for match in matches for found in match.metadata_list))
 
 
 def open_read(path: str) -> BinaryIO:

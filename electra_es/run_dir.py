@@ -25,6 +25,7 @@ from electra_es.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.text import Tokenizer, load_tokenizer, save_text_config, vocab_path
 
 CONFIG_FILE = "config.json"
+LOCK_FILE = "LOCK"
 
 
 class Run(NamedTuple):
@@ -121,7 +122,7 @@ def _check_same(model_dir: str, old: Run, new: Run) -> None:
 
 @contextlib.contextmanager
 def only_run_in(model_dir: str, is_chief: bool = True) -> Iterator[None]:
-    """Keeps a second process out of a local model directory; the kernel frees it after a crash.
+    """Keeps a second process out of a local directory; the kernel frees it after a crash.
 
     Object stores have no such lock; there, two runs in one directory are the user's to avoid. Of
     the workers of one run only the chief takes it.
@@ -131,7 +132,7 @@ def only_run_in(model_dir: str, is_chief: bool = True) -> Iterator[None]:
         return
     try:
         os.makedirs(model_dir, exist_ok=True)
-        file = open(os.path.join(model_dir, "LOCK"), "w")  # noqa: SIM115 closed below
+        file = open(os.path.join(model_dir, LOCK_FILE), "w")  # noqa: SIM115 closed below
     except OSError as error:
         raise UsageError(f"{model_dir}: cannot be written ({error.strerror})") from None
     with file:

@@ -20,6 +20,7 @@ from data_prep.pipeline import build_tfrecords
 from electra_es import records
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
+from electra_es.run_dir import only_run_in
 from electra_es.text import load_tokenizer, save_text_config
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzñ"
@@ -334,6 +335,24 @@ def test_too_much_bad_input_ends_the_job(hostile, vocab_dir, tmp_path):
         assert not (tmp_path / runner / "COMPLETED").exists()
         # What is done stays, so that the answer to it is quick.
         build_tfrecords(dataclasses.replace(settings, max_bad_fraction=0.9))
+
+
+def test_names_that_look_like_patterns(vocab_dir, tmp_path):
+    folder = tmp_path / "a[1], b*"
+    folder.mkdir()
+    (folder / "c?.txt").write_text("casa\n")
+    info = build_tfrecords(config(folder, vocab_dir, folder / "records [2]", input=str(tmp_path),
+                                  validation_fraction=0.0))
+    assert info.num_examples("train") == 1
+    assert stats_of(folder / "records [2]")["bytes_per_token"] > 1
+
+
+def test_two_jobs_in_one_output(corpus, vocab_dir, tmp_path):
+    settings = config(corpus, vocab_dir, tmp_path / "records")
+    with only_run_in(settings.output), pytest.raises(UsageError, match="another run is writing there"):
+        build_tfrecords(settings)
+    build_tfrecords(settings)
+    assert "LOCK" not in digests(settings.output)
 
 
 def test_what_is_no_file_is_named(corpus, vocab_dir, tmp_path):
