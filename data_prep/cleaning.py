@@ -120,7 +120,11 @@ def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
 @functools.cache
 def band_shape(threshold: float) -> tuple[int, int]:
     """(bands, rows) that weigh false positives and false negatives equally at `threshold`."""
-    index = _datasketch().MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS)
+    try:
+        index = _datasketch().MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS)
+    except ValueError:
+        raise UsageError(f"near_duplicate_threshold={threshold}: expected at most 0.98: for more there "
+                         "is dedup=exact") from None
     return index.b, index.r
 
 

@@ -9,8 +9,9 @@ from typing import Any, BinaryIO, NamedTuple
 import zstandard
 
 _CHUNK_BYTES = 1 << 20
-# Small, as a decoder gives all that a piece expands to at once.
-_COMPRESSED_CHUNK_BYTES = 16 << 10
+# Small, as a decoder gives all that a piece expands to at once, and nothing of a piece that is
+# corrupt at its end.
+_COMPRESSED_CHUNK_BYTES = 4 << 10
 
 # Called with (reason, place and detail) for each piece of input that cannot be used.
 OnBad = Callable[[str, str], None]
@@ -23,7 +24,7 @@ class Line(NamedTuple):
     data: bytes | None
 
 
-def read_lines(file: BinaryIO, compression: str | None, start: int, limit: int,
+def read_lines(file: BinaryIO, compression: str | None, start: int, end: int | None, limit: int,
                on_bad: OnBad) -> Iterator[Line]:
     """Lines (without line end) that start after byte `start`, or at it if it is 0.
 
@@ -34,6 +35,7 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, limit: int,
       file: open for reading.
       compression: "gzip", "zstd", "xz", "bz2" or None.
       start: 0 if the file is compressed.
+      end: where no line begins between `start` and here, nothing is read beyond.
       limit: most bytes of a line that is kept.
       on_bad: told of a stream that breaks off.
     """
@@ -57,6 +59,8 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, limit: int,
         head, *rest = chunk.split(b"\n")
         length += len(head)
         pieces = [*pieces, head] if length <= limit else []
+        if skip and not rest and end is not None and position + length > end:
+            return
         for following in rest:
             if not skip:
                 yield Line(position, b"".join(pieces) if length <= limit else None)
@@ -75,19 +79,22 @@ def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
       one of `_DECODING_ERRORS`: cut off or corrupt, after what is good.
     """
     decoder: Any = None
+    is_empty = True
     while data := file.read(_COMPRESSED_CHUNK_BYTES):
         while data:
             if decoder is None:
                 data = data.lstrip(b"\0")  # Padding between members, which gzip and xz allow.
                 if not data:
                     break
-                decoder = _DECODERS[compression]()
+                decoder, is_empty = _DECODERS[compression](), False
             yield decoder.decompress(data)
             data = b""
             if decoder.eof:
                 data, decoder = decoder.unused_data, None
     if decoder is not None:
         raise EOFError("ends inside a compressed stream")
+    if is_empty:
+        raise EOFError(f"nothing in it is {compression}")
 
 
 _DECODERS: dict[str, Callable[[], Any]] = {

@@ -41,9 +41,12 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     if beam_options and config.runner == "local":
         raise UsageError(f"{beam_options[0]}: options for Beam, but runner=local")
     tokenizer = load_tokenizer(config.vocab_dir)
-    inputs = files.list_files(config.input)
     held_out = files.list_files(config.validation_input) if config.validation_input else []
-    _check_apart([path for path, _ in (*inputs, *held_out)], config.output)
+    # A file that both name is held out, and not trained on too.
+    inputs = files.without(files.list_files(config.input), held_out)
+    if config.dedup == "near":
+        cleaning.band_shape(config.near_duplicate_threshold)
+    _check_apart(config)
     tasks = pipeline_tasks.plan_tasks(inputs, held_out)
     job = _job(config, inputs, held_out)
     fingerprint = job.fingerprint(tokenizer.config.vocab_sha256, tasks)
@@ -51,7 +54,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
                    for split, count in _shards(job).items() for index in range(count)]
     work_dir = _work_dir(config, fingerprint)
     with _only_job_in(config.output):
-        _prepare_output(config, fingerprint)
+        _prepare_output(config, f"{fingerprint} {files.state([*inputs, *held_out])}")
         if config.runner == "local":
             counts, statistics = pipeline_local.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
@@ -83,13 +86,17 @@ def _only_job_in(output: str) -> Iterator[None]:
             files.remove(files.join(output, LOCK_FILE))
 
 
-def _check_apart(inputs: Sequence[str], output: str) -> None:
-    """Refuses an output that is part of the input: the next job would read records as text."""
-    inside = files.join(output, "")
-    for path in inputs:
-        if path.startswith(inside):
-            raise UsageError(f"output={output}: {path} in it is part of the input: expected another "
-                             "directory")
+def _check_apart(config: BuildConfig) -> None:
+    """Refuses an output that is the vocabulary, or in a folder of the input: the next job would read
+    records as text."""
+    output = os.path.realpath(config.output)
+    if output == os.path.realpath(config.vocab_dir):
+        raise UsageError(f"output={config.output}: is vocab_dir too: expected another directory")
+    for pattern in (config.input, config.validation_input):
+        for part in pattern.split(","):
+            if part.strip() and output.startswith(os.path.realpath(part.strip()) + os.sep):
+                raise UsageError(f"output={config.output}: is in the folder {part.strip()}, which is "
+                                 "input: expected another directory")
 
 
 def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
@@ -98,7 +105,7 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
     if fraction == -1:
         fraction = 0.0 if held_out else DEFAULT_VALIDATION_FRACTION
     train_bytes, held_out_bytes = (
-        sum(size * (1 if readers.is_splittable(path) else COMPRESSION_RATIO)
+        sum(size * (COMPRESSION_RATIO if readers.is_compressed(path) else 1)
             for path, size in paths)
         for paths in (inputs, held_out))
     train_shards = config.num_shards or max(
@@ -130,7 +137,11 @@ def _work_dir(config: BuildConfig, fingerprint: str) -> str:
 
 
 def _prepare_output(config: BuildConfig, fingerprint: str) -> None:
-    """Makes the output ready for this job: new, or its own unfinished one, or emptied."""
+    """Makes the output ready for this job: new, or its own unfinished one, or emptied.
+
+    Args:
+      fingerprint: of the job and the state of its input files.
+    """
     names = files.names_in(config.output)
     for name in filter(files.is_temporary, names):  # Of a job that was killed.
         files.remove(files.join(config.output, name))
@@ -157,9 +168,11 @@ def _remove_records(output: str, names: Sequence[str]) -> None:
     """Removes what this tool writes, the marker first; whatever else is there makes it refuse."""
     ours = {records.COMPLETED_FILE, records.INFO_FILE, records.STATS_FILE, records.ID_COUNTS_FILE,
             FINGERPRINT_FILE, WORK_DIR, TEXT_CONFIG_FILE, *VOCAB_FILES.values()}
-    strangers = [name for name in names if name not in ours and ".tfrecord" not in name]
+    strangers = [name for name in names if name not in ours and not records.SHARD.fullmatch(name)]
     if strangers:
         raise UsageError(f"{output}: not removed: {strangers[0]} in it is no part of records")
+    if not {records.COMPLETED_FILE, records.INFO_FILE, FINGERPRINT_FILE}.intersection(names):
+        raise UsageError(f"{output}: not removed: has {names[0]}, but nothing says that it is records")
     for name in sorted(names, key=lambda name: name != records.COMPLETED_FILE):
         files.remove(files.join(output, name))
 

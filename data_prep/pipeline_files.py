@@ -5,7 +5,9 @@ Apache Beam's file systems (imported only then), as each worker of a Beam job ha
 those, and as they obey STORAGE_EMULATOR_HOST, which TensorFlow's do not.
 """
 
+import errno
 import glob
+import hashlib
 import io
 import os
 import re
@@ -19,6 +21,7 @@ import numpy as np
 
 from electra_es.errors import UsageError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = re.compile(r".*\.tmp-[0-9a-f]{32}")
 
 
@@ -33,20 +36,21 @@ def join(directory: str, name: str) -> str:
 def list_files(pattern: str) -> list[tuple[str, int]]:
     """Files of a comma-separated list of globs (`**` reaches into folders) with their sizes.
 
-    A directory stands for all files in it. Sorted by path, each once.
+    A directory stands for all files in it but hidden ones. Sorted by path, each once.
 
     Raises:
       UsageError: one of the globs matches no file, or a link that leads to none.
     """
-    found: dict[str, int] = {}
+    found: dict[str, tuple[str, int]] = {}
     for part in filter(None, (part.strip() for part in pattern.split(","))):
         matches = _list_remote(part) if is_remote(part) else _list_local(part)
         if not matches:
             raise UsageError(f"{part}: expected input files, but nothing matches")
-        found.update(matches)
+        for path, size in matches:
+            found.setdefault(path if is_remote(path) else os.path.abspath(path), (path, size))
     if not found:
         raise UsageError(f'input="{pattern}": expected a path or glob of text files')
-    return sorted(found.items())
+    return sorted(found.values())
 
 
 def _list_local(pattern: str) -> list[tuple[str, int]]:
@@ -65,6 +69,20 @@ def _list_remote(pattern: str) -> list[tuple[str, int]]:
     if not matches and not any(c in pattern for c in "*?["):
         matches = _remote().match([pattern.rstrip("/") + "/**"])[0].metadata_list
     return [(match.path, match.size_in_bytes) for match in matches]
+
+
+def without(found: Sequence[tuple[str, int]], others: Sequence[tuple[str, int]]
+            ) -> list[tuple[str, int]]:
+    """The files of `found` that are not in `others`, however their paths are written."""
+    names = {path if is_remote(path) else os.path.realpath(path) for path, _ in others}
+    return [(path, size) for path, size in found
+            if (path if is_remote(path) else os.path.realpath(path)) not in names]
+
+
+def state(found: Sequence[tuple[str, int]]) -> str:
+    """A hash of when each local file was last changed, for knowing that it was since."""
+    times = [os.stat(path).st_mtime_ns for path, _ in found if not is_remote(path)]
+    return hashlib.sha256(repr(times).encode()).hexdigest()
 
 
 def total_size(paths: Sequence[str]) -> int:
@@ -106,7 +124,7 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
     temporary name too, as a broken-off block closes the file.
 
     Raises:
-      UsageError: the file cannot be created.
+      UsageError: the file cannot be created, or the disk is full.
     """
     temporary = f"{path}.tmp-{uuid.uuid4().hex}"
     try:
@@ -117,8 +135,11 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
             _remote().rename([temporary], [path])
         else:
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         remove(temporary)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise UsageError(f"{path}: cannot be written ({error.strerror}): the same command goes on "
+                             "when there is room") from None
         raise
 
 

@@ -68,7 +68,10 @@ def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
     if statistics.bad_fraction > max_bad_fraction:
         raise UsageError(f"{statistics.bad_fraction:.1%} of the documents cannot be read, more "
                          f"than max_bad_fraction={max_bad_fraction}: {shown}")
-    if not sum(statistics.examples.values()):
+    if statistics.examples["validation"] and not statistics.examples["train"]:
+        raise UsageError(f"all {statistics.documents} documents are held out, none is left for training: "
+                         "expected a smaller validation_fraction")
+    if not statistics.examples["train"]:
         dropped = ", ".join(f"{reason} {count}" for reason, count
                             in statistics.dropped_documents.most_common())
         raise UsageError("the input has no document that can be used"

@@ -45,7 +45,9 @@ class Statistics:
         self.bad_input[reason] += 1
         shown = self.shown.setdefault(reason, [])
         if len(shown) < SHOWN_BAD_EXAMPLES:
-            shown.append((task, self.bad_input[reason], f"{path}: {detail}"))
+            # Keys of JSON and names of files may be no Unicode text.
+            text = f"{path}: {detail}".encode("utf-8", "backslashreplace").decode()
+            shown.append((task, self.bad_input[reason], text))
 
     def add(self, other: "Statistics") -> None:
         """Adds the counts of other tasks."""

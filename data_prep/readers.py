@@ -57,6 +57,7 @@ def input_format_of(path: str) -> tuple[str, str | None]:
     for suffix, name in _COMPRESSIONS.items():
         if lowered.endswith(suffix):
             lowered, compression = lowered.removesuffix(suffix), name
+            break
     if lowered.endswith((".jsonl", ".json", ".ndjson")):
         return "jsonl", compression
     return ("parquet" if lowered.endswith(".parquet") else "text"), compression
@@ -64,6 +65,12 @@ def input_format_of(path: str) -> tuple[str, str | None]:
 
 def is_splittable(path: str) -> bool:
     return input_format_of(path)[1] is None
+
+
+def is_compressed(path: str) -> bool:
+    """Whether a file has more text than bytes; parquet is compressed inside."""
+    kind, compression = input_format_of(path)
+    return kind == "parquet" or compression is not None
 
 
 def read_documents(path: str, *, start: int = 0, end: int | None = None,
@@ -90,7 +97,7 @@ def read_documents(path: str, *, start: int = 0, end: int | None = None,
         if kind == "parquet":
             yield from _read_parquet(file, start, end, max_document_bytes, on_bad)
             return
-        lines = read_lines(file, compression, start, max_document_bytes, on_bad)
+        lines = read_lines(file, compression, start, end, max_document_bytes, on_bad)
         if kind == "jsonl":
             yield from _read_jsonl(lines, end, max_document_bytes, on_bad)
         else:
@@ -115,6 +122,8 @@ def _read_text(lines: Iterator[Line], start: int, end: int | None, limit: int,
             yield Document(text, place)
 
     for line_start, data in lines:
+        if not owned and end is not None and line_start > end:
+            return  # No document begins here: the one before goes on through all of this part.
         if data is None or data.strip():
             if owned:
                 first = first if size else line_start
@@ -229,8 +238,10 @@ def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[s
     # HPLT has lists, best first.
     language, probability = (value[0] if isinstance(value, list) and value else value
                              for value in (language, probability))
+    if probability in (0, 1):  # Not any integer, which may be too large for a float.
+        probability = float(probability)
     return (language if isinstance(language, str) else None,
-            float(probability) if isinstance(probability, (int, float)) else None,
+            probability if isinstance(probability, float) else None,
             tuple(warnings))
 
 

@@ -4,7 +4,7 @@
       train-00000-of-00008.tfrecord ...   one tf.train.Example per training example
       validation-00000-of-00001.tfrecord
       info.json                           `RecordsInfo`
-      stats.json, id_counts.npy           counts (see `data_prep.statistics`)
+      stats.json, id_counts.npy           counts (see `data_prep.pipeline_stats`)
       COMPLETED                           written last; without it the directory is not read
 
 An example has two features, both int64:
@@ -40,6 +40,7 @@ STATS_FILE = "stats.json"
 ID_COUNTS_FILE = "id_counts.npy"
 FEATURES = {"input_ids": "int64, unpadded", "second_segment_start": "int64, scalar"}
 
+SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
 _GOOGLE_SHARD = re.compile(r"pretrain_data\.tfrecord-(\d+)-of-(\d+)")
 
 

@@ -5,8 +5,10 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 
@@ -291,9 +293,12 @@ HOSTILE = {
     "cut.jsonl.gz": gzip.compress(b'{"text": "casa casa"}\n' * 500)[:-20],
     "not.jsonl.zst": b"not a frame", "not.parquet": b"PAR1PAR1",
     "one_line.jsonl": b'{"text": "' + b"casa " * 5_000 + b'"}',
+    "surrogate.jsonl": b'{"\\ud800": 1}\n', "zeros.txt.gz": bytes(9_000), "nothing.txt.zst": b"",
+    os.fsdecode(b"mal\xff.jsonl"): b'["a"]\n',
+    "number.jsonl": b'{"text": "casa", "prob": 1' + b"0" * 400 + b"}\n",
 }
-EXPECTED_BAD = {"invalid_json": 1, "no_text_field": 1, "text_is_no_string": 1, "invalid_utf8": 1,
-                "nul_character": 1, "huge_document": 2, "truncated_file": 2,
+EXPECTED_BAD = {"invalid_json": 1, "no_text_field": 3, "text_is_no_string": 1, "invalid_utf8": 1,
+                "nul_character": 1, "huge_document": 2, "truncated_file": 4,
                 "unreadable_parquet": 1}
 
 
@@ -318,7 +323,9 @@ def test_hostile_input_is_counted(hostile, vocab_dir, tmp_path):
     assert result.returncode == 0, result.stderr
     stats = stats_of(tmp_path / "out")
     assert stats["bad_input"] == EXPECTED_BAD
-    assert stats["bad_input_examples"]["no_text_field"] == ["broken.jsonl: byte 27: has title"]
+    assert stats["bad_input_examples"]["no_text_field"] == [
+        "broken.jsonl: byte 27: has title", "mal\\udcff.jsonl: byte 0: expected an object, not list",
+        "surrogate.jsonl: byte 0: has \\ud800"]
     assert 150 <= stats["documents"] <= 502 and stats["dropped_documents"] == {}
     assert "bad input: huge_document, 2 times, such as one_line.jsonl: byte 0" in result.stderr
 
@@ -330,7 +337,7 @@ def test_too_much_bad_input_ends_the_job(hostile, vocab_dir, tmp_path):
                           max_document_bytes=20_000)
         with pytest.raises(UsageError, match="max_bad_fraction=0.05: .* first at") as error:
             build_tfrecords(settings)
-        assert str(error.value).startswith("81.8% of the documents cannot be read")
+        assert str(error.value).startswith("81.2% of the documents cannot be read")
         assert "\n" not in str(error.value)
         assert not (tmp_path / runner / "COMPLETED").exists()
         # What is done stays, so that the answer to it is quick.
@@ -341,10 +348,11 @@ def test_names_that_look_like_patterns(vocab_dir, tmp_path):
     folder = tmp_path / "a[1], b*"
     folder.mkdir()
     (folder / "c?.txt").write_text("casa\n")
-    info = build_tfrecords(config(folder, vocab_dir, folder / "records [2]", input=str(tmp_path),
+    output = tmp_path / "records [2], 3"
+    info = build_tfrecords(config(folder, vocab_dir, output, input=f"{tmp_path}/a*/c*",
                                   validation_fraction=0.0))
     assert info.num_examples("train") == 1
-    assert stats_of(folder / "records [2]")["bytes_per_token"] > 1
+    assert stats_of(output)["bytes_per_token"] > 1
 
 
 def test_two_jobs_in_one_output(corpus, vocab_dir, tmp_path):
@@ -364,10 +372,70 @@ def test_what_is_no_file_is_named(corpus, vocab_dir, tmp_path):
 def test_an_output_that_is_part_of_the_input_is_refused(vocab_dir, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.txt").write_text("casa\n" * 100)
-    settings = config(tmp_path, vocab_dir, tmp_path / "in/records", input=f"{tmp_path}/in")
-    build_tfrecords(settings)
-    with pytest.raises(UsageError, match="records/COMPLETED in it is part of the input: expected an"):
-        build_tfrecords(dataclasses.replace(settings, overwrite=True))
+    settings = config(tmp_path, vocab_dir, tmp_path / "in/../in/records", input=f"{tmp_path}/in")
+    with pytest.raises(UsageError, match=f"is in the folder {tmp_path}/in, which is input: expected"):
+        build_tfrecords(settings)
+    assert not (tmp_path / "in/records").exists()
+
+
+def test_overwriting_removes_records_only(vocab_dir, tmp_path):
+    (tmp_path / "a.txt").write_text("casa\n" * 100)
+    vocabulary = tmp_path / "vocabulary"
+    shutil.copytree(vocab_dir, vocabulary)
+    settings = config(tmp_path, str(vocabulary), vocabulary, input=f"{tmp_path}/a.txt", overwrite=True)
+    with pytest.raises(UsageError, match="is vocab_dir too: expected another directory"):
+        build_tfrecords(settings)
+    other = tmp_path / "other"
+    shutil.copytree(vocab_dir, other)
+    for stranger, message in ((None, "has text.json, but nothing says that it is records"),
+                              ("pretrain_data.tfrecord-0-of-1", "pretrain_data.tfrecord-0-of-1 in it"),
+                              ("mine.tfrecords", "mine.tfrecords in it is no part of records")):
+        if stranger:
+            (other / stranger).write_bytes(b"")
+        with pytest.raises(UsageError, match=message):
+            build_tfrecords(dataclasses.replace(settings, output=str(other)))
+        assert {"text.json", "vocab.txt"} <= set(digests(other))
+        (other / (stranger or "nothing")).unlink(missing_ok=True)
+
+
+def test_a_stopped_job_does_not_go_on_with_a_changed_input(vocab_dir, tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("casa\n" * 100)
+    settings = config(tmp_path, vocab_dir, tmp_path / "records", input=str(path),
+                      validation_fraction=0.0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline_local, "_write_shard", lambda *_: exec("raise KeyboardInterrupt"))
+        build_tfrecords(settings)
+    path.write_text("cosa\n" * 100)
+    os.utime(path, (1, 1))
+    with pytest.raises(UsageError, match="not this job's own unfinished output"):
+        build_tfrecords(settings)
+    build_tfrecords(dataclasses.replace(settings, overwrite=True))
+    fresh = dataclasses.replace(settings, output=str(tmp_path / "fresh"))
+    build_tfrecords(fresh)
+    assert digests(settings.output) == digests(fresh.output)
+
+
+def test_a_file_that_is_input_and_held_out_is_held_out_only(vocab_dir, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"casa {name}\n")
+    build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/*.txt",
+                           validation_input=f"{tmp_path}/../{tmp_path.name}/b.txt"))
+    assert stats_of(tmp_path / "records")["examples"] == {"train": 1, "validation": 1}
+    with pytest.raises(UsageError, match="all 1 documents are held out, none is left for training"):
+        build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "none", input=f"{tmp_path}/a.txt",
+                               validation_fraction=0.9999999))
+
+
+def test_a_full_disk_is_one_line(corpus, vocab_dir, tmp_path):
+    for workers in (1, 2):
+        result = subprocess.run(
+            ["bash", "-c", f"ulimit -f 8; exec {sys.executable} -m data_prep.build_tfrecords "
+             f"--input={corpus} --vocab_dir={vocab_dir} --output={tmp_path}/{workers} "
+             f"--workers={workers}"], cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+        assert result.returncode == 2, result.stderr
+        assert "cannot be written (File too large): the same command goes on when there is room" in (
+            result.stderr) and "Traceback" not in result.stderr
 
 
 def test_a_stopped_job_does_not_go_on_with_another_file_of_the_same_name(vocab_dir, tmp_path):

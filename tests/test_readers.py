@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 from collections import Counter
@@ -118,6 +119,24 @@ def test_parts_of_text_give_each_document_once(tmp_path_factory, lines, part_byt
     assert joined == [line for line in lines if line.strip()]
 
 
+@pytest.mark.parametrize("name, data", [
+    ("a.txt", b"una frase.\n" * 400_000), ("a.jsonl", b'{"text": "' + b"x" * 4_000_000 + b'"}')])
+def test_parts_in_which_no_document_begins_read_no_further(tmp_path, name, data):
+    path = tmp_path / name
+    path.write_bytes(data)
+    read_bytes = []
+
+    class File(io.FileIO):
+        def read(self, size=-1):
+            read_bytes.append(len(found := super().read(size)))
+            return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers.files, "open_read", lambda path: File(path))
+        assert texts(path, start=1_000_000, end=1_100_000) == []
+    assert sum(read_bytes) <= 1 << 20
+
+
 @settings(deadline=None)
 @given(st.lists(st.text("añ\n", max_size=9), max_size=12), st.integers(1, 40))
 def test_parts_of_json_lines_give_each_document_once(tmp_path_factory, contents, part_bytes):
@@ -172,6 +191,7 @@ def test_format_by_name_or_as_told(tmp_path):
     assert readers.input_format_of("x/es_meta_1.jsonl.zst") == ("jsonl", "zstd")
     assert readers.input_format_of("x/es_dedup.txt.gz") == ("text", "gzip")
     assert readers.input_format_of("x/0001.parquet") == ("parquet", None)
+    assert readers.input_format_of("x/a.txt.zst.gz") == ("text", "gzip")
     path = tmp_path / "corpus"
     path.write_bytes(b'{"text": "uno"}\n')
     assert texts(path) == ['{"text": "uno"}']
