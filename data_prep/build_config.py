@@ -1,5 +1,6 @@
 """Settings of `data_prep.build_tfrecords`. Imports no TensorFlow, so that the command starts at once."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
@@ -62,6 +63,12 @@ class BuildConfig:
         for name in ("input", "vocab_dir", "output"):
             self._require(bool(getattr(self, name)), name, "a path")
         self._require(self.max_seq_length >= 8, "max_seq_length", "at least 8")
+        self._require(self.max_document_bytes > 0, "max_document_bytes", "1 or more")
+        self._require(not self.language or re.fullmatch("[a-z]{2}", self.language) is not None,
+                      "language", "a code of two small letters, such as es")
+        for name, unused in (("min_language_probability", 0.0), ("language_detector", "none")):
+            self._require(bool(self.language) or getattr(self, name) == unused, name,
+                          "--language beside it")
         self._require(self.validation_fraction == -1 or 0 <= self.validation_fraction < 1,
                       "validation_fraction", "a share from 0 to below 1")
         for name in ("near_duplicate_threshold", "max_bad_fraction", "min_language_probability"):

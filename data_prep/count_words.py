@@ -12,14 +12,17 @@ Then:
     python -m data_prep.train_vocabulary --counts=counts.tsv --output=vocabulary --vocab_size=50000
 
 A word is what the tokeniser sees as one: text is normalised and split by the same operations
-that tokenise it later. `counts.tsv` has lines `word<TAB>count`.
+that tokenise it later. `counts.tsv` has lines `word<TAB>count`; `counts.tsv.json` beside it says how
+text was treated.
 """
 
 import functools
 import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 from absl import flags
@@ -30,9 +33,12 @@ from data_prep.command_line import parse_flags
 from data_prep.pipeline_tasks import Task
 from data_prep.workers import pool, usable_cores
 from electra_es import text
-from electra_es.config import SPECIAL_TOKENS, TextConfig
+from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, run_main
 from electra_es.flags import define_config_flags, given_settings
+
+# Settings of the text that counts depend on.
+SETTINGS = ("tokenizer", "lower_case", "strip_accents", "unicode_form")
 
 _BATCH_CHARACTERS = 1 << 20
 _CHUNKS_AT_A_TIME = 100_000
@@ -198,6 +204,27 @@ def write_counts(words: Counter[str], path: str) -> None:
     files.write_bytes(path, lines.encode())
 
 
+def write_settings(path: str, config: TextConfig) -> None:
+    """Says beside a file of counts how their text was treated."""
+    values = {name: getattr(config, name) for name in SETTINGS}
+    files.write_bytes(path + ".json", (json.dumps(values, indent=2) + "\n").encode())
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """How the text of a file of counts was treated; nothing for counts of another tool.
+
+    Raises:
+      UsageError: the file beside the counts says something else than that.
+    """
+    if not files.exists(path + ".json"):
+        return {}
+    try:
+        values = json.loads(files.read_bytes(path + ".json"))
+        return {name: getattr(from_dict(TextConfig, values), name) for name in values}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}.json: expected {', '.join(SETTINGS)}: {error}") from None
+
+
 def read_counts(path: str) -> Counter[str]:
     """Reads `counts.tsv`, lines in any order.
 
@@ -231,11 +258,15 @@ def main() -> None:
         raise UsageError(f"--sample_fraction={values.sample_fraction}: expected above 0, at most 1")
     if files.exists(values.output) and not values.overwrite:
         raise UsageError(f"{values.output}: exists: --overwrite replaces it")
+    files.check_can_be_file(values.output)
     config = TextConfig(**given_settings(values, []))
+    files.remove(values.output + ".json")
     if values.runner != "local":
         beam_count_files(values.input, values.output, config, beam_options=beam_options,
                          sample_fraction=values.sample_fraction, min_count=values.min_count,
                          runner=values.runner, workers=values.workers)
+        write_settings(values.output, config)
+        print(f"{values.output}: written")
         return
     if beam_options:
         raise UsageError(f"{beam_options[0]}: Beam's options need a Beam runner")
@@ -243,6 +274,7 @@ def main() -> None:
                         workers=values.workers)
     kept = Counter({word: number for word, number in words.items() if number >= values.min_count})
     write_counts(kept, values.output)
+    write_settings(values.output, config)
     print(f"{values.output}: {len(kept)} different words, {kept.total()} in all")
 
 

@@ -88,16 +88,21 @@ def main() -> None:
     flags.DEFINE_integer("num", 3, "How many examples.")
     flags.DEFINE_string("split", "train", "train or validation.")
     flags.DEFINE_string("vocab_dir", None, "Vocabulary of records that do not have their own.")
-    parse_flags()
+    rest = parse_flags()
     values = flags.FLAGS
-    if not values.records:
-        raise UsageError("--records is missing: expected a records directory")
+    if not values.records or rest:
+        raise UsageError("expected --records, a records directory, and nothing but flags")
+    if values.num < 0:
+        raise UsageError(f"--num={values.num}: expected 0 or more")
     info = records.load_records_info(values.records)
     if values.split not in info.examples:
         raise UsageError(f"split={values.split}: expected one of {', '.join(info.examples)}"
                          f"{nearest_hint(values.split, info.examples)}")
     directory = values.vocab_dir or (values.records if info.kind == "electra_es" else None)
     tokenizer = load_tokenizer(directory) if directory else None
+    if tokenizer and info.text and info.vocab_sha256 != tokenizer.config.vocab_sha256:
+        raise UsageError(f"--vocab_dir={directory}: expected the vocabulary that {values.records} was "
+                         "built with, which is in it too: leave the flag out")
     for split, counts in info.examples.items():
         print(f"{split}: {sum(counts)} examples in {len(counts)} shards")
     examples = read_examples(os.fspath(values.records), info, values.split)

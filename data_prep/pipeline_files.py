@@ -199,6 +199,22 @@ def make_directory(directory: str) -> None:
         raise UsageError(f"{directory}: cannot be created ({error.strerror})") from None
 
 
+def check_can_be_file(path: str) -> None:
+    """Raises UsageError if a local file cannot be written at `path`; for before the work."""
+    if is_remote(path):
+        return
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UsageError(f"{path}: expected the name of a file in a folder that can be written to")
+
+
+def check_can_be_directory(path: str) -> None:
+    """Raises UsageError if a local directory cannot be created at `path`; leaves nothing there."""
+    if not is_remote(path) and not os.path.isdir(path):
+        make_directory(path)
+        os.rmdir(path)
+
+
 def remove(path: str) -> None:
     """Removes a file, or a directory with everything in it, if it exists."""
     if is_remote(path):

@@ -29,6 +29,8 @@ from electra_es.config import TextConfig
 from electra_es.errors import CheckFailed, UsageError, run_main
 from electra_es.flags import define_config_flags, given_settings
 
+_FOR_TRAINING = ("vocab_size", "held_out_input", "compare_vocab", "model_type", "character_coverage",
+                 "sample_fraction", "workers")
 MODEL_TYPES = ("bpe", "unigram")
 CHARACTER_COVERAGE = 0.99995
 # Held out of the text to measure the vocabulary on, when there is no other text for that.
@@ -66,7 +68,11 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
     _check_settings(config, model_type, character_coverage, sample_fraction, counts)
     if compare_vocab and counts and not held_out:
         raise UsageError(f"compare_vocab={compare_vocab}: with counts, held_out text is needed too")
+    if workers < 0:
+        raise UsageError(f"workers={workers}: expected 0 or more")
     check_output(output_dir, overwrite)
+    if held_out and isinstance(held_out, str):
+        files.list_files(held_out)
     if not isinstance(source, str):
         source = list(source)
     held_out_fraction = 0.0 if held_out or counts else HELD_OUT_FRACTION
@@ -95,6 +101,11 @@ def _train(source: str | list[str], counts: str, config: TextConfig, model_type:
         lines = _normalized_lines(_documents(source, sample_fraction, held_out_fraction), config)
         return wordpieces.train_sentencepiece(lines, config, character_coverage)
     if counts:
+        settings = count_words.read_settings(counts)
+        if not settings:
+            logging.warning("%s.json: not there: the words are taken to be normalised as asked", counts)
+        text.check_agrees(TextConfig(**settings), {name: getattr(config, name) for name in settings},
+                          f"{counts}.json")
         words = count_words.read_counts(counts)
     elif isinstance(source, str):
         words = count_words.count_files(source, config, sample_fraction=sample_fraction,
@@ -125,6 +136,7 @@ def check_output(output_dir: str | os.PathLike, overwrite: bool) -> None:
         if tf.io.gfile.exists(os.path.join(output_dir, name)) and not overwrite:
             raise UsageError(f"{output_dir}: has a {name} already: give another --output, "
                              "or --overwrite to replace it")
+    files.check_can_be_directory(os.fspath(output_dir))
 
 
 def wrap_vocabulary(vocab_file: str, output_dir: str | os.PathLike, config: TextConfig, *,
@@ -222,11 +234,20 @@ def main() -> None:
     beam_options = parse_flags()
     values = flags.FLAGS
     sources = [name for name in ("input", "counts", "from_vocab") if values[name].value]
-    if len(sources) != 1 or not values.output or beam_options:
+    if beam_options:
+        raise UsageError(f"{beam_options[0]}: expected only flags")
+    if len(sources) != 1 or not values.output:
         raise UsageError("expected --output and one of --input, --counts, --from_vocab; got "
                          + (", ".join(f"--{name}" for name in sources) or "none of them"))
-    config = TextConfig(**given_settings(values, []))
+    given = given_settings(values, [])
+    if values.counts:
+        given = count_words.read_settings(values.counts) | given
+    config = TextConfig(**given)
     if values.from_vocab:
+        for name in _FOR_TRAINING:
+            if values[name].present:
+                raise UsageError(f"--{name}={values[name].value}: is for training, but "
+                                 f"--from_vocab={values.from_vocab} is a vocabulary already")
         directory = wrap_vocabulary(values.from_vocab, values.output, config,
                                     overwrite=values.overwrite)
     else:

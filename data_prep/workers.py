@@ -73,6 +73,11 @@ def pool(workers: int) -> Iterator[RunAll]:
         yield _run_all_here
         return
     start_server()
+    # Until the server is ready: workers that were asked for before would start after a Ctrl-C, and
+    # miss what this process had for them.
+    ready = _CONTEXT.Process(target=int)
+    ready.start()
+    ready.join()
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, _CONTEXT, _start_worker) as executor:
 

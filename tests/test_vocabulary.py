@@ -1,5 +1,7 @@
 """Word counts and the vocabularies made of them."""
 
+import os
+import pathlib
 import random
 import subprocess
 import sys
@@ -56,6 +58,60 @@ def test_counts_of_files_do_not_depend_on_engine_or_workers(tmp_path, word_count
     assert count_words.read_counts(output) == word_counts
     with open(output, encoding="utf-8") as file:
         assert file.readline() == f",\t{word_counts[',']}\n"
+
+
+def test_counts_know_how_their_text_was_treated(tmp_path, word_counts):
+    counts = str(tmp_path / "counts.tsv")
+    count_words.write_counts(word_counts, counts)
+    count_words.write_settings(counts, TextConfig())
+    assert count_words.read_settings(counts) == {
+        "tokenizer": "wordpiece", "lower_case": False, "strip_accents": False, "unicode_form": "NFC"}
+    with pytest.raises(UsageError, match="strip_accents=True contradicts strip_accents=False in "
+                       f"{counts}.json: leave the flag out"):
+        train_vocabulary.train_vocabulary(
+            [], tmp_path / "v", TextConfig(vocab_size=SMALL, strip_accents=True), counts=counts)
+    (tmp_path / "counts.tsv.json").write_text('{"lower_caes": true}')
+    with pytest.raises(UsageError, match='counts.tsv.json: .*"lower_caes" .* did you mean "lower_case"'):
+        count_words.read_settings(counts)
+
+
+def test_a_vocabulary_takes_its_settings_from_the_counts(tmp_path):
+    def run(*arguments):
+        return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True,
+                              timeout=120)
+
+    counts = f"{tmp_path}/counts.tsv"
+    result = run("data_prep.count_words", f"--input={TRAIN_GLOB}", f"--output={counts}",
+                 "--strip_accents", "--workers=2")
+    assert result.returncode == 0 and result.stdout.startswith(f"{counts}: "), result.stderr
+    result = run("data_prep.train_vocabulary", f"--counts={counts}", f"--output={tmp_path}/v",
+                 f"--vocab_size={SMALL}")
+    assert result.returncode == 0, result.stderr
+    assert text.load_text_config(tmp_path / "v").strip_accents
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["data_prep.count_words", "--output=."], "error: .: expected the name of a file in a folder"),
+    (["data_prep.count_words", "--output=no/x.tsv"], "error: no/x.tsv: expected the name of a file"),
+    (["data_prep.train_vocabulary", "--output=/proc/v"], "error: /proc/v: cannot be created"),
+    (["data_prep.train_vocabulary", "--output=v", "--workers=-3"], "workers=-3: expected 0 or more"),
+    (["data_prep.train_vocabulary", "--output=v", "--", "--x"], "error: --x: expected only flags"),
+])
+def test_wrong_use_is_told_before_the_work(tmp_path, arguments, message):
+    result = subprocess.run([sys.executable, "-m", arguments[0], f"--input={TRAIN_GLOB}", "--overwrite",
+                             *arguments[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                            env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])})
+    assert result.returncode == 2 and message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_vocabulary_from_elsewhere_is_not_trained(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "data_prep.train_vocabulary", f"--from_vocab={tmp_path}/vocab.txt",
+         f"--output={tmp_path}/v", "--vocab_size=777"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == (f"error: --vocab_size=777: is for training, but --from_vocab={tmp_path}/"
+                             "vocab.txt is a vocabulary already\n")
 
 
 def test_a_bad_line_of_counts_is_named(tmp_path):
