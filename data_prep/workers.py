@@ -1,8 +1,8 @@
 """Worker processes of one machine, and the line that says how far they are.
 
 Workers are forked from a server that has imported TensorFlow and done nothing with it. Spawned
-ones would each import it anew (two seconds and 0.3 GB), and a process whose TensorFlow
-has run an operation does not survive a fork.
+ones would each import it anew, two seconds of a core, and share none of its memory; and a
+process whose TensorFlow has run an operation does not survive a fork.
 """
 
 import logging

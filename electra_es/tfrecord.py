@@ -1,7 +1,7 @@
 """Bytes of a shard: serialised examples, and TFRecord framing around them.
 
-`encode_examples` writes what protobuf would write for a `tf.train.Example`, in a third of its time:
-a sixth of the whole way from text to shards.
+`encode_examples` writes what protobuf would write for a `tf.train.Example`, in 60 % of its time, which
+was a sixth of the whole way from text to shards.
 """
 
 import functools
