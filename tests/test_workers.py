@@ -101,7 +101,7 @@ def job(tmp_path_factory) -> list[str]:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "uno", "dos", "tres", "."]
     (root / "vocabulary" / "vocab.txt").write_text("\n".join(pieces) + "\n")
     save_text_config(root / "vocabulary", TextConfig())
-    (root / "text").write_text("\n\n".join(f"uno dos {'tres ' * (i % 23)}." for i in range(3_000)))
+    (root / "text").write_text("\n\n".join(f"uno dos {'tres ' * (i % 23)}." for i in range(6_000)))
     (root / "corpus").mkdir()
     for number in range(60):
         (root / "corpus" / f"{number:02}.txt").symlink_to(root / "text")
