@@ -220,7 +220,8 @@ def read_settings(path: str) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(files.read_bytes(path + ".json"))
-        return {name: getattr(from_dict(TextConfig, values), name) for name in values}
+        from_dict(TextConfig, values)  # Checks names and values.
+        return values
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path}.json: expected {', '.join(SETTINGS)}: {error}") from None
 

@@ -92,11 +92,10 @@ def _check_apart(config: BuildConfig) -> None:
     output = os.path.realpath(config.output)
     if output == os.path.realpath(config.vocab_dir):
         raise UsageError(f"output={config.output}: is vocab_dir too: expected another directory")
-    for pattern in (config.input, config.validation_input):
-        for part in pattern.split(","):
-            if part.strip() and output.startswith(os.path.realpath(part.strip()) + os.sep):
-                raise UsageError(f"output={config.output}: is in the folder {part.strip()}, which is "
-                                 "input: expected another directory")
+    for part in (*files.parts_of(config.input), *files.parts_of(config.validation_input)):
+        if output.startswith(os.path.realpath(part) + os.sep):
+            raise UsageError(f"output={config.output}: is in the folder {part}, which is input: expected "
+                             "another directory")
 
 
 def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],

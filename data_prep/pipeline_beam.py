@@ -21,13 +21,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from data_prep import pipeline_files as files
 from data_prep import pipeline_tasks
 from data_prep.pipeline_local import check_input
-from data_prep.pipeline_stats import Statistics
+from data_prep.pipeline_stats import SAVED, Statistics
 from data_prep.pipeline_tasks import Job, Task
 from electra_es import tfrecord
 from electra_es.errors import UsageError
 
-STATISTICS_FILE = "statistics.json"
-ID_COUNTS_FILE = "id_counts.npy"
+STATISTICS = "statistics"
 COUNTS_FILE = "shard_counts.npy"
 
 # Every channel that a worker opens is worth a line to Beam.
@@ -67,7 +66,8 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
     Finished shards stay when the job is given again; the tasks are done again.
     """
     files.make_directory(work_dir)
-    if not all(files.exists(files.join(work_dir, name)) for name in (STATISTICS_FILE, COUNTS_FILE)):
+    if not all(files.exists(files.join(work_dir, name))
+               for name in (STATISTICS + SAVED, COUNTS_FILE)):
         options = pipeline_options(runner, workers, beam_options)
         try:
             pipeline = beam.Pipeline(options=options)
@@ -75,9 +75,7 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
             raise UsageError(f"runner={runner}: {str(error).splitlines()[0]}") from None
         _build(pipeline, tasks, job, vocab_size, shard_files, work_dir)
         _run_to_end(pipeline)
-    statistics = Statistics.from_json(
-        files.read_bytes(files.join(work_dir, STATISTICS_FILE)).decode(),
-        files.read_array(files.join(work_dir, ID_COUNTS_FILE)))
+    statistics = Statistics.load(files.join(work_dir, STATISTICS))
     check_input(statistics, max_bad_fraction)
     return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics
 
@@ -197,5 +195,4 @@ def _write_counts(counts: list[tuple[int, int]], work_dir: str) -> None:
 
 
 def _write_statistics(statistics: Statistics, work_dir: str) -> None:
-    files.write_array(files.join(work_dir, ID_COUNTS_FILE), statistics.id_counts)
-    files.write_bytes(files.join(work_dir, STATISTICS_FILE), statistics.to_json().encode())
+    statistics.save(files.join(work_dir, STATISTICS))

@@ -33,6 +33,11 @@ def join(directory: str, name: str) -> str:
     return directory.rstrip("/") + "/" + name
 
 
+def parts_of(pattern: str) -> list[str]:
+    """The globs of a comma-separated list."""
+    return [part.strip() for part in pattern.split(",") if part.strip()]
+
+
 def list_files(pattern: str) -> list[tuple[str, int]]:
     """Files of a comma-separated list of globs (`**` reaches into folders) with their sizes.
 
@@ -42,7 +47,7 @@ def list_files(pattern: str) -> list[tuple[str, int]]:
       UsageError: one of the globs matches no file, or a link that leads to none.
     """
     found: dict[str, tuple[str, int]] = {}
-    for part in filter(None, (part.strip() for part in pattern.split(","))):
+    for part in parts_of(pattern):
         matches = _list_remote(part) if is_remote(part) else _list_local(part)
         if not matches:
             raise UsageError(f"{part}: expected input files, but nothing matches")
@@ -74,9 +79,11 @@ def _list_remote(pattern: str) -> list[tuple[str, int]]:
 def without(found: Sequence[tuple[str, int]], others: Sequence[tuple[str, int]]
             ) -> list[tuple[str, int]]:
     """The files of `found` that are not in `others`, however their paths are written."""
-    names = {path if is_remote(path) else os.path.realpath(path) for path, _ in others}
-    return [(path, size) for path, size in found
-            if (path if is_remote(path) else os.path.realpath(path)) not in names]
+    def real(path: str) -> str:
+        return path if is_remote(path) else os.path.realpath(path)
+
+    names = {real(path) for path, _ in others}
+    return [(path, size) for path, size in found if real(path) not in names]
 
 
 def state(found: Sequence[tuple[str, int]]) -> str:
@@ -209,7 +216,7 @@ def check_can_be_file(path: str) -> None:
 
 
 def check_can_be_directory(path: str) -> None:
-    """Raises UsageError if a local directory cannot be created at `path`; leaves nothing there."""
+    """Raises UsageError if a local directory cannot be created at `path`; leaves its parents only."""
     if not is_remote(path) and not os.path.isdir(path):
         make_directory(path)
         os.rmdir(path)

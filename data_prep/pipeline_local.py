@@ -14,14 +14,11 @@ import numpy as np
 
 from data_prep import cleaning, pipeline_tasks
 from data_prep import pipeline_files as files
-from data_prep.pipeline_stats import Statistics
+from data_prep.pipeline_stats import SAVED, Statistics
 from data_prep.pipeline_tasks import Job, Task
 from data_prep.workers import RunAll, pool, usable_cores
 from electra_es import tfrecord
 from electra_es.errors import UsageError
-
-# Ending of the file that is written last and says that a task is done.
-_DONE = ".json"
 
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
@@ -43,7 +40,7 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
     with pool(min(workers or usable_cores(), len(tasks))) as run_all:
         duplicates = _find_duplicates(tasks, job, work_dir, run_all)
         left = [task for task in tasks
-                if not os.path.exists(_spill_path(work_dir, task.number) + _DONE)]
+                if not os.path.exists(_spill_path(work_dir, task.number) + SAVED)]
         if len(left) < len(tasks):
             logging.info("%d of %d parts of the input are done already",
                          len(tasks) - len(left), len(tasks))
@@ -52,7 +49,7 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
             for task in left], [task.size for task in left]))
         statistics = Statistics.empty(vocab_size)
         for task in tasks:
-            statistics.add(_read_statistics(_spill_path(work_dir, task.number)))
+            statistics.add(Statistics.load(_spill_path(work_dir, task.number)))
         check_input(statistics, max_bad_fraction)
         record_bytes = sum(os.path.getsize(_spill_path(work_dir, task.number)) for task in tasks)
         counts = dict(run_all("shards", _write_shard, [
@@ -106,8 +103,8 @@ def _spill_path(work_dir: str, number: int) -> str:
 
 
 def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: frozenset[int]) -> None:
-    """Writes PATH (entries), PATH.offsets.npy (int64 [parts, shards + 1]), PATH.ids.npy (counts) and
-    PATH.json (the rest of the statistics), which says that the task is done."""
+    """Writes PATH (entries), PATH.offsets.npy (int64 [parts, shards + 1]) and the statistics, which
+    come last and say that the task is done."""
     statistics = Statistics.empty(vocab_size)
     offsets, position = [], 0
     with files.atomic_write(path) as file:
@@ -118,13 +115,7 @@ def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: froze
                 file.write(part.get(shard, b""))
             position += sum(sizes)
     files.write_array(path + ".offsets.npy", np.array(offsets, np.int64))
-    files.write_array(path + ".ids.npy", statistics.id_counts.astype(np.uint32))
-    files.write_bytes(path + _DONE, statistics.to_json().encode())
-
-
-def _read_statistics(path: str) -> Statistics:
-    id_counts = files.read_array(path + ".ids.npy").astype(np.int64)
-    return Statistics.from_json(files.read_bytes(path + _DONE).decode(), id_counts)
+    statistics.save(path)
 
 
 def _write_shard(shard: int, work_dir: str, num_tasks: int, path: str) -> int:

@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from data_prep import pipeline_files as files
+
 SHOWN_BAD_EXAMPLES = 3
+# Ending of the file that `Statistics.save` writes last.
+SAVED = ".json"
 
 
 @dataclass
@@ -66,20 +70,23 @@ class Statistics:
         bad = sum(self.bad_input.values())
         return bad / max(1, bad + self.documents + sum(self.dropped_documents.values()))
 
-    def to_json(self) -> str:
-        """Everything but `id_counts`, for a file beside it."""
+    def save(self, path: str) -> None:
+        """Writes PATH.ids.npy (`id_counts`), then PATH.json (the rest)."""
+        smallest = np.min_scalar_type(int(self.id_counts.max(initial=0)))
+        files.write_array(path + ".ids.npy", self.id_counts.astype(smallest))
         values = {name: getattr(self, name) for name in self.__dataclass_fields__
                   if name != "id_counts"}
-        return json.dumps(values, ensure_ascii=False)
+        files.write_bytes(path + SAVED, json.dumps(values, ensure_ascii=False).encode())
 
     @classmethod
-    def from_json(cls, text: str, id_counts: np.ndarray) -> "Statistics":
-        values = json.loads(text)
+    def load(cls, path: str) -> "Statistics":
+        """Inverse of `save`."""
+        values = json.loads(files.read_bytes(path + SAVED))
         for name in ("dropped_documents", "bad_input", "examples"):
             values[name] = Counter(values[name])
         values["shown"] = {reason: [(task, number, detail) for task, number, detail in shown]
                            for reason, shown in values["shown"].items()}
-        return cls(id_counts=id_counts, **values)
+        return cls(id_counts=files.read_array(path + ".ids.npy").astype(np.int64), **values)
 
     def report(self, max_seq_length: int, unk_id: int, record_bytes: int) -> dict[str, Any]:
         """Content of `stats.json`."""

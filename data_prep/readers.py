@@ -175,7 +175,8 @@ def _read_parquet(file: BinaryIO, start: int, end: int | None, limit: int,
     known = set(_TEXT_FIELDS) | {"language", "language_score", "lang", "prob", "metadata"}
     names = parquet.schema_arrow.names
     # Without a text all columns, so that the message can name them.
-    columns = [name for name in names if name in known or not set(_TEXT_FIELDS).intersection(names)]
+    has_text = not set(_TEXT_FIELDS).isdisjoint(names)
+    columns = [name for name in names if name in known or not has_text]
     for group in range(parquet.num_row_groups):
         column = parquet.metadata.row_group(group).column(0)
         offset = min(column.dictionary_page_offset or column.data_page_offset,

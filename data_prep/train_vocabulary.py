@@ -72,7 +72,7 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
         raise UsageError(f"workers={workers}: expected 0 or more")
     check_output(output_dir, overwrite)
     if held_out and isinstance(held_out, str):
-        files.list_files(held_out)
+        files.list_files(held_out)  # Now, and not after the training, if there are none.
     if not isinstance(source, str):
         source = list(source)
     held_out_fraction = 0.0 if held_out or counts else HELD_OUT_FRACTION
@@ -131,7 +131,7 @@ def _check_settings(config: TextConfig, model_type: str, character_coverage: flo
 
 
 def check_output(output_dir: str | os.PathLike, overwrite: bool) -> None:
-    """Raises UsageError if there is a vocabulary that is not to be replaced."""
+    """Raises UsageError if there is a vocabulary that is not to be replaced, or can be none."""
     for name in (text.TEXT_CONFIG_FILE, *text.VOCAB_FILES.values()):
         if tf.io.gfile.exists(os.path.join(output_dir, name)) and not overwrite:
             raise UsageError(f"{output_dir}: has a {name} already: give another --output, "

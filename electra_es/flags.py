@@ -71,9 +71,9 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
 def _help_text() -> str:
     """What the command says of itself, then its flags; those of libraries are left out."""
     command = sys.modules["__main__"]
+    # absl calls the module of a command as the command line does.
     ours = [module for module in flags.FLAGS.flags_by_module_dict()
-            if module == command.__file__ or module.startswith(("electra_es.", "data_prep."))
-            or module == sys.argv[0]]
+            if module == sys.argv[0] or module.startswith(("electra_es.", "data_prep."))]
     # Without absl's headings, which are the paths of modules.
     return "\n".join([command.__doc__ or "", *(
         flags.FLAGS.module_help(module).split(":\n", 1)[1] for module in ours)])

@@ -7,10 +7,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import json
 import pathlib
 
+import builder_helpers
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from data_prep import pipeline_tasks
 from electra_es.config import ModelConfig
 from electra_es.export.weights import set_weights
 from electra_es.masking import Inputs, MaskedInputs, VocabularyFacts
@@ -82,3 +84,20 @@ def golden_model(tiny_config, vocab_facts, golden_weights):
         return model
 
     return make
+
+
+# For the tests of the builder; modules with a smaller vocabulary of their own override it.
+
+@pytest.fixture(scope="session")
+def vocab_dir(tmp_path_factory) -> str:
+    return builder_helpers.make_vocabulary(tmp_path_factory.mktemp("vocabulary"))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> pathlib.Path:
+    return builder_helpers.make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def small_tasks(monkeypatch):
+    monkeypatch.setattr(pipeline_tasks, "TASK_BYTES", builder_helpers.TASK_BYTES)

@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import pytest
-from builder_helpers import TASK_BYTES, config, digests, make_corpus, make_vocabulary, stats_of
+from builder_helpers import config, digests, stats_of
 
-from data_prep import pipeline_local, pipeline_tasks
+from data_prep import pipeline_local
 from data_prep.command_line import parse_flags
 from data_prep.pipeline import build_tfrecords
 from electra_es.errors import UsageError
@@ -20,19 +20,7 @@ from electra_es.run_dir import only_run_in
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def vocab_dir(tmp_path_factory) -> str:
-    return make_vocabulary(tmp_path_factory.mktemp("vocabulary"))
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> pathlib.Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def small_tasks(monkeypatch):
-    monkeypatch.setattr(pipeline_tasks, "TASK_BYTES", TASK_BYTES)
+pytestmark = pytest.mark.usefixtures("small_tasks")
 
 
 def test_nothing_is_overwritten_unasked(corpus, vocab_dir, tmp_path):

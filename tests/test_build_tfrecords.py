@@ -3,7 +3,6 @@
 import collections
 import gzip
 import json
-import pathlib
 import random
 
 import numpy as np
@@ -13,8 +12,6 @@ from builder_helpers import (
     config,
     digests,
     examples_of,
-    make_corpus,
-    make_vocabulary,
     sentence,
     stats_of,
 )
@@ -26,20 +23,7 @@ from electra_es import records
 from electra_es.errors import UsageError
 from electra_es.text import load_tokenizer
 
-
-@pytest.fixture(scope="module")
-def vocab_dir(tmp_path_factory) -> str:
-    return make_vocabulary(tmp_path_factory.mktemp("vocabulary"))
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> pathlib.Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def small_tasks(monkeypatch):
-    monkeypatch.setattr(pipeline_tasks, "TASK_BYTES", TASK_BYTES)
+pytestmark = pytest.mark.usefixtures("small_tasks")
 
 
 @pytest.fixture(scope="module")

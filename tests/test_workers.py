@@ -1,6 +1,5 @@
 """Worker processes: results, deaths, signals; and a job that goes on after each of them."""
 
-import hashlib
 import logging
 import os
 import pathlib
@@ -11,6 +10,7 @@ import time
 import uuid
 
 import pytest
+from builder_helpers import digests
 
 from data_prep import pipeline_tasks, workers
 from data_prep.build_config import BuildConfig
@@ -114,10 +114,6 @@ def expected(job, tmp_path_factory) -> dict[str, str]:
     settings = dict(flag.removeprefix("--").split("=") for flag in job)
     build_tfrecords(BuildConfig(**{**settings, "workers": 1, "output": str(output)}))
     return digests(output)
-
-
-def digests(directory: pathlib.Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
 
 
 def processes_with(mark: str) -> list[int]:
