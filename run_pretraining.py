@@ -12,6 +12,7 @@ Exit codes: 0 done, 1 a check did not hold, 2 wrong use or bad input, 3 stopped 
 after saving.
 """
 
+import functools
 import os
 
 from absl import flags
@@ -48,7 +49,7 @@ def main() -> int:
     text_given = {key: value for key, value in given.items()
                   if key in TextConfig.__dataclass_fields__}
     if _PRINT_SCHEDULE.value:
-        from electra_es.optimization import print_schedule
+        from electra_es.training.optimization import print_schedule
 
         print_schedule(config)
         return 0
@@ -58,10 +59,10 @@ def main() -> int:
         if not flag.value:
             raise UsageError(f"--{flag.name}: expected a directory, as --data_dir is given")
 
-    from electra_es.devices import TpuAddress
-    from electra_es.evaluation import evaluate_run
-    from electra_es.text import check_agrees, load_text_config
-    from electra_es.training import train
+    from electra_es.text.tokenizer import check_agrees, load_text_config
+    from electra_es.training.devices import TpuAddress
+    from electra_es.training.evaluation import evaluate_run
+    from electra_es.training.train import train
 
     check_agrees(load_text_config(_VOCAB_DIR.value), text_given, f"{_VOCAB_DIR.value}/text.json")
     where = dict(data_dir=_DATA_DIR.value, vocab_dir=_VOCAB_DIR.value, model_dir=_MODEL_DIR.value,
@@ -69,9 +70,19 @@ def main() -> int:
     if _MODE.value == "evaluate":
         evaluate_run(model_config, config, **where)
         return 0
-    result = train(model_config, config, **where, init_checkpoint=_INIT_CHECKPOINT.value,
+    result = train(model_config, config, **where, initial_weights=_initial_weights(),
                    evaluate_at_end=_MODE.value != "train")
     return EXIT_STOPPED if result.stopped_by_signal else 0
+
+
+def _initial_weights():
+    """What gives a new run its weights; imported when asked for, as importers take packages that
+    training does not need."""
+    if not _INIT_CHECKPOINT.value:
+        return None
+    from electra_es.export.initial_weights import load_initial_weights
+
+    return functools.partial(load_initial_weights, source=_INIT_CHECKPOINT.value)
 
 
 def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_settings: dict) -> int:
@@ -81,9 +92,11 @@ def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_se
     if model_config.model_size != "debug":
         raise UsageError(f"model_size={model_config.model_size}: expected --data_dir, --vocab_dir and "
                          "--model_dir; without them the debug size runs on the bundled sample")
-    from data_prep.sample_run import run_on_sample
+    from data_prep.sample_records import prepare_sample
+    from electra_es.demo import run_on_sample
 
-    result = run_on_sample(model_config, config, text_settings, _SAMPLE_DIR.value)
+    vocab_dir, records_dir = prepare_sample(_SAMPLE_DIR.value, text_settings, config)
+    result = run_on_sample(model_config, config, vocab_dir, records_dir, _SAMPLE_DIR.value)
     return EXIT_STOPPED if result.stopped_by_signal else 0
 
 

@@ -29,16 +29,16 @@ from benchmarks.original_builder import (
     original_examples,
     original_records,
 )
-from data_prep import pipeline_files as files
-from data_prep import readers
-from data_prep.build_config import BuildConfig
+from data_prep import files
+from data_prep.build.job import build_tfrecords
+from data_prep.build.settings import BuildConfig
 from data_prep.command_line import parse_flags
-from data_prep.pipeline import build_tfrecords
+from data_prep.corpus import readers
 from data_prep.train_vocabulary import train_vocabulary
-from electra_es import records
 from electra_es.config import TextConfig
+from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.text import Tokenizer, load_tokenizer, save_text_config
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config
 
 PARTS = ("speed", "workers", "quality", "engines", "ids")
 PEER_BYTES = 2_000_000

@@ -23,18 +23,18 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from electra_es import records, tfrecord
-from electra_es.checkpoints import Checkpoints
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_config
+from electra_es.data import records, tfrecord
+from electra_es.data.inputs import synthetic_batch, training_dataset
 from electra_es.errors import CheckFailed, run_main
 from electra_es.flags import parse_flags
-from electra_es.inputs import synthetic_batch, training_dataset
-from electra_es.masking import VocabularyFacts
-from electra_es.metrics import summarise
-from electra_es.monitoring import ProgressLog
-from electra_es.optimization import Adam, learning_rate, schedule_for
-from electra_es.pretrainer import build_pretrainer
-from electra_es.steps import TrainStep, make_train_loop
+from electra_es.model.batches import VocabularyFacts
+from electra_es.model.pretrainer import build_pretrainer
+from electra_es.monitoring.progress import ProgressLog
+from electra_es.training.checkpoints import Checkpoints
+from electra_es.training.metrics import summarise
+from electra_es.training.optimization import Adam, learning_rate, schedule_for
+from electra_es.training.steps import TrainStep, make_train_loop
 
 _SIZE = flags.DEFINE_string("model_size", "debug", "Row of the table of model sizes.")
 _STEPS = flags.DEFINE_integer("steps", 100, "Steps of each turn.")

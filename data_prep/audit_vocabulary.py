@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from data_prep import pipeline_files as files
+from data_prep import files
 from data_prep.command_line import parse_flags
-from electra_es import records
-from electra_es.audit import AuditReport, audit, examples_by_class
+from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.text import TEXT_CONFIG_FILE, Tokenizer, load_tokenizer
+from electra_es.text.audit import AuditReport, audit, examples_by_class
+from electra_es.text.tokenizer import TEXT_CONFIG_FILE, Tokenizer, load_tokenizer
 
 
 def load_id_counts(directory: str, tokenizer: Tokenizer, vocab_dir: str) -> np.ndarray:

@@ -18,8 +18,8 @@ import dataclasses
 
 from absl import flags
 
-from data_prep import workers
-from data_prep.build_config import BuildConfig
+from data_prep.build import workers
+from data_prep.build.settings import BuildConfig
 from data_prep.command_line import parse_flags
 from electra_es.errors import run_main
 from electra_es.flags import define_config_flags
@@ -33,7 +33,7 @@ def main() -> None:
     if config.runner == "local" and config.workers != 1:
         workers.start_server()
     # Not before: it imports TensorFlow, which is what the server does meanwhile.
-    from data_prep.pipeline import build_tfrecords
+    from data_prep.build.job import build_tfrecords
     try:
         info = build_tfrecords(config, beam_options)
     except KeyboardInterrupt:

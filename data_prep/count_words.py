@@ -27,15 +27,16 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from data_prep import pipeline_files as files
-from data_prep import pipeline_tasks, readers
+from data_prep import files
+from data_prep.build import tasks as pipeline_tasks
+from data_prep.build.tasks import Task
+from data_prep.build.workers import pool, usable_cores
 from data_prep.command_line import parse_flags
-from data_prep.pipeline_tasks import Task
-from data_prep.workers import pool, usable_cores
-from electra_es import text
+from data_prep.corpus import readers
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, run_main
 from electra_es.flags import define_config_flags, given_settings
+from electra_es.text import tokenizer as text
 
 # Settings of the text that counts depend on.
 SETTINGS = ("tokenizer", "lower_case", "strip_accents", "unicode_form")
@@ -176,7 +177,7 @@ def beam_count_files(pattern: str, output: str, config: TextConfig, *, sample_fr
     """The same as a Beam job: tasks -> (word, count) of each -> sums -> lines of one file."""
     import apache_beam as beam
 
-    from data_prep.pipeline_beam import pipeline_options
+    from data_prep.build.engine_beam import pipeline_options
 
     def count(task: Task) -> Iterable[tuple[str, int]]:
         return count_task(task, config, sample_fraction).items()

@@ -15,13 +15,14 @@ import tensorflow as tf
 from absl import flags
 
 from data_prep.command_line import parse_flags
-from electra_es import records, tfrecord
 from electra_es.config import ModelConfig
+from electra_es.data import records, tfrecord
+from electra_es.data.records import RecordsInfo
 from electra_es.errors import UsageError, nearest_hint, run_main
-from electra_es.masking import Inputs, VocabularyFacts, mask
-from electra_es.randomness import derive_key
-from electra_es.records import RecordsInfo
-from electra_es.text import CONTINUATION_PREFIX, WORD_START, Tokenizer, load_tokenizer
+from electra_es.model.batches import Inputs, VocabularyFacts
+from electra_es.model.masking import mask
+from electra_es.model.randomness import derive_key
+from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START, Tokenizer, load_tokenizer
 
 
 def read_examples(directory: str, info: RecordsInfo, split: str

@@ -20,14 +20,15 @@ from collections.abc import Iterable, Iterator
 import tensorflow as tf
 from absl import flags
 
-from data_prep import count_words, pipeline_tasks, wordpieces
-from data_prep import pipeline_files as files
+from data_prep import count_words, files
+from data_prep.build import tasks as pipeline_tasks
 from data_prep.command_line import parse_flags
-from electra_es import text
-from electra_es.audit import audit, examples_by_class
+from data_prep.words import wordpieces
 from electra_es.config import TextConfig
 from electra_es.errors import CheckFailed, UsageError, run_main
 from electra_es.flags import define_config_flags, given_settings
+from electra_es.text import tokenizer as text
+from electra_es.text.audit import audit, examples_by_class
 
 _FOR_TRAINING = ("vocab_size", "held_out_input", "compare_vocab", "model_type", "character_coverage",
                  "sample_fraction", "workers")

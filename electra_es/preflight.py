@@ -29,14 +29,14 @@ import tensorflow as tf
 from absl import flags
 
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
-from electra_es.devices import set_precision
+from electra_es.data.inputs import synthetic_batch
 from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
 from electra_es.flags import define_config_flags, given_settings, parse_flags, resolve
-from electra_es.inputs import synthetic_batch
-from electra_es.masking import Inputs, VocabularyFacts
-from electra_es.optimization import Adam, schedule_for
-from electra_es.pretrainer import build_pretrainer
-from electra_es.steps import TrainStep
+from electra_es.model.batches import Inputs, VocabularyFacts
+from electra_es.model.pretrainer import build_pretrainer
+from electra_es.training.devices import set_precision
+from electra_es.training.optimization import Adam, schedule_for
+from electra_es.training.steps import TrainStep
 
 
 class Chip(NamedTuple):

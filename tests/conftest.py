@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_prep import pipeline_tasks
+from data_prep.build import tasks as pipeline_tasks
 from electra_es.config import ModelConfig
-from electra_es.export.weights import set_weights
-from electra_es.masking import Inputs, MaskedInputs, VocabularyFacts
-from electra_es.pretrainer import build_pretrainer
+from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
+from electra_es.model.pretrainer import build_pretrainer
+from electra_es.model.variables import set_weights
 
 DATA = pathlib.Path(__file__).parent / "data"
 TINY = dict(embedding_size=12, hidden_size=24, num_layers=3, num_heads=3, intermediate_size=40,

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from electra_es import records, tfrecord
-from electra_es.checkpoints import checkpoint_path, completed_steps
 from electra_es.config import SPECIAL_TOKENS, ModelConfig, PretrainingConfig, TextConfig
-from electra_es.text import save_text_config
+from electra_es.data import records, tfrecord
+from electra_es.text.tokenizer import save_text_config
+from electra_es.training.checkpoints import checkpoint_path, completed_steps
 
 VOCAB_SIZE, LENGTH = 61, 13
 TRAIN_EXAMPLES, VALIDATION_EXAMPLES = (7, 6, 5, 4, 9), (3, 2)
@@ -30,7 +30,7 @@ RUN = dict(max_seq_length=LENGTH, train_batch_size=4, eval_batch_size=4, data_st
            jit_compile="off", seed=3)
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["electra_es.training", "electra_es.run_dir"])
+_PROCESSES.set_forkserver_preload(["electra_es.training.train", "electra_es.training.run_dir"])
 
 
 class Data(NamedTuple):
@@ -118,7 +118,7 @@ def _train(log: str, data: Data, model_dir: str, model: dict, settings: dict,
            environment: dict[str, str]) -> None:
     os.environ.update(environment)
     from electra_es.errors import EXIT_STOPPED, run_main
-    from electra_es.training import train
+    from electra_es.training.train import train
 
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)

@@ -11,13 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from data_prep.train_vocabulary import train_vocabulary
-from electra_es.checkpoints import Checkpoints
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.export.saved_model import TextModel, usable_length
-from electra_es.export.weights import named_variables
-from electra_es.pretrainer import ElectraPretrainer, build_pretrainer
-from electra_es.run_dir import Run, load_model, prepare_model_dir, vocabulary_facts
-from electra_es.text import Tokenizer, load_tokenizer
+from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
+from electra_es.model.variables import named_variables
+from electra_es.run_config import Run
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.training.checkpoints import Checkpoints
+from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "electra_es" / "sample"
 MAX_LENGTH = 53

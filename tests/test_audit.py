@@ -11,10 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep import audit_vocabulary, count_words
-from electra_es import records, text
-from electra_es.audit import audit, examples_by_class
 from electra_es.config import SPECIAL_TOKENS, TextConfig
+from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError
+from electra_es.text import tokenizer as text
+from electra_es.text.audit import audit, examples_by_class
 
 TILDE = "\u0303"
 

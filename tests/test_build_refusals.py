@@ -11,11 +11,11 @@ import sys
 import pytest
 from builder_helpers import config, digests, stats_of
 
-from data_prep import pipeline_local
+from data_prep.build import engine_local as pipeline_local
+from data_prep.build.job import build_tfrecords
 from data_prep.command_line import parse_flags
-from data_prep.pipeline import build_tfrecords
 from electra_es.errors import UsageError
-from electra_es.run_dir import only_run_in
+from electra_es.files import only_run_in
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 

@@ -16,12 +16,15 @@ from builder_helpers import (
     stats_of,
 )
 
-from data_prep import inspect_tfrecords, pipeline, pipeline_local, pipeline_tasks
-from data_prep.build_config import BuildConfig
-from data_prep.pipeline import build_tfrecords
-from electra_es import records
+from data_prep import inspect_tfrecords
+from data_prep.build import engine_local as pipeline_local
+from data_prep.build import job as pipeline
+from data_prep.build import tasks as pipeline_tasks
+from data_prep.build.job import build_tfrecords
+from data_prep.build.settings import BuildConfig
+from electra_es.data import records
 from electra_es.errors import UsageError
-from electra_es.text import load_tokenizer
+from electra_es.text.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 

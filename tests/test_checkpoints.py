@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from engine_helpers import damaged
 
-from electra_es.checkpoints import Checkpoints, checkpoint_path, completed_steps, restore_weights
 from electra_es.errors import UsageError
+from electra_es.training.checkpoints import Checkpoints, checkpoint_path, completed_steps, restore_weights
 
 
 @pytest.fixture(params=[False, True], ids=["foreground", "background"])

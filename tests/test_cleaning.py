@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from data_prep import cleaning
-from data_prep.cleaning import DocumentRules
-from data_prep.readers import Document
+from data_prep.corpus import cleaning
+from data_prep.corpus.cleaning import DocumentRules
+from data_prep.corpus.readers import Document
 
 
 @pytest.mark.parametrize("rules, document, reason", [

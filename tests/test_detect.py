@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from export_helpers import MAX_LENGTH, loaded, model_dir, sentences, write_model_dir
 
-from electra_es.detect import (
+from electra_es.detect.scoring import (
     ScoredSentence,
     ScoredToken,
     detect,
@@ -21,7 +21,7 @@ from electra_es.detect import (
     to_terminal,
 )
 from electra_es.errors import UsageError
-from electra_es.export.huggingface import export_huggingface
+from electra_es.export.huggingface.write import export_huggingface
 from electra_es.export.saved_model import export_saved_model
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.original_builder import OriginalExampleBuilder, original_examples
-from data_prep import examples
+from data_prep.build import examples
 
 CLS, SEP = 2, 3
 

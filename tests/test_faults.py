@@ -8,20 +8,21 @@ import pytest
 import tensorflow as tf
 from engine_helpers import Data, damaged, make_data, model_config, run_config
 
-from electra_es import steps
-from electra_es.checkpoints import completed_steps
 from electra_es.config import PretrainingConfig
+from electra_es.data.inputs import synthetic_batch, usable_shards
+from electra_es.data.records import load_records_info, shard_name
 from electra_es.errors import CheckFailed, UsageError
-from electra_es.evaluation import evaluate_run
-from electra_es.inputs import synthetic_batch, usable_shards
-from electra_es.masking import VocabularyFacts
-from electra_es.optimization import Adam, schedule_for
-from electra_es.pretrainer import build_pretrainer
-from electra_es.records import load_records_info, shard_name
-from electra_es.run_dir import only_run_in, prepare_model_dir
-from electra_es.steps import TrainStep, make_train_loop
-from electra_es.text import load_tokenizer
-from electra_es.training import train
+from electra_es.files import only_run_in
+from electra_es.model.batches import VocabularyFacts
+from electra_es.model.pretrainer import build_pretrainer
+from electra_es.text.tokenizer import load_tokenizer
+from electra_es.training import steps
+from electra_es.training.checkpoints import completed_steps
+from electra_es.training.evaluation import evaluate_run
+from electra_es.training.optimization import Adam, schedule_for
+from electra_es.training.run_dir import prepare_model_dir
+from electra_es.training.steps import TrainStep, make_train_loop
+from electra_es.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_too_many_bad_steps_end_the_run(data, tmp_path, capsys):
 
 
 def test_remote_tpu_with_local_paths(data, tmp_path):
-    from electra_es.devices import TpuAddress
+    from electra_es.training.devices import TpuAddress
 
     with pytest.raises(UsageError, match="--data_dir=.*: expected a gs:// path"):
         train(model_config(), PretrainingConfig(), model_dir=str(tmp_path), **data._asdict(),

@@ -8,12 +8,12 @@ import pytest
 pytest.importorskip("gcp_storage_emulator")
 pytest.importorskip("google.cloud.storage")
 
-from data_prep import pipeline_files as files
-from data_prep.build_config import BuildConfig
-from data_prep.pipeline import build_tfrecords
+from data_prep import files
+from data_prep.build.job import build_tfrecords
+from data_prep.build.settings import BuildConfig
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
-from electra_es.text import save_text_config
+from electra_es.text.tokenizer import save_text_config
 
 TEXT = "\n\n".join(f"uno dos tres\ncuatro {'cinco ' * (i % 17)}" for i in range(90))
 

@@ -9,11 +9,16 @@ import tensorflow as tf
 from conftest import DATA
 
 from electra_es.config import PretrainingConfig
-from electra_es.export.weights import get_weights, named_variables, set_weights
-from electra_es.masking import gather_positions, scatter_update
-from electra_es.metrics import metric_sums, summarise
-from electra_es.optimization import Adam, clip_by_global_norm, layerwise_multipliers, learning_rate
-from electra_es.pretrainer import loss_denominators, total_loss
+from electra_es.model.masking import gather_positions, scatter_update
+from electra_es.model.pretrainer import loss_denominators, total_loss
+from electra_es.model.variables import get_weights, named_variables, set_weights
+from electra_es.training.metrics import metric_sums, summarise
+from electra_es.training.optimization import (
+    Adam,
+    clip_by_global_norm,
+    layerwise_multipliers,
+    learning_rate,
+)
 
 SCHEDULE = PretrainingConfig(learning_rate=5e-4, num_train_steps=10, warmup_steps=3)
 

@@ -8,21 +8,21 @@ import pytest
 import tensorflow as tf
 
 from electra_es.config import SPECIAL_TOKENS, TextConfig
-from electra_es.encoder import Embeddings
 from electra_es.errors import UsageError
 from electra_es.export.google_checkpoint import (
     import_google_checkpoint,
     infer_model_config,
     read_checkpoint,
 )
-from electra_es.export.weights import (
+from electra_es.model.encoder import Embeddings
+from electra_es.model.pretrainer import build_pretrainer
+from electra_es.model.variables import (
     get_resolved_weights,
     get_weights,
     named_variables,
     set_weights,
 )
-from electra_es.pretrainer import build_pretrainer
-from electra_es.run_dir import load_model
+from electra_es.training.run_dir import load_model
 
 HEADS = dict(num_heads=3, generator_heads=2)
 

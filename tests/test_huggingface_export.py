@@ -26,10 +26,11 @@ from safetensors.numpy import load_file, save_file
 
 from electra_es.errors import CheckFailed, UsageError
 from electra_es.export import huggingface
-from electra_es.export.huggingface import export_huggingface, push_to_hub
-from electra_es.export.huggingface_import import import_folder, load_folder
-from electra_es.export.weights import get_weights
-from electra_es.run_dir import load_model, load_run
+from electra_es.export.huggingface.read import import_folder, load_folder
+from electra_es.export.huggingface.write import export_huggingface, push_to_hub
+from electra_es.model.variables import get_weights
+from electra_es.run_config import load_run
+from electra_es.training.run_dir import load_model
 
 # What a published folder's config.json holds beside the model's shape (SELECTRA's, by keys).
 FOREIGN_KEYS = {
@@ -134,7 +135,7 @@ def test_the_published_usage_snippet_runs_unchanged(exported, tmp_path, monkeypa
     print("\t".join(tokenizer.tokenize(sentence_with_fake_token)))
     print("\t".join(f"{logit:.3f}" for logit in logits[1:-1]))
 
-    from electra_es.detect import detect
+    from electra_es.detect.scoring import detect
 
     scored = detect(str(model_dir("wordpiece")), [sentence_with_fake_token])[0].tokens
     tokens, shown = capsys.readouterr().out.splitlines()

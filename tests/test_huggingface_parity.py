@@ -9,9 +9,9 @@ import tensorflow as tf
 import torch
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_es.export.weights import get_weights, named_variables, set_weights
-from electra_es.masking import Inputs, MaskedInputs
-from electra_es.pretrainer import build_pretrainer
+from electra_es.model.batches import Inputs, MaskedInputs
+from electra_es.model.pretrainer import build_pretrainer
+from electra_es.model.variables import get_weights, named_variables, set_weights
 
 MAX_DIFFERENCE = 1e-4
 

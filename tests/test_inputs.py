@@ -5,16 +5,16 @@ import pytest
 import tensorflow as tf
 from engine_helpers import TRAIN_EXAMPLES, VALIDATION_EXAMPLES, make_data, model_config, run_config
 
-from electra_es.errors import UsageError
-from electra_es.inputs import (
+from electra_es.data.inputs import (
     check_records,
     num_streams,
     training_dataset,
     usable_shards,
     validation_dataset,
 )
-from electra_es.records import RecordsInfo, load_records_info, shard_paths
-from electra_es.tfrecord import decode_example, read_records
+from electra_es.data.records import RecordsInfo, load_records_info, shard_paths
+from electra_es.data.tfrecord import decode_example, read_records
+from electra_es.errors import UsageError
 
 
 @pytest.fixture(scope="module")

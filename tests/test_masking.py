@@ -10,16 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electra_es.config import ModelConfig
-from electra_es.masking import (
-    Inputs,
-    VocabularyFacts,
-    choose_positions,
-    count_predictions,
-    mask,
-    sample_from_softmax,
-    scatter_update,
-)
-from electra_es.randomness import derive_key, fold_in, uniform
+from electra_es.model.batches import Inputs, VocabularyFacts
+from electra_es.model.masking import choose_positions, count_predictions, mask, scatter_update
+from electra_es.model.randomness import derive_key, fold_in, uniform
+from electra_es.model.sampling import sample_from_softmax
 
 VOCAB = VocabularyFacts(size=61, pad_id=0, cls_id=2, sep_id=3, mask_id=4,
                         word_starts=np.arange(61) % 3 != 2)

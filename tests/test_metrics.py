@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from electra_es.masking import MaskedInputs
-from electra_es.metrics import AUC_BINS, area_under_curve, auc_histograms, metric_sums, summarise
-from electra_es.pretrainer import Outputs
+from electra_es.model.batches import MaskedInputs
+from electra_es.model.pretrainer import Outputs
+from electra_es.training.metrics import AUC_BINS, area_under_curve, auc_histograms, metric_sums, summarise
 
 # Two rows of five tokens, the last two of row 1 padding; two predictions each, one slot unused.
 RTD_LOGITS = [[-2.0, 1.0, 3.0, -1.0, -3.0], [0.5, -0.5, 2.0, 9.0, 9.0]]

@@ -11,7 +11,7 @@ import yaml
 from export_helpers import loaded, model_dir
 
 from electra_es.errors import UsageError
-from electra_es.export.huggingface import export_huggingface
+from electra_es.export.huggingface.write import export_huggingface
 from electra_es.export.model_card import PUBLISHED, CardOptions, model_card, read_results
 
 TRAIN = [

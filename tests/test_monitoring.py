@@ -5,14 +5,14 @@ import json
 import pytest
 from engine_helpers import run_config
 
-from electra_es import monitoring
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_config, to_json
 from electra_es.durations import format_duration
 from electra_es.errors import UsageError
-from electra_es.flops import training_flops
-from electra_es.health import HealthWatch
-from electra_es.monitoring import ProgressLog, SampleToken, sample_markdown
-from electra_es.report import load_lines, write_report
+from electra_es.monitoring import progress
+from electra_es.monitoring.health import HealthWatch
+from electra_es.monitoring.progress import ProgressLog, SampleToken, sample_markdown
+from electra_es.monitoring.report import load_lines, write_report
+from electra_es.training.flops import training_flops
 
 METRICS = dict(loss=24.5, masked_lm_loss=4.25, masked_lm_accuracy=0.3, disc_loss=0.4,
                sampled_masked_lm_accuracy=0.2, disc_accuracy=0.87, disc_precision=0.6,
@@ -27,7 +27,7 @@ def test_format_duration(seconds, text):
 def test_speed_and_utilisation(tmp_path, monkeypatch, capsys):
     """10 steps of 4 examples in 5 s: 8 examples/s, 104 tokens/s; 8 * 50 of 1000 FLOP/s."""
     clock = iter([100.0, 105.0, 105.0])
-    monkeypatch.setattr(monitoring.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     log = ProgressLog(str(tmp_path), run_config(), flops_per_example=50.0, peak_flops=1000.0)
     log.count_from(20)
     log.train(30, METRICS)

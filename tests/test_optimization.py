@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from electra_es.config import PretrainingConfig
-from electra_es.export.weights import named_variables
-from electra_es.optimization import (
+from electra_es.model.variables import named_variables
+from electra_es.training.optimization import (
     _NOT_DECAYED,
     Adam,
     clip_by_global_norm,

@@ -12,15 +12,16 @@ import tensorflow as tf
 import tf_keras
 
 from electra_es.config import model_config
-from electra_es.export.weights import get_weights, named_variables, set_weights
-from electra_es.masking import Inputs, MaskedInputs, VocabularyFacts, gather_positions
-from electra_es.pretrainer import (
+from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
+from electra_es.model.masking import gather_positions
+from electra_es.model.pretrainer import (
     build_pretrainer,
     discriminator_parameters,
     loss_denominators,
     total_loss,
 )
-from electra_es.randomness import derive_key, fold_in, uniform
+from electra_es.model.randomness import derive_key, fold_in, uniform
+from electra_es.model.variables import get_weights, named_variables, set_weights
 
 B, L, K, V = 3, 13, 4, 61
 

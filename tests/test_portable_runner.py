@@ -10,10 +10,10 @@ import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
-from data_prep.build_config import BuildConfig
-from data_prep.pipeline import build_tfrecords
+from data_prep.build.job import build_tfrecords
+from data_prep.build.settings import BuildConfig
 from electra_es.config import TextConfig
-from electra_es.text import save_text_config
+from electra_es.text.tokenizer import save_text_config
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 

@@ -11,13 +11,14 @@ import tf_keras
 from conftest import TINY
 
 from electra_es.config import ModelConfig, PretrainingConfig
-from electra_es.export.weights import get_weights, set_weights
-from electra_es.masking import Inputs, VocabularyFacts, mask
-from electra_es.metrics import summarise
-from electra_es.optimization import Adam, schedule_for
-from electra_es.pretrainer import build_pretrainer, loss_denominators, total_loss
+from electra_es.model.batches import Inputs, VocabularyFacts
+from electra_es.model.masking import mask
+from electra_es.model.pretrainer import build_pretrainer, loss_denominators, total_loss
+from electra_es.model.variables import get_weights, set_weights
 from electra_es.sample import TRAIN_GLOB
-from electra_es.steps import TrainStep, training_keys
+from electra_es.training.metrics import summarise
+from electra_es.training.optimization import Adam, schedule_for
+from electra_es.training.steps import TrainStep, training_keys
 
 STEPS, B, L, V = 50, 8, 37, 401
 VOCAB = VocabularyFacts(size=V, pad_id=0, cls_id=2, sep_id=3, mask_id=4,

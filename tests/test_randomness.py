@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from electra_es.encoder import _DerivedDropout, dropout_seed
-from electra_es.masking import Inputs, MaskedInputs
-from electra_es.pretrainer import build_pretrainer
-from electra_es.randomness import Key, derive_key, fold_in, stateless_seed, threefry2x32, uniform
+from electra_es.model.batches import Inputs, MaskedInputs
+from electra_es.model.encoder import _DerivedDropout, dropout_seed
+from electra_es.model.pretrainer import build_pretrainer
+from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, threefry2x32, uniform
 
 
 def u32(value):

@@ -14,8 +14,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import readers
-from data_prep.readers import Document, read_documents
+from data_prep.corpus import readers
+from data_prep.corpus.readers import Document, read_documents
 from electra_es.errors import UsageError
 
 

@@ -10,10 +10,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_es import records, tfrecord
 from electra_es.config import TextConfig
+from electra_es.data import records, tfrecord
+from electra_es.data.records import RecordsInfo
 from electra_es.errors import UsageError
-from electra_es.records import RecordsInfo
 
 INFO = RecordsInfo(
     max_seq_length=13, examples={"train": [2, 1], "validation": [1]},

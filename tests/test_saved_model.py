@@ -24,7 +24,7 @@ from export_helpers import (
 from electra_es.config import ModelConfig
 from electra_es.errors import CheckFailed, UsageError
 from electra_es.export.saved_model import NUM_CANDIDATES, TextModel, export_saved_model
-from electra_es.pretrainer import build_pretrainer
+from electra_es.model.pretrainer import build_pretrainer
 
 LOADER = """
 import json, sys

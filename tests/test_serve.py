@@ -12,9 +12,9 @@ import time
 import pytest
 import tensorflow as tf
 
-from electra_es.detect import ScoredSentence, ScoredToken
+from electra_es.detect.scoring import ScoredSentence, ScoredToken
+from electra_es.detect.server import MAX_BODY_BYTES, MAX_SENTENCES, make_server
 from electra_es.errors import UsageError
-from electra_es.serve import MAX_BODY_BYTES, MAX_SENTENCES, make_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -13,9 +13,9 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_es import text
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
+from electra_es.text import tokenizer as text
 
 GOLDEN = json.loads(
     (pathlib.Path(__file__).parent / "data/tokenization.json").read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """The run as a whole: what is due when, where weights come from, evaluation."""
 
+import functools
 import json
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from engine_helpers import Data, make_data, model_config, run_config
 
 from electra_es.errors import UsageError
-from electra_es.evaluation import evaluate_run
-from electra_es.run_dir import load_model
-from electra_es.training import is_due, steps_until_due, train, vocabulary_line
+from electra_es.export.initial_weights import load_initial_weights
+from electra_es.training.evaluation import evaluate_run
+from electra_es.training.run_dir import load_model
+from electra_es.training.train import is_due, steps_until_due, train, vocabulary_line
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,10 @@ def trained(data, tmp_path_factory):
     model_dir = str(tmp_path_factory.mktemp("trained") / "run")
     result = train(model_config(), run(eval_every=3), model_dir=model_dir, **data._asdict())
     return model_dir, result
+
+
+def weights_of(source: str):
+    return functools.partial(load_initial_weights, source=source)
 
 
 def run(**settings):
@@ -76,7 +82,8 @@ def test_initial_weights_of_another_run(data, trained, tmp_path):
     """Weights are taken over; the step, and so the schedule and the data, begin at 0. With a rate
     of next to nothing they stay what they were."""
     result = train(model_config(), run(stop_at_step=1, learning_rate=1e-12), evaluate_at_end=False,
-                   model_dir=str(tmp_path / "new"), init_checkpoint=trained[0], **data._asdict())
+                   model_dir=str(tmp_path / "new"), initial_weights=weights_of(trained[0]),
+                   **data._asdict())
     assert result.step == 1
     for before, after in zip(weights(trained[0]), weights(str(tmp_path / "new")), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-7)
@@ -91,17 +98,18 @@ def test_initial_weights_that_do_not_fit(data, trained, tmp_path, shape, letters
         data = make_data(tmp_path / "other", vocab_letters=letters)
     with pytest.raises(UsageError, match=message):
         train(model_config(**shape), run(), model_dir=str(tmp_path / "new"),
-              init_checkpoint=trained[0], **data._asdict())
+              initial_weights=weights_of(trained[0]), **data._asdict())
 
 
 def test_initial_weights_of_nothing(data, tmp_path):
     with pytest.raises(UsageError, match="--init_checkpoint=nowhere: expected a model directory"):
-        train(model_config(), run(), model_dir=str(tmp_path / "new"), init_checkpoint="nowhere",
+        train(model_config(), run(), model_dir=str(tmp_path / "new"),
+              initial_weights=weights_of("nowhere"),
               **data._asdict())
 
 
 def test_vocabulary_line_counts_what_the_records_never_use(data, tmp_path):
-    from electra_es.text import load_tokenizer
+    from electra_es.text.tokenizer import load_tokenizer
 
     counts = np.ones(61, np.int64)
     counts[[7, 9]] = 0

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_prep import count_words, pipeline_files, pipeline_tasks, train_vocabulary, wordpieces
-from electra_es import text
-from electra_es.audit import audit
+from data_prep import count_words, train_vocabulary
+from data_prep import files as pipeline_files
+from data_prep.build import tasks as pipeline_tasks
+from data_prep.words import wordpieces
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
 from electra_es.sample import TRAIN_GLOB, VALIDATION_GLOB
+from electra_es.text import tokenizer as text
+from electra_es.text.audit import audit
 
 SMALL = 1_500
 

@@ -12,12 +12,13 @@ import uuid
 import pytest
 from builder_helpers import digests
 
-from data_prep import pipeline_tasks, workers
-from data_prep.build_config import BuildConfig
-from data_prep.pipeline import build_tfrecords
+from data_prep.build import tasks as pipeline_tasks
+from data_prep.build import workers
+from data_prep.build.job import build_tfrecords
+from data_prep.build.settings import BuildConfig
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
-from electra_es.text import save_text_config
+from electra_es.text.tokenizer import save_text_config
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 

@@ -19,15 +19,16 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from electra_es.checkpoints import Checkpoints
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, size_name
 from electra_es.errors import UsageError, run_main
 from electra_es.export.output import new_directory
-from electra_es.export.weights import set_weights
 from electra_es.flags import define_config_flags, given_settings, parse_flags, required
-from electra_es.pretrainer import build_pretrainer
-from electra_es.run_dir import CONFIG_FILE, prepare_model_dir, vocabulary_facts
-from electra_es.text import Tokenizer, load_tokenizer, save_text_config
+from electra_es.model.pretrainer import build_pretrainer
+from electra_es.model.variables import set_weights
+from electra_es.run_config import CONFIG_FILE
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config
+from electra_es.training.checkpoints import Checkpoints
+from electra_es.training.run_dir import prepare_model_dir, vocabulary_facts
 
 # Variables that are not weights, by the last part of their name: the moments of the optimiser,
 # the step, and a scalar that some of Google's checkpoints hold and nothing reads.

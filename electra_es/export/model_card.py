@@ -12,11 +12,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from electra_es.audit import audit
 from electra_es.errors import UsageError
-from electra_es.export.huggingface_format import Part, part_sizes
-from electra_es.run_dir import Run
-from electra_es.text import Tokenizer
+from electra_es.export.huggingface.names import Part, part_sizes
+from electra_es.run_config import Run
+from electra_es.text.audit import audit
+from electra_es.text.tokenizer import Tokenizer
 
 EXAMPLE = "Estamos desayunando pan rosa con tomate y aceite de oliva."
 

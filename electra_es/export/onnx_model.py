@@ -17,13 +17,14 @@ import tensorflow as tf
 from absl import flags
 
 from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.export.huggingface import json_bytes, published_arrays, tokenizer_files
-from electra_es.export.huggingface_format import hub_config
+from electra_es.export.huggingface.names import hub_config
+from electra_es.export.huggingface.write import json_bytes, published_arrays, tokenizer_files
 from electra_es.export.output import new_directory
 from electra_es.export.saved_model import MAX_DIFFERENCE, PROBES, TextModel, usable_length
-from electra_es.export.weights import get_resolved_weights
 from electra_es.flags import parse_flags, required
-from electra_es.run_dir import CONFIG_FILE, load_model
+from electra_es.model.variables import get_resolved_weights
+from electra_es.run_config import CONFIG_FILE
+from electra_es.training.run_dir import load_model
 
 MODEL_FILE = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

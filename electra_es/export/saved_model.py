@@ -21,10 +21,11 @@ from electra_es.config import SPECIAL_TOKENS
 from electra_es.errors import CheckFailed, UsageError, run_main
 from electra_es.export.output import new_directory
 from electra_es.flags import parse_flags, required
-from electra_es.masking import gather_positions
-from electra_es.pretrainer import ElectraPretrainer
-from electra_es.run_dir import Run, load_model
-from electra_es.text import Tokenizer
+from electra_es.model.masking import gather_positions
+from electra_es.model.pretrainer import ElectraPretrainer
+from electra_es.run_config import Run
+from electra_es.text.tokenizer import Tokenizer
+from electra_es.training.run_dir import load_model
 
 NUM_CANDIDATES = 10
 MAX_DIFFERENCE = 1e-4

@@ -1,0 +1,198 @@
+"""Engine Apache Beam: the same functions in one process, on all cores, on Flink or Dataflow.
+
+    tasks -> Reshuffle -> ParDo(task -> (shard, entries)) -> GroupByKey -> ParDo(write shard)
+                                 `-> statistics -> Combine ------------------> two files
+
+One GroupByKey carries the records, already serialised and in one value per task and shard, so
+that its cost is that of the bytes. Files of tasks are read by the ParDo itself, as
+`ReadFromText` cannot tell where a document ends.
+
+Runners in one process keep a GroupByKey in memory (about 2 bytes for each byte of text): for
+more than a few GB on one machine there is `pipeline_local`.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from data_prep import files
+from data_prep.build import tasks as pipeline_tasks
+from data_prep.build.engine_local import check_input
+from data_prep.build.statistics import SAVED, Statistics
+from data_prep.build.tasks import Job, Task
+from electra_es.data import tfrecord
+from electra_es.errors import UsageError
+
+STATISTICS = "statistics"
+COUNTS_FILE = "shard_counts.npy"
+
+# Every channel that a worker opens is worth a line to Beam.
+logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
+
+# Beam's "DirectRunner" now first tries to download Prism, a program of its own.
+_IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+def pipeline_options(runner: str, workers: int, beam_options: Sequence[str]) -> PipelineOptions:
+    """Options of a job.
+
+    Args:
+      workers: processes of DirectRunner; other runners have options of their own.
+      beam_options: flags for Beam, such as "--parallelism=64".
+
+    Raises:
+      UsageError: a flag that Beam does not know.
+    """
+    flags = [f"--runner={_IN_PROCESS_RUNNER if runner == 'DirectRunner' else runner}"]
+    if runner == "DirectRunner" and workers != 1:
+        flags += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    options = PipelineOptions([*flags, *beam_options])
+    known = options.get_all_options(retain_unknown_options=False)
+    for flag in beam_options:
+        name = flag.removeprefix("--").split("=")[0]
+        if flag.startswith("--") and name not in known and name.removeprefix("no_") not in known:
+            raise UsageError(f"{flag}: Apache Beam with runner={runner} has no such option")
+    return options
+
+
+def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
+        runner: str, workers: int, beam_options: Sequence[str], max_bad_fraction: float
+        ) -> tuple[list[int], Statistics]:
+    """Builds all shards; as `pipeline_local.run`, but for `work_dir`, which all workers must reach.
+
+    Finished shards stay when the job is given again; the tasks are done again.
+    """
+    files.make_directory(work_dir)
+    if not all(files.exists(files.join(work_dir, name))
+               for name in (STATISTICS + SAVED, COUNTS_FILE)):
+        options = pipeline_options(runner, workers, beam_options)
+        try:
+            pipeline = beam.Pipeline(options=options)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"runner={runner}: {str(error).splitlines()[0]}") from None
+        _build(pipeline, tasks, job, vocab_size, shard_files, work_dir)
+        _run_to_end(pipeline)
+    statistics = Statistics.load(files.join(work_dir, STATISTICS))
+    check_input(statistics, max_bad_fraction)
+    return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics
+
+
+def _run_to_end(pipeline: beam.Pipeline) -> None:
+    """Runs the pipeline; a UsageError inside a worker comes back as its one line."""
+    try:
+        pipeline.run().wait_until_finish()
+    except Exception as error:
+        line = next((line for line in reversed(str(error).splitlines())
+                     if "UsageError: " in line), None)
+        if isinstance(error, UsageError) or line is None:
+            raise
+        logging.debug("in the worker: %s", error)
+        message = line.split("UsageError: ", 1)[1].split(" [while running")[0]
+        raise UsageError(message) from None
+
+
+def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size: int,
+           shard_files: Sequence[str], work_dir: str) -> None:
+    keyed = pipeline | "Tasks" >> beam.Create([(task.number, task) for task in tasks])
+    if job.dedup == "none":
+        with_duplicates = keyed | "NoDuplicates" >> beam.MapTuple(
+            lambda _, task: (task, frozenset()))
+    else:
+        with_duplicates = _find_duplicates(keyed, job)
+    outputs = (with_duplicates | "Spread" >> beam.Reshuffle()
+               | "Process" >> beam.ParDo(_Process(job, vocab_size))
+               .with_outputs("statistics", main="entries"))
+    # A shard that gets no record is written too.
+    all_shards = pipeline | "Shards" >> beam.Create(
+        [(shard, b"") for shard in range(len(shard_files))])
+    counts = ((outputs.entries, all_shards) | beam.Flatten() | beam.GroupByKey()
+              | "WriteShards" >> beam.ParDo(_WriteShard(list(shard_files))))
+    _ = (counts | "AllCounts" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
+         | "WriteCounts" >> beam.Map(_write_counts, work_dir))
+    _ = (outputs.statistics | "AddUp" >> beam.CombineGlobally(_AddUp(vocab_size))
+         | "WriteStatistics" >> beam.Map(_write_statistics, work_dir))
+
+
+def _find_duplicates(keyed: beam.PCollection, job: Job) -> beam.PCollection:
+    """(number, task) -> (task, its documents that repeat an earlier one).
+
+        (3, Task(3, "b.txt", ...)) -> ((0, 0x9f2c...), (3, 17)) -> (3, 17) -> (Task(3), {17})
+    """
+    positions = (
+        keyed | "SpreadKeys" >> beam.Reshuffle()
+        | "Keys" >> beam.FlatMapTuple(lambda number, task: _document_keys(number, task, job))
+        | "SameKey" >> beam.GroupByKey()
+        | "AllButFirst" >> beam.FlatMapTuple(lambda _, places: sorted(places)[1:]))
+    return ({"task": keyed, "documents": positions} | beam.CoGroupByKey()
+            | "Duplicates" >> beam.MapTuple(lambda _, groups: (
+                next(iter(groups["task"])), frozenset(groups["documents"]))))
+
+
+def _document_keys(number: int, task: Task, job: Job
+                   ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    for index, keys in enumerate(pipeline_tasks.document_keys(task, job).tolist()):
+        for column, key in enumerate(keys):
+            yield (column, key), (number, index)
+
+
+class _Process(beam.DoFn):
+    """(task, duplicates) -> (shard, entries), and its Statistics under the tag "statistics"."""
+
+    def __init__(self, job: Job, vocab_size: int) -> None:
+        self._job = job
+        self._vocab_size = vocab_size
+
+    def process(self, element: tuple[Task, frozenset[int]]) -> Iterator:
+        task, duplicates = element
+        statistics = Statistics.empty(self._vocab_size)
+        for part in pipeline_tasks.process_task(task, self._job, statistics, duplicates):
+            yield from part.items()
+        yield beam.pvalue.TaggedOutput("statistics", statistics)
+
+
+class _WriteShard(beam.DoFn):
+    """(shard, entries of it) -> (shard, number of records), with the shard's file written."""
+
+    def __init__(self, shard_files: list[str]) -> None:
+        self._shard_files = shard_files
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, int]]:
+        shard, pieces = element
+        found = pipeline_tasks.merge_entries(pieces)
+        if not files.exists(self._shard_files[shard]):
+            with files.atomic_write(self._shard_files[shard]) as file:
+                tfrecord.write_records(file, found)
+        yield shard, len(found)
+
+
+class _AddUp(beam.CombineFn):
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+
+    def create_accumulator(self) -> Statistics:
+        return Statistics.empty(self._vocab_size)
+
+    def add_input(self, accumulator: Statistics, statistics: Statistics) -> Statistics:
+        accumulator.add(statistics)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Statistics]) -> Statistics:
+        total = self.create_accumulator()
+        for accumulator in accumulators:
+            total.add(accumulator)
+        return total
+
+    def extract_output(self, accumulator: Statistics) -> Statistics:
+        return accumulator
+
+
+def _write_counts(counts: list[tuple[int, int]], work_dir: str) -> None:
+    files.write_array(files.join(work_dir, COUNTS_FILE),
+                      np.array([count for _, count in sorted(counts)], np.int64))
+
+
+def _write_statistics(statistics: Statistics, work_dir: str) -> None:
+    statistics.save(files.join(work_dir, STATISTICS))

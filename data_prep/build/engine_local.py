@@ -1,0 +1,140 @@
+"""Engine "local": processes of one machine, memory that does not grow with the input.
+
+Each task writes its records to a file of its own in the work directory (`task-00012.spill`,
+shard after shard, with an index beside it); then each shard is put together from all of
+them. Every file appears whole or not at all, so a job that was stopped goes on from what is
+there: tasks and shards that are done are not done again.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data_prep.corpus import cleaning
+from data_prep.build import tasks as pipeline_tasks
+from data_prep import files
+from data_prep.build.statistics import SAVED, Statistics
+from data_prep.build.tasks import Job, Task
+from data_prep.build.workers import RunAll, pool, usable_cores
+from electra_es.data import tfrecord
+from electra_es.errors import UsageError
+
+
+def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
+        workers: int, max_bad_fraction: float) -> tuple[list[int], Statistics]:
+    """Builds all shards.
+
+    Args:
+      shard_files: where each shard goes, train shards first.
+      work_dir: local directory for the files in between; the caller removes it.
+      max_bad_fraction: checked when all tasks are done and before any shard is written.
+
+    Returns:
+      The number of examples of each shard, and the counts of the whole job.
+
+    Raises:
+      UsageError: unreadable or too much bad input, no document, a worker that died.
+    """
+    files.make_directory(work_dir)
+    with pool(min(workers or usable_cores(), len(tasks))) as run_all:
+        duplicates = _find_duplicates(tasks, job, work_dir, run_all)
+        left = [task for task in tasks
+                if not os.path.exists(_spill_path(work_dir, task.number) + SAVED)]
+        if len(left) < len(tasks):
+            logging.info("%d of %d parts of the input are done already",
+                         len(tasks) - len(left), len(tasks))
+        list(run_all("parts of the input", _spill_task, [
+            (task, job, vocab_size, _spill_path(work_dir, task.number), duplicates[task.number])
+            for task in left], [task.size for task in left]))
+        statistics = Statistics.empty(vocab_size)
+        for task in tasks:
+            statistics.add(Statistics.load(_spill_path(work_dir, task.number)))
+        check_input(statistics, max_bad_fraction)
+        record_bytes = sum(os.path.getsize(_spill_path(work_dir, task.number)) for task in tasks)
+        counts = dict(run_all("shards", _write_shard, [
+            (shard, work_dir, len(tasks), path) for shard, path in enumerate(shard_files)],
+            [record_bytes // len(shard_files)] * len(shard_files)))
+    return [counts[shard] for shard in range(len(shard_files))], statistics
+
+
+def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
+    """Raises UsageError if too much of the input is bad or nothing is left of it."""
+    shown = "; ".join(f"{reason} {count} times, first at {statistics.shown[reason][0][2]}"
+                      for reason, count in statistics.bad_input.most_common(3))
+    if statistics.bad_fraction > max_bad_fraction:
+        raise UsageError(f"{statistics.bad_fraction:.1%} of the documents cannot be read, more "
+                         f"than max_bad_fraction={max_bad_fraction}: {shown}")
+    if statistics.examples["validation"] and not statistics.examples["train"]:
+        raise UsageError(f"all {statistics.documents} documents are held out, none is left for training: "
+                         "expected a smaller validation_fraction")
+    if not statistics.examples["train"]:
+        dropped = ", ".join(f"{reason} {count}" for reason, count
+                            in statistics.dropped_documents.most_common())
+        raise UsageError("the input has no document that can be used"
+                         + (f"; dropped: {dropped}" if dropped else "")
+                         + (f"; bad: {shown}" if shown else ""))
+
+
+def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: RunAll
+                     ) -> list[frozenset[int]]:
+    """Which documents of each task repeat an earlier one: a first pass over the input."""
+    if job.dedup == "none":
+        return [frozenset()] * len(tasks)
+    paths = [os.path.join(work_dir, f"task-{task.number:05d}.keys.npy") for task in tasks]
+    list(run_all("parts searched for duplicates", _write_keys,
+                 [(task, job, path) for task, path in zip(tasks, paths, strict=True)],
+                 [task.size for task in tasks]))
+    keys = [files.read_array(path) for path in paths]
+    width = max(array.shape[1] for array in keys)
+    later = cleaning.later_duplicates(
+        np.concatenate([array if len(array) else array.reshape(0, width) for array in keys]))
+    ends = np.cumsum([len(array) for array in keys])
+    return [frozenset(np.flatnonzero(part).tolist()) for part in np.split(later, ends[:-1])]
+
+
+def _write_keys(task: Task, job: Job, path: str) -> None:
+    if not os.path.exists(path):
+        files.write_array(path, pipeline_tasks.document_keys(task, job))
+
+
+def _spill_path(work_dir: str, number: int) -> str:
+    return os.path.join(work_dir, f"task-{number:05d}.spill")
+
+
+def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: frozenset[int]) -> None:
+    """Writes PATH (entries), PATH.offsets.npy (int64 [parts, shards + 1]) and the statistics, which
+    come last and say that the task is done."""
+    statistics = Statistics.empty(vocab_size)
+    offsets, position = [], 0
+    with files.atomic_write(path) as file:
+        for part in pipeline_tasks.process_task(task, job, statistics, dropped):
+            sizes = [len(part.get(shard, b"")) for shard in range(job.num_shards)]
+            offsets.append(position + np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
+            for shard in range(job.num_shards):
+                file.write(part.get(shard, b""))
+            position += sum(sizes)
+    files.write_array(path + ".offsets.npy", np.array(offsets, np.int64))
+    statistics.save(path)
+
+
+def _write_shard(shard: int, work_dir: str, num_tasks: int, path: str) -> int:
+    count_path = os.path.join(work_dir, f"shard-{shard:05d}.count")
+    if os.path.exists(count_path) and files.exists(path):
+        return int(files.read_bytes(count_path))
+    found = pipeline_tasks.merge_entries(_entries_of(shard, work_dir, num_tasks))
+    with files.atomic_write(path) as file:
+        count = tfrecord.write_records(file, found)
+    files.write_bytes(count_path, str(count).encode())
+    return count
+
+
+def _entries_of(shard: int, work_dir: str, num_tasks: int) -> Iterator[bytes]:
+    for task in range(num_tasks):
+        spill = _spill_path(work_dir, task)
+        offsets = np.load(spill + ".offsets.npy", mmap_mode="r")
+        with open(spill, "rb") as file:
+            for start, end in offsets[:, shard:shard + 2].tolist():
+                file.seek(start)
+                yield file.read(end - start)

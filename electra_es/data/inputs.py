@@ -1,0 +1,231 @@
+"""Records -> batches, with the position in the data as a plain number.
+
+The shards of the training split are dealt out to S streams. A stream reads its shards in an
+order derived from (seed, stream, epoch), each shard whole and shuffled by a derived permutation,
+for ever. Example i of the run is number i // S of stream i % S. So "where are we" is one number,
+resuming opens one shard per stream and reads no other, and the examples of a step do not depend
+on how many hosts share the streams.
+
+Shapes: B batch, L length.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from electra_es.config import ModelConfig, PretrainingConfig
+from electra_es.data.records import RecordsInfo, open_binary, shard_paths
+from electra_es.data.tfrecord import read_records
+from electra_es.errors import UsageError
+from electra_es.model.batches import Inputs
+from electra_es.model.randomness import derive_key, fold_in, stateless_seed
+
+
+def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,
+                  vocab_sha256: str, data_dir: str) -> None:
+    """Raises UsageError where the records do not fit the run, or its lengths not each other."""
+    if info.vocab_sha256 and info.vocab_sha256 != vocab_sha256:
+        raise UsageError(
+            f"{data_dir}: records were built with vocabulary {info.vocab_sha256[:12]}, "
+            f"the run has {vocab_sha256[:12]}: expected the same vocabulary")
+    if info.max_seq_length > config.max_seq_length:
+        raise UsageError(
+            f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "
+            f"{info.max_seq_length} tokens: expected at least that, or records built shorter")
+    if config.max_seq_length > model_config.max_position_embeddings:
+        raise UsageError(
+            f"max_seq_length={config.max_seq_length}: expected at most "
+            f"max_position_embeddings={model_config.max_position_embeddings}")
+    if not info.num_examples("train"):
+        raise UsageError(f"{data_dir}: no training examples: expected at least one")
+
+
+def num_streams(config: PretrainingConfig, num_shards: int, num_hosts: int) -> int:
+    """S: the largest divisor of `data_streams` and of the batch that the shards suffice for.
+
+    Raises:
+      UsageError: the hosts cannot share that number of streams evenly.
+    """
+    divisor = math.gcd(config.data_streams, config.train_batch_size)
+    streams = max(s for s in range(1, divisor + 1) if divisor % s == 0 and s <= num_shards)
+    if streams % num_hosts:
+        raise UsageError(
+            f"data_streams={config.data_streams}: {streams} streams (from {num_shards} shards and "
+            f"train_batch_size={config.train_batch_size}) cannot be shared by {num_hosts} hosts: "
+            "expected a multiple of the number of hosts")
+    return streams
+
+
+def usable_shards(data_dir: str, info: RecordsInfo, skip_corrupt: bool) -> list[tuple[str, int]]:
+    """(path, examples) of the training shards that are not empty.
+
+    With `skip_corrupt` every shard is read once and checked, so that what is left out is known
+    (and named) before the first step, and positions stay exact.
+    """
+    shards = list(zip(shard_paths(data_dir, info, "train"), info.examples["train"], strict=True))
+    shards = [(path, count) for path, count in shards if count]
+    if not skip_corrupt:
+        return shards
+    faults = {path: fault for path, count in shards if (fault := shard_fault(path, count))}
+    for fault in faults.values():
+        print(f"warning: left out: {fault}", flush=True)
+    if len(faults) == len(shards):
+        raise UsageError(f"{data_dir}: no shard can be read: expected at least one")
+    return [(path, count) for path, count in shards if path not in faults]
+
+
+def shard_fault(path: str, count: int) -> str:
+    """One line on what is wrong with a shard that should hold `count` examples; empty if nothing."""
+    try:
+        with open_binary(path) as file:
+            found = sum(1 for _ in read_records(file, path))
+    except (UsageError, OSError, tf.errors.OpError) as error:
+        return str(error)
+    return "" if found == count else f"{path}: {found} examples, expected {count}"
+
+
+def name_bad_shard(shards: list[tuple[str, int]]) -> UsageError | None:
+    """Finds the shard behind an error of the input pipeline, which does not name it itself.
+
+    Returns:
+      the error to raise instead, or None where every shard is whole and the reason is another.
+    """
+    for path, count in shards:
+        if fault := shard_fault(path, count):
+            return UsageError(f"{fault}; --skip_corrupt_shards leaves it out")
+    return None
+
+
+def training_dataset(
+    shards: list[tuple[str, int]], info: RecordsInfo, config: PretrainingConfig, *,
+    first_example: int, batch_size: int, host: int = 0, num_hosts: int = 1,
+) -> tf.data.Dataset:
+    """The endless training batches of one host, from example number `first_example` on.
+
+    Args:
+      shards: `usable_shards`.
+      info: of the records directory.
+      config: seed, length and streams.
+      first_example: a multiple of train_batch_size.
+      batch_size: rows per batch (those of one replica).
+      host, num_hosts: which of the streams to read.
+
+    Returns:
+      a dataset of `Inputs` of [batch_size, L].
+    """
+    streams = num_streams(config, len(shards), num_hosts)
+    paths = tf.ragged.constant([[path for path, _ in shards[s::streams]] for s in range(streams)])
+    counts = tf.ragged.constant(
+        [[count for _, count in shards[s::streams]] for s in range(streams)], dtype=tf.int64)
+    key = derive_key(config.seed, "data order")
+    position = first_example // streams
+
+    # Nothing here needs AutoGraph, which takes seconds to find that out.
+    @tf.autograph.experimental.do_not_convert
+    def stream_examples(stream: tf.Tensor) -> tf.data.Dataset:
+        stream_key = fold_in(key, stream)
+        stream_paths, stream_counts = paths[stream], counts[stream]
+        epoch_length = tf.reduce_sum(stream_counts)
+        first_epoch = position // epoch_length
+
+        def epoch_shards(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = _shuffled(tf.size(stream_counts), stateless_seed(stream_key, epoch))
+            ordered_counts = tf.gather(stream_counts, order)
+            starts = tf.cumsum(ordered_counts, exclusive=True)
+            offset = tf.where(epoch == first_epoch, position % epoch_length, 0)
+            skips = tf.clip_by_value(offset - starts, 0, ordered_counts)
+            epochs = tf.fill(tf.shape(order), epoch)
+            return tf.data.Dataset.from_tensor_slices((order, skips, epochs))
+
+        def shard_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+            path, count = stream_paths[shard], stream_counts[shard]
+            records = tf.data.TFRecordDataset(path).batch(count).get_single_element()
+            found = tf.size(records, out_type=tf.int64)
+            with tf.control_dependencies([tf.debugging.assert_equal(
+                    found, count, message="shard has fewer examples than info.json says")]):
+                order = _shuffled(count, stateless_seed(
+                    fold_in(stream_key, epoch), tf.cast(shard, tf.int64) + 1))
+            return tf.gather(records, order[skip:])
+
+        examples = tf.data.Dataset.counter(first_epoch, dtype=tf.int64).flat_map(epoch_shards)
+        # Shards that lie wholly before the position are not opened.
+        examples = examples.filter(lambda shard, skip, epoch: skip < stream_counts[shard])
+        examples = examples.map(shard_records).prefetch(1).unbatch()
+        return examples.enumerate(position).map(
+            lambda i, record: (record, i * streams + stream))
+
+    dataset = tf.data.Dataset.range(host, streams, num_hosts).interleave(
+        stream_examples, cycle_length=streams // num_hosts, block_length=1)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    parse = _parser(info, config.max_seq_length)
+    return dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
+        tf.data.AUTOTUNE)
+
+
+def validation_dataset(
+    data_dir: str, info: RecordsInfo, config: PretrainingConfig, *,
+    batch_size: int, global_batch_size: int, host: int = 0, num_hosts: int = 1,
+) -> tf.data.Dataset:
+    """The validation examples of one host, once and in order.
+
+    Empty rows (no token, so no weight in any metric) fill up the last global batch.
+    """
+    total = info.num_examples("validation")
+    total = min(total, config.eval_examples or total)
+    paths = shard_paths(data_dir, info, "validation")
+    dataset = tf.data.TFRecordDataset(paths).take(total).enumerate()
+    dataset = dataset.map(lambda i, record: (record, i))
+    parse = _parser(info, config.max_seq_length)
+    dataset = dataset.batch(1).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    missing = -total % global_batch_size
+    empty = tf.zeros([missing, config.max_seq_length], tf.int32)
+    dataset = dataset.concatenate(tf.data.Dataset.from_tensor_slices(
+        Inputs(empty, empty, empty, tf.zeros([missing], tf.int64))))
+    return dataset.shard(num_hosts, host).batch(batch_size, drop_remainder=True).prefetch(
+        tf.data.AUTOTUNE)
+
+
+def _shuffled(n: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    return tf.random.experimental.stateless_shuffle(tf.range(tf.cast(n, tf.int32)), seed)
+
+
+def _parser(info: RecordsInfo, length: int):
+    """(serialised [B], example_index [B]) -> `Inputs`, for the directory's layout."""
+    if info.kind == "google":
+        fixed = tf.io.FixedLenFeature([info.max_seq_length], tf.int64)
+        google_features = {"input_ids": fixed, "input_mask": fixed, "segment_ids": fixed}
+
+        @tf.autograph.experimental.do_not_convert
+        def parse_google(records: tf.Tensor, index: tf.Tensor) -> Inputs:
+            parsed = tf.io.parse_example(records, google_features)
+            pad = [[0, 0], [0, length - info.max_seq_length]]
+            ids, mask, segments = (
+                tf.pad(tf.cast(parsed[name], tf.int32), pad) for name in google_features)
+            return Inputs(ids, mask, segments, index)
+
+        return parse_google
+
+    features = {
+        "input_ids": tf.io.RaggedFeature(tf.int64),
+        "second_segment_start": tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    @tf.autograph.experimental.do_not_convert
+    def parse(records: tf.Tensor, index: tf.Tensor) -> Inputs:
+        parsed = tf.io.parse_example(records, features)
+        lengths = parsed["input_ids"].row_lengths()
+        ids = tf.cast(parsed["input_ids"].to_tensor(shape=[None, length]), tf.int32)
+        mask = tf.sequence_mask(lengths, length, tf.int32)
+        place = tf.range(length, dtype=tf.int64)[tf.newaxis, :]
+        second = tf.cast(place >= parsed["second_segment_start"][:, tf.newaxis], tf.int32)
+        return Inputs(ids, mask, second * mask, index)
+
+    return parse
+
+
+def synthetic_batch(batch_size: int, length: int, vocab_size: int) -> Inputs:
+    """A full batch of arbitrary ids without [CLS] or [SEP]: for compiling and timing a step."""
+    ids = np.random.default_rng(0).integers(5, vocab_size, (batch_size, length), np.int32)
+    return Inputs(tf.constant(ids), tf.ones_like(ids), tf.zeros_like(ids),
+                  tf.range(batch_size, dtype=tf.int64))

@@ -1,0 +1,197 @@
+"""Scores of tokens: how much each looks replaced, and how they are shown."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from electra_es.errors import UsageError
+from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.run_config import CONFIG_FILE
+from electra_es.training.run_dir import load_model
+
+BATCH_SIZE = 32
+COLUMNS = ("sentence", "word", "token", "start", "end", "logit", "probability")
+
+
+class ScoredToken(NamedTuple):
+    """A token and how much it looks replaced."""
+
+    token: str
+    word: int  # number of its word in the sentence, from 0
+    start: int  # characters of the sentence's normalised text, end exclusive
+    end: int
+    logit: float  # above 0: taken for a replaced token
+    probability: float
+
+
+class ScoredSentence(NamedTuple):
+    """A sentence as the model reads it."""
+
+    text: str  # normalised
+    tokens: list[ScoredToken]  # without [CLS] and [SEP]
+    truncated: bool  # whether the end of it was too long for the model
+
+
+Detector = Callable[[Sequence[str]], list[ScoredSentence]]
+
+
+def load_detector(path: str) -> Detector:
+    """Loads a discriminator.
+
+    Args:
+      path: a model directory, a SavedModel or a Hugging Face folder (of the discriminator, or one
+        with `discriminator/` in it).
+
+    Raises:
+      UsageError: none of these, or without a discriminator.
+    """
+    if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
+        signatures = tf.saved_model.load(path).signatures
+        if "detect" not in signatures:
+            raise UsageError(f"--model={path}: a SavedModel without the signature detect: expected "
+                             "one of electra_es.export.saved_model with a discriminator")
+        return lambda sentences: _score(signatures["detect"], sentences)
+    if _is_hugging_face(path):
+        from electra_es.export.huggingface.write import load_folder
+
+        source = load_folder(path)
+        model, tokenizer, run = source.model, source.tokenizer, source.run
+    elif tf.io.gfile.exists(os.path.join(path, CONFIG_FILE)):
+        model, tokenizer, run, _ = load_model(path)
+    else:
+        raise UsageError(f"--model={path}: expected a model directory, a SavedModel or a Hugging Face "
+                         "folder")
+    if model.rtd_head is None:
+        raise UsageError(f"--model={path}: objective={run.model.objective} has no discriminator: "
+                         "expected a model with one")
+    text_model = TextModel(model, tokenizer, usable_length(run))
+    return lambda sentences: _score(text_model.functions["detect"], sentences)
+
+
+def detect(path: str, sentences: Sequence[str]) -> list[ScoredSentence]:
+    """Scores every token of `sentences` with the model at `path`; see `load_detector`."""
+    return load_detector(path)(sentences)
+
+
+def _is_hugging_face(path: str) -> bool:
+    if tf.io.gfile.exists(os.path.join(path, "discriminator", CONFIG_FILE)):
+        return True
+    try:
+        with tf.io.gfile.GFile(os.path.join(path, CONFIG_FILE)) as file:
+            return "model_type" in json.loads(file.read())
+    except (tf.errors.OpError, ValueError):
+        return False
+
+
+def _score(function, sentences: Sequence[str]) -> list[ScoredSentence]:
+    scored: list[ScoredSentence] = []
+    for first in range(0, len(sentences), BATCH_SIZE):
+        # Lone surrogates, which Python strings may hold, have no UTF-8.
+        texts = [s.encode("utf-8", "ignore") for s in sentences[first:first + BATCH_SIZE]]
+        outputs = {name: value.numpy() for name, value in function(texts=tf.constant(texts)).items()}
+        for row in range(len(texts)):
+            scored.append(_sentence({name: value[row] for name, value in outputs.items()}))
+    return scored
+
+
+def _sentence(row: dict) -> ScoredSentence:
+    data = row["normalized"]
+
+    def characters(offset: int) -> int:
+        return len(data[:offset].decode("utf-8"))
+
+    tokens = [
+        ScoredToken(token.decode("utf-8"), int(word), characters(start), characters(end),
+                    float(logit), float(probability))
+        for token, word, (start, end), logit, probability in zip(
+            row["tokens"], row["words"], row["offsets"], row["logits"], row["probabilities"],
+            strict=True)
+        if word >= 0]
+    return ScoredSentence(data.decode("utf-8"), tokens, bool(row["truncated"]))
+
+
+def to_json(sentences: Sequence[ScoredSentence]) -> str:
+    """A JSON list with one object a sentence, its tokens as objects."""
+    values = [{"text": s.text, "truncated": s.truncated, "tokens": [t._asdict() for t in s.tokens]}
+              for s in sentences]
+    return json.dumps(values, ensure_ascii=False, indent=2)
+
+
+def to_table(sentences: Sequence[ScoredSentence]) -> str:
+    """Tab-separated lines, one a token; sentences count from 1."""
+    lines = ["\t".join(COLUMNS)]
+    for number, sentence in enumerate(sentences, start=1):
+        lines += [f"{number}\t{t.word}\t{t.token}\t{t.start}\t{t.end}\t{t.logit:.4f}\t"
+                  f"{t.probability:.4f}" for t in sentence.tokens]
+    return "\n".join(lines)
+
+
+def to_terminal(sentences: Sequence[ScoredSentence], width: int, colour: bool) -> str:
+    """Tokens with their logits below, in columns that keep the pieces of a word together.
+
+    Args:
+      sentences: what to show.
+      width: characters a line may have.
+      colour: whether to paint tokens: red above a probability of 0.5, yellow above 0.25.
+    """
+    lines: list[str] = []
+    for sentence in sentences:
+        upper, lower, used = "", "", 0
+        for word in _words(sentence.tokens):
+            cells = [(t, max(len(t.token), len(f"{t.logit:.2f}"))) for t in word]
+            size = sum(cell_width + 1 for _, cell_width in cells) + 1
+            if used and used + size > width:
+                lines += [upper.rstrip(), lower.rstrip(), ""]
+                upper, lower, used = "", "", 0
+            for token, cell_width in cells:
+                upper += _paint(token, cell_width, colour) + " "
+                lower += f"{token.logit:.2f}".ljust(cell_width) + " "
+            upper, lower, used = upper + " ", lower + " ", used + size
+        lines += [upper.rstrip(), lower.rstrip()]
+        if sentence.truncated:
+            lines.append("(the end of this sentence was left out: it is longer than the model reads)")
+        lines.append("")
+    return "\n".join(lines).rstrip("\n")
+
+
+def _words(tokens: Sequence[ScoredToken]) -> list[list[ScoredToken]]:
+    words: list[list[ScoredToken]] = []
+    for token in tokens:
+        if words and words[-1][0].word == token.word:
+            words[-1].append(token)
+        else:
+            words.append([token])
+    return words
+
+
+def _paint(token: ScoredToken, width: int, colour: bool) -> str:
+    padding = " " * (width - len(token.token))
+    code = "1;31" if token.probability > 0.5 else "33" if token.probability > 0.25 else ""
+    return (f"\033[{code}m{token.token}\033[0m" if colour and code else token.token) + padding
+
+
+def read_sentences(path: str) -> list[str]:
+    """The lines of a UTF-8 file that are not blank; "-": standard input.
+
+    Raises:
+      UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(path, "rb") as file:
+                data = file.read()
+    except OSError as error:
+        raise UsageError(f"--input={path}: cannot be read ({error.strerror})") from None
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--input={path}:{number}: byte {error.start} of the line is not "
+                             "UTF-8: expected UTF-8 text") from None
+    return [line.strip() for line in data.decode("utf-8").split("\n") if line.strip()]

@@ -1,0 +1,183 @@
+"""Export of a model directory as Hugging Face folders."""
+
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+from safetensors.numpy import save_file
+
+from electra_es.config import ModelConfig
+from electra_es.errors import CheckFailed, UsageError
+from electra_es.export.huggingface.names import (
+    Part,
+    Sharing,
+    hub_config,
+    model_config_from,
+    parts_of,
+    tensor_table,
+)
+from electra_es.export.huggingface.read import (
+    WEIGHTS_FILE,
+    load_folder,
+    read_source_configs,
+)
+from electra_es.export.huggingface.tokenizer import tokenizer_config, tokenizer_json
+from electra_es.export.model_card import EXAMPLE, CardOptions, model_card, read_metrics
+from electra_es.export.output import new_directory
+from electra_es.export.saved_model import MAX_DIFFERENCE, PROBES, TextModel, usable_length
+from electra_es.model.variables import get_resolved_weights
+from electra_es.run_config import CONFIG_FILE, Run
+from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer
+from electra_es.training.run_dir import load_model
+
+CARD_FILE = "README.md"
+
+
+def export_huggingface(model_dir: str, output: str, *, options: CardOptions = CardOptions(),
+                       overwrite: bool = False) -> list[Part]:
+    """Writes the parts of the model of `model_dir` as folders, reads them back and compares.
+
+    Args:
+      model_dir: a model directory with a checkpoint.
+      output: the directory to write; it appears when it is whole and checked.
+      options: for the model card.
+      overwrite: whether an earlier export there may be replaced.
+
+    Returns:
+      the parts written.
+
+    Raises:
+      UsageError: no such model, or `output` exists or cannot be written.
+      CheckFailed: what was read back differs from the model; nothing is left behind.
+    """
+    model, tokenizer, run, step = load_model(model_dir)
+    parts = parts_of(run.model)
+    text_model = TextModel(model, tokenizer, usable_length(run))
+    example: list[tuple[str, float]] = []
+    if model.rtd_head is not None:
+        example = _score_example(text_model)
+    records, weights = read_metrics(model_dir), get_resolved_weights(model)
+    configs = _configs(model_dir, run, tokenizer)
+    shared_files = tokenizer_files(model_dir, run, tokenizer)
+    marker = f"{parts[0]}/{WEIGHTS_FILE}"
+    with new_directory(output, overwrite=overwrite, recognised_by=marker) as scratch:
+        for part in parts:
+            arrays = published_arrays(weights, part, run.model)
+            card = model_card(
+                part, run, tokenizer, options=options, step=step, records=records, example=example,
+                parameters=sum(array.size for array in arrays.values()))
+            files = {CONFIG_FILE: json_bytes(configs[part]), CARD_FILE: card.encode("utf-8")}
+            _write_folder(os.path.join(scratch, part), arrays, {**shared_files, **files})
+        if "discriminator" in parts:
+            _check_same(text_model, scratch)
+    return parts
+
+
+def published_arrays(weights: dict[str, np.ndarray], part: Part, config: ModelConfig
+                     ) -> dict[str, np.ndarray]:
+    """Tensors of a part's `model.safetensors`.
+
+    Args:
+      weights: `get_resolved_weights` of the model.
+    """
+    arrays = {}
+    for row in tensor_table(part, config):
+        array = weights[row.canonical]
+        arrays[row.name] = np.ascontiguousarray(array.T if row.transposed else array)
+    return arrays
+
+
+def tokenizer_files(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Name -> content of the tokeniser's files, `text.json` and the vocabulary included."""
+    vocab_file = VOCAB_FILES[run.text.tokenizer]
+    vocab_data = _read_bytes(model_dir, vocab_file)
+    return {
+        "tokenizer.json": json_bytes(tokenizer_json(tokenizer, vocab_data)),
+        "tokenizer_config.json": json_bytes(tokenizer_config(run.text, usable_length(run))),
+        TEXT_CONFIG_FILE: _read_bytes(model_dir, TEXT_CONFIG_FILE),
+        vocab_file: vocab_data,
+    }
+
+
+def push_to_hub(folder: str, repository: str, parts: list[Part], private: bool) -> list[str]:
+    """Uploads exported folders: the discriminator as `repository`, the generator beside it.
+
+    Returns:
+      names of the repositories.
+
+    Raises:
+      UsageError: `huggingface_hub` is not installed, nobody is logged in, or the upload failed.
+    """
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    except ImportError:
+        raise UsageError("--push_to_hub: huggingface_hub is not installed: expected "
+                         "`pip install -r requirements-hub.txt`") from None
+    names = []
+    for part in parts:
+        name = repository if part == "discriminator" else f"{repository}-generator"
+        try:
+            api = HfApi()
+            api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=os.path.join(folder, part))
+        except (HfHubHTTPError, LocalTokenNotFoundError, ValueError, OSError) as error:
+            raise UsageError(f"--push_to_hub={name}: {str(error).splitlines()[0]}; the export is whole "
+                             f"in {folder}") from None
+        names.append(name)
+    return names
+
+
+def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]:
+    """`config.json` of each part; that of its source for an imported model."""
+    made = {part: hub_config(part, run.model, len(tokenizer.vocab), tokenizer.pad_id)
+            for part in parts_of(run.model)}
+    source = read_source_configs(model_dir)
+    if source:
+        sharing: Sharing = ("all" if run.model.generator_kind == "shared" else
+                            "embeddings" if run.model.embedding_sharing == "tied" else "none")
+        if model_config_from(source["discriminator"], source.get("generator"), sharing) != run.model:
+            raise UsageError(f"{model_dir}: its huggingface.json describes another model than its "
+                             "config.json: expected the files that the import wrote")
+    return {**made, **source}
+
+
+def _score_example(text_model: TextModel) -> list[tuple[str, float]]:
+    outputs = text_model.detect(tf.constant([EXAMPLE]))
+    tokens, logits = outputs["tokens"].numpy()[0], outputs["logits"].numpy()[0]
+    return [(token.decode("utf-8"), float(logit))
+            for token, logit in zip(tokens[1:-1], logits[1:-1], strict=True)]
+
+
+def _check_same(text_model: TextModel, folder: str) -> None:
+    """Compares tokens and logits of the model with those of the discriminator, imported again."""
+    source = load_folder(os.path.join(folder, "discriminator"))
+    again = TextModel(source.model, source.tokenizer, usable_length(source.run))
+    probes = tf.constant(PROBES)
+    expected, found = text_model.detect(probes), again.detect(probes)
+    if not np.array_equal(expected["token_ids"], found["token_ids"]):
+        raise CheckFailed("the exported folder, read back, gives other tokens than its source")
+    difference = float(np.max(np.abs(expected["logits"] - found["logits"])))
+    if not difference <= MAX_DIFFERENCE:
+        raise CheckFailed(f"the logits of the exported folder, read back, differ by {difference:.2g} "
+                          f"from its source's: expected at most {MAX_DIFFERENCE:g}")
+
+
+def _write_folder(folder: str, arrays: dict[str, np.ndarray], files: dict[str, bytes]) -> None:
+    os.makedirs(folder)
+    # transformers asks for the framework that the tensors were written by.
+    save_file(arrays, os.path.join(folder, WEIGHTS_FILE), metadata={"format": "pt"})
+    for name, data in files.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(data)
+
+
+def json_bytes(values: dict) -> bytes:
+    """Indented UTF-8 JSON, the same bytes for the same values."""
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _read_bytes(model_dir: str, name: str) -> bytes:
+    with tf.io.gfile.GFile(os.path.join(model_dir, name), "rb") as file:
+        return file.read()

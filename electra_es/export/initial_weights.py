@@ -1,0 +1,57 @@
+"""Weights to start a new run from (`--init_checkpoint`), as against resuming one."""
+
+import os
+
+import tensorflow as tf
+
+from electra_es.errors import UsageError
+from electra_es.export.google_checkpoint import read_checkpoint
+from electra_es.export.huggingface.read import load_folder
+from electra_es.model.pretrainer import ElectraPretrainer
+from electra_es.model.variables import get_weights, set_weights
+from electra_es.run_config import CONFIG_FILE
+from electra_es.text.tokenizer import Tokenizer
+from electra_es.training.run_dir import load_model
+
+
+def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source: str) -> str:
+    """Gives `model` the weights of `source`; step, moments and data position stay at the start.
+
+    Args:
+      model: a built model.
+      tokenizer: of the run, whose vocabulary has to be that of the weights.
+      source: a model directory of this project, a Hugging Face folder (what
+        `electra_es.export.huggingface` writes, or one with a discriminator alone) or the prefix of
+        a Google checkpoint, which does not say what vocabulary it was trained with.
+
+    Returns:
+      a line on what was loaded.
+
+    Raises:
+      UsageError: `source` is none of these, or is of another shape or vocabulary.
+    """
+    if tf.io.gfile.exists(source + ".index"):
+        arrays, step = read_checkpoint(source)
+        set_weights(model, arrays, source, require="discriminator")
+        return f"weights of {source} (Google checkpoint, step {step}); its vocabulary is not checked"
+    new: list[str] = []
+    if tf.io.gfile.isdir(os.path.join(source, "checkpoints")):
+        other, other_tokenizer, _, step = load_model(source)
+        kind = f"step {step}"
+    elif any(os.path.exists(os.path.join(source, part, CONFIG_FILE))
+             for part in ("", "discriminator")):
+        other, other_tokenizer, _, _, new = load_folder(source)
+        kind = "Hugging Face"
+    else:
+        raise UsageError(f"--init_checkpoint={source}: expected a model directory, a Hugging Face "
+                         "folder or the prefix of a Google checkpoint")
+    if other_tokenizer.vocab != tokenizer.vocab:
+        pairs = zip(other_tokenizer.vocab, tokenizer.vocab, strict=False)
+        raise UsageError(
+            f"--init_checkpoint={source}: {len(other_tokenizer.vocab)} pieces, the run has "
+            f"{len(tokenizer.vocab)}, and {sum(a != b for a, b in pairs)} of them differ: expected "
+            "the same vocabulary")
+    arrays = {name: array for name, array in get_weights(other).items() if name not in new}
+    set_weights(model, arrays, source, require="discriminator")
+    without = f"; {len(new)} variables that it lacks are new" if new else ""
+    return f"weights of {source} ({kind}){without}"

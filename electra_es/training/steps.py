@@ -1,0 +1,171 @@
+"""The compiled steps: training (a loop of them on the device) and evaluation.
+
+Scaling, stated once. Losses are sums divided by weights counted over the whole step, that is over
+all replicas and micro-batches. So gradients are *summed* over micro-batches and replicas, and are
+those of one batch of the same examples on one device. They are clipped after the sum. (The
+original clips on each replica and averages.)
+
+Shapes: B batch of a replica, A micro-batches, L length.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from electra_es.config import ModelConfig, PretrainingConfig
+from electra_es.model.batches import Inputs, MaskedInputs
+from electra_es.model.encoder import dropout_seed
+from electra_es.model.masking import mask
+from electra_es.model.pretrainer import ElectraPretrainer, loss_denominators, total_loss
+from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
+from electra_es.training.metrics import METRIC_SUMS, auc_histograms, metric_sums
+from electra_es.training.optimization import Adam, clip_by_global_norm
+
+Sums = dict[str, tf.Tensor]
+
+
+class Keys(NamedTuple):
+    """Keys of what a step draws."""
+
+    masking: Key
+    sampling: Key
+    dropout: Key
+
+
+def training_keys(seed: int) -> Keys:
+    return Keys(derive_key(seed, "masking"), derive_key(seed, "sampling"),
+                derive_key(seed, "dropout"))
+
+
+def evaluation_keys(seed: int) -> Keys:
+    """Other keys than in training; the same masks and samples at each evaluation."""
+    return Keys(derive_key(seed, "evaluation masking"), derive_key(seed, "evaluation sampling"),
+                derive_key(seed, "dropout"))
+
+
+class TrainStep:
+    """One optimiser step, as a function of one replica's batch."""
+
+    def __init__(self, model: ElectraPretrainer, optimizer: Adam, model_config: ModelConfig,
+                 config: PretrainingConfig, jit_compile: bool = False):
+        self.model, self.optimizer = model, optimizer
+        self.model_config, self.config = model_config, config
+        self.keys = training_keys(config.seed)
+        self.variables = model.trainable_variables
+        self._gradients = tf.function(
+            self._local_gradients, jit_compile=True if jit_compile else None, autograph=False)
+
+    def __call__(self, inputs: Inputs) -> Sums:
+        """Trains on `inputs` [B, L]; call it inside `strategy.run`.
+
+        Returns:
+          metric sums of this replica, and `bad`, `gradient_norm` (the same on every replica).
+        """
+        replica = tf.distribute.get_replica_context()
+        masked = mask(inputs, self.model_config, self.model.vocab, self.keys.masking)
+        denominators = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss_denominators(
+            inputs, masked, self.model_config, self.model.vocab))
+        number = self.optimizer.iterations * replica.num_replicas_in_sync + tf.cast(
+            replica.replica_id_in_sync_group, tf.int64)
+        seed = stateless_seed(self.keys.dropout, number)
+        loss, gradients, sums = self._gradients(inputs, masked, denominators, seed)
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
+        is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+        self.optimizer.apply(gradients, is_finite)
+        # A step that is not applied does not count in the metrics either.
+        sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
+        sums["bad"] = tf.cast(~is_finite, tf.float32)
+        sums["gradient_norm"] = norm
+        return sums
+
+    def _local_gradients(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
+                         seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
+        """Loss, gradients and metric sums of this replica, over its micro-batches."""
+        parts = self.config.accumulation_steps
+        if parts == 1:
+            return self._micro_batch(inputs, masked, denominators, seed)
+        split = [tf.reshape(x, [parts, -1, *x.shape[1:]]) for x in (*inputs, *masked)]
+
+        def add_part(part: tf.Tensor, total):
+            micro = [x[part] for x in split]
+            result = self._micro_batch(
+                Inputs(*micro[:4]), MaskedInputs(*micro[4:]), denominators,
+                tf.random.experimental.stateless_fold_in(seed, part))
+            return part + 1, tf.nest.map_structure(tf.add, total, result)
+
+        nothing = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
+                   {name: tf.constant(0.0) for name in METRIC_SUMS})
+        return tf.while_loop(lambda part, total: part < parts, add_part, (0, nothing))[1]
+
+    def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
+                     seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
+        draws = sampling_draws(self.keys, inputs, masked)
+        with tf.GradientTape() as tape, dropout_seed(seed):
+            outputs = self.model(inputs, masked, draws, training=True)
+            loss = total_loss(outputs, denominators, self.model_config)
+        gradients = tape.gradient(
+            loss, self.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return loss, [tf.convert_to_tensor(g) for g in gradients], metric_sums(outputs, masked)
+
+
+def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs) -> tf.Tensor:
+    """float32 [B, K]: one number per selected position, derived from the example's index."""
+    return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
+
+
+def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
+    """Returns a compiled `loop(iterator, num_steps, bad_in_row) -> sums`.
+
+    The steps run in one `tf.while` on the device; the host waits once, for the sums. Those are
+    metric sums over all replicas and steps, and `bad` (how many steps were not applied),
+    `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step).
+    """
+    # AutoGraph would rewrite all of the model's Python, which takes longer than tracing it.
+    @tf.function(autograph=False)
+    def loop(iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
+        def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor):
+            new = _run_step(step, strategy, iterator.get_next())
+            sums = {name: sums[name] + new[name] for name in sums}
+            sums["gradient_norm"] = new["gradient_norm"]
+            return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
+                    tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
+
+        nothing = {name: tf.constant(0.0) for name in (*METRIC_SUMS, "bad", "gradient_norm")}
+        _, sums, bad_in_row, last_bad = tf.while_loop(
+            lambda number, *_: number < num_steps, add_step,
+            (0, nothing, bad_in_row, tf.constant(0, tf.int64)))
+        return {**sums, "bad_in_row": bad_in_row, "last_bad_step": last_bad}
+
+    return loop
+
+
+def _run_step(step: TrainStep, strategy: tf.distribute.Strategy, inputs) -> Sums:
+    per_replica = strategy.run(step, args=(inputs,))
+    same_everywhere = {
+        name: strategy.reduce(tf.distribute.ReduceOp.MEAN, per_replica.pop(name), axis=None)
+        for name in ("bad", "gradient_norm")}
+    return {**reduce_sums(strategy, per_replica), **same_everywhere}
+
+
+def reduce_sums(strategy: tf.distribute.Strategy, per_replica: Sums) -> Sums:
+    return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+            for name, value in per_replica.items()}
+
+
+def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
+                   strategy: tf.distribute.Strategy):
+    """Returns a compiled `step(inputs) -> sums`, with histograms for the AUC."""
+    keys = evaluation_keys(seed)
+
+    def replica_step(inputs: Inputs) -> Sums:
+        masked = mask(inputs, model_config, model.vocab, keys.masking)
+        outputs = model(inputs, masked, sampling_draws(keys, inputs, masked))
+        return {**metric_sums(outputs, masked), **auc_histograms(outputs)}
+
+    @tf.function(autograph=False)
+    def step(inputs) -> Sums:
+        return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
+
+    return step

@@ -1,0 +1,220 @@
+"""Pretraining from beginning to end, in the order in which it happens."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from electra_es.config import ModelConfig, PretrainingConfig
+from electra_es.data.inputs import check_records, name_bad_shard, training_dataset, usable_shards
+from electra_es.data.records import ID_COUNTS_FILE, load_records_info
+from electra_es.errors import CheckFailed
+from electra_es.files import only_run_in
+from electra_es.model.pretrainer import (
+    ElectraPretrainer,
+    build_pretrainer,
+    count_parameters,
+    discriminator_parameters,
+)
+from electra_es.monitoring.health import HealthWatch
+from electra_es.monitoring.progress import ProgressLog, configuration_markdown, parameter_line
+from electra_es.text.audit import audit
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.training.checkpoints import Checkpoints
+from electra_es.training.devices import (
+    TpuAddress,
+    check_reachable,
+    compiles_with_xla,
+    set_up_devices,
+    worker_index,
+)
+from electra_es.training.evaluation import make_evaluation
+from electra_es.training.flops import peak_flops, training_flops
+from electra_es.training.interruption import StopSignal
+from electra_es.training.metrics import summarise
+from electra_es.training.optimization import Adam, learning_rate, schedule_for
+from electra_es.training.run_dir import prepare_model_dir, vocabulary_facts
+from electra_es.training.steps import Sums, TrainStep, make_train_loop
+
+# What tf.data raises for a shard that is cut off, changed or gone.
+_INPUT_ERRORS = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError,
+                 tf.errors.OutOfRangeError)
+
+InitialWeights = Callable[[ElectraPretrainer, Tokenizer], str]
+
+
+class TrainResult(NamedTuple):
+    step: int
+    evaluation: dict[str, float]
+    stopped_by_signal: bool
+
+
+def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str, vocab_dir: str,
+          model_dir: str, tpu: TpuAddress = TpuAddress(),
+          initial_weights: InitialWeights | None = None, evaluate_at_end: bool = True) -> TrainResult:
+    """Pretrains in `model_dir`, from its latest checkpoint if it has one.
+
+    Args:
+      model_config: the model and its objective.
+      config: everything else that is resolved.
+      data_dir: records directory.
+      vocab_dir: vocabulary directory that the records were built with.
+      model_dir: the run's directory; workers have to share it.
+      tpu: TPU to use, if any.
+      initial_weights: gives a run without a checkpoint its weights, and a line to print.
+      evaluate_at_end: whether to evaluate after the last step.
+
+    Returns:
+      the last step, the last evaluation (empty without validation examples), and whether a
+      signal ended the run early, after saving.
+
+    Raises:
+      UsageError: wrong use or bad input; nothing already written is lost.
+      CheckFailed: max_bad_steps non-finite steps in a row.
+    """
+    # ---- Devices, vocabulary, records: what can be wrong is looked at before step 1.
+    check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
+    strategy = set_up_devices(config, tpu)
+    tokenizer = load_tokenizer(vocab_dir)
+    info = load_records_info(data_dir)
+    check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
+    shards = usable_shards(data_dir, info, config.skip_corrupt_shards)
+    worker = worker_index(strategy)
+
+    with only_run_in(model_dir, is_chief=worker == 0), StopSignal(strategy) as stop:
+        if worker == 0:
+            prepare_model_dir(model_dir, tokenizer, vocab_dir, model_config, config)
+        log = ProgressLog(
+            model_dir, config, is_chief=worker == 0, peak_flops=peak_flops(config, strategy),
+            flops_per_example=training_flops(
+                model_config, len(tokenizer.vocab), config.max_seq_length))
+
+        # ---- Model and optimiser, then the state of the latest checkpoint over both.
+        with strategy.scope():
+            model = build_pretrainer(model_config, vocabulary_facts(tokenizer))
+            optimizer = Adam(model.trainable_variables, schedule_for(config), config)
+        checkpoints = Checkpoints(
+            model_dir, tf.train.Checkpoint(model=model, optimizer=optimizer),
+            keep=config.keep_checkpoints, keep_every=config.keep_every, worker=worker,
+            background=config.async_checkpoints)
+        step, examples_seen = checkpoints.restore_latest()
+        if initial_weights is not None and step == 0:
+            log.say(initial_weights(model, tokenizer))
+
+        log.say(vocabulary_line(tokenizer, data_dir))
+        log.say(parameter_line("discriminator", discriminator_parameters(model)))
+        log.say(parameter_line("both towers", count_parameters([model])))
+        log.say(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
+                f"training examples; step {step} of {config.num_train_steps}")
+        log.text("configuration", configuration_markdown(
+            {"text": dataclasses.asdict(tokenizer.config), "model": dataclasses.asdict(model_config),
+             "pretraining": dataclasses.asdict(config)}), step)
+
+        # ---- Data from the position of the checkpoint on, and the compiled loop over it.
+        def host_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return training_dataset(
+                shards, info, config, first_example=examples_seen,
+                batch_size=context.get_per_replica_batch_size(config.train_batch_size),
+                host=context.input_pipeline_id, num_hosts=context.num_input_pipelines)
+
+        batches = iter(strategy.distribute_datasets_from_function(host_batches))
+        train_step = TrainStep(model, optimizer, model_config, config,
+                               jit_compile=compiles_with_xla(config, strategy))
+        loop = make_train_loop(train_step, strategy)
+        evaluate = make_evaluation(
+            model, tokenizer, model_config, config, strategy, data_dir, info)
+
+        # ---- The loop: a stretch of steps on the devices, then what is due on the host.
+        evaluation: dict[str, float] = {}
+        pending: dict[str, np.ndarray] = {}  # sums since the last progress line
+        bad_in_row = 0.0
+        health = HealthWatch(config)
+        stopping = stop.requested()
+        with checkpoints:
+            while step < config.last_step and not stopping:
+                stretch = steps_until_due(step, config)
+                try:
+                    sums = _numpy(loop(batches, tf.constant(stretch), tf.constant(bad_in_row)))
+                except _INPUT_ERRORS as error:
+                    # Steps of the stretch may be half applied: nothing is saved.
+                    raise name_bad_shard(shards) or error from None
+                step += stretch
+                examples_seen += stretch * config.train_batch_size
+                bad_in_row = float(sums["bad_in_row"])
+                _check_finite(sums, step, config, log)
+                if not log.is_counting:
+                    log.count_from(step)
+                stopping = stop.requested()
+
+                pending = {name: pending.get(name, 0.0) + sums[name] for name in sums}
+                if is_due(step, config.log_every, config) or stopping:
+                    metrics = summarise(pending, model_config.generator_weight,
+                                        model_config.discriminator_weight)
+                    log.train(step, {
+                        **metrics, "learning_rate": float(learning_rate(tf.constant(step), config)),
+                        "gradient_norm": float(sums["gradient_norm"]),
+                        "bad_steps": float(pending["bad"])})
+                    for warning in health.warnings(step, metrics):
+                        log.say(warning)
+                    pending = {}
+                if is_due(step, config.save_every, config) or stopping:
+                    checkpoints.save(step, examples_seen)
+                if config.eval_every and step % config.eval_every == 0 and step < config.last_step:
+                    evaluation = _evaluate(evaluate, log, step)
+
+            if stopping and step < config.last_step:
+                checkpoints.save(step, examples_seen)
+                checkpoints.wait()
+                log.say(f"stopped by a signal at step {step}; saved. The same command goes on")
+                return TrainResult(step, evaluation, stopped_by_signal=True)
+        if evaluate_at_end and info.num_examples("validation"):
+            evaluation = _evaluate(evaluate, log, step)
+        return TrainResult(step, evaluation, stopped_by_signal=False)
+
+
+def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
+    """The audit of the vocabulary against the records, where these have counts, in one line."""
+    path = os.path.join(data_dir, ID_COUNTS_FILE)
+    counts = None
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            counts = np.load(file)
+    return audit(tokenizer, counts).summary()
+
+
+def steps_until_due(step: int, config: PretrainingConfig) -> int:
+    """How many steps to run before the host has something to do."""
+    ends = [config.last_step, step + config.steps_per_loop]
+    for every in (config.log_every, config.save_every, config.eval_every):
+        if every:
+            ends.append((step // every + 1) * every)
+    return min(ends) - step
+
+
+def is_due(step: int, every: int, config: PretrainingConfig) -> bool:
+    return step % every == 0 or step == config.last_step
+
+
+def _check_finite(sums: dict[str, np.ndarray], step: int, config: PretrainingConfig,
+                  log: ProgressLog) -> None:
+    if sums["bad"]:
+        log.say(f"warning: {int(sums['bad'])} step(s) with a non-finite loss or gradient were not "
+                f"applied, the last one was step {int(sums['last_bad_step'])}")
+    if sums["bad_in_row"] >= config.max_bad_steps:
+        raise CheckFailed(
+            f"{int(sums['bad_in_row'])} steps in a row, up to step {step}, had a non-finite loss or "
+            f"gradient; {log.model_dir} keeps its last good checkpoint")
+
+
+def _evaluate(evaluate, log: ProgressLog, step: int) -> dict[str, float]:
+    evaluation = evaluate()
+    log.evaluation(step, evaluation.metrics)
+    log.samples(step, evaluation.samples)
+    return evaluation.metrics
+
+
+def _numpy(sums: Sums) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in sums.items()}
