@@ -25,7 +25,7 @@ from export_helpers import (
 from safetensors.numpy import load_file, save_file
 
 from electra_es.errors import CheckFailed, UsageError
-from electra_es.export import huggingface
+from electra_es.export.huggingface import write
 from electra_es.export.huggingface.read import import_folder, load_folder
 from electra_es.export.huggingface.write import export_huggingface, push_to_hub
 from electra_es.model.variables import get_weights
@@ -318,12 +318,12 @@ def test_links_of_the_hubs_download_cache_are_followed(exported, tmp_path):
 
 
 def test_an_export_that_reads_back_otherwise_is_not_left(tmp_path, monkeypatch):
-    def spoil(weights, part, config, real=huggingface.published_arrays):
+    def spoil(weights, part, config, real=write.published_arrays):
         arrays = real(weights, part, config)
         arrays[NORM.replace("layer.1", "layer.0")] += 0.01
         return arrays
 
-    monkeypatch.setattr(huggingface, "published_arrays", spoil)
+    monkeypatch.setattr(write, "published_arrays", spoil)
     with pytest.raises(CheckFailed, match="differ by"):
         export_huggingface(str(model_dir("wordpiece")), str(tmp_path / "published"))
     assert list(tmp_path.iterdir()) == []
