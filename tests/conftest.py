@@ -23,6 +23,10 @@ TINY = dict(embedding_size=12, hidden_size=24, num_layers=3, num_heads=3, interm
             max_position_embeddings=17, generator_width=1 / 3, generator_heads=2)
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--walk", action="store_true", help="walk every variant of the road (make walk)")
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
     """Real data beside the repository, which a user's checkout does not have."""
