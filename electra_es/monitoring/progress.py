@@ -14,6 +14,15 @@ METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 SAMPLES_FILE = "samples.jsonl"
 
+# What a line shows of the metrics that it is given.
+_TRAINING = {"loss": "  loss {:.3f}", "masked_lm_loss": "  mlm {:.3f}",
+             "masked_lm_accuracy": " acc {:.3f}", "disc_accuracy": "  disc acc {:.3f}",
+             "disc_precision": " prec {:.3f}", "disc_recall": " rec {:.3f}",
+             "learning_rate": "  lr {:.2e}"}
+_EVALUATION = {"loss": " loss {:.3f}", "masked_lm_accuracy": "  mlm acc {:.3f}",
+               "disc_accuracy": "  disc acc {:.3f}", "disc_precision": " prec {:.3f}",
+               "disc_recall": " rec {:.3f}", "disc_auc": " AUC {:.4f}"}
+
 
 class SampleToken(NamedTuple):
     """A token of a sample: as it was, as the discriminator saw it, and its verdict."""
@@ -56,10 +65,7 @@ class ProgressLog:
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """Reports the stretch since the last report, which ended with `step`."""
         metrics = {**metrics, **self._speed(step)}
-        line = (f"step {step}/{self.config.num_train_steps}  loss {metrics['loss']:.3f}  "
-                f"mlm {metrics['masked_lm_loss']:.3f} acc {metrics['masked_lm_accuracy']:.3f}  "
-                f"disc acc {metrics['disc_accuracy']:.3f} prec {metrics['disc_precision']:.3f} "
-                f"rec {metrics['disc_recall']:.3f}  lr {metrics['learning_rate']:.2e}")
+        line = f"step {step}/{self.config.num_train_steps}" + _shown(_TRAINING, metrics)
         if "steps_per_second" in metrics:
             left = (self.config.num_train_steps - step) / metrics["steps_per_second"]
             line += (f"  {metrics['examples_per_second']:.1f} ex/s  "
@@ -85,11 +91,7 @@ class ProgressLog:
 
     def evaluation(self, step: int, metrics: dict[str, float]) -> None:
         """Reports an evaluation, and keeps it as `evaluation.json`."""
-        self.say(
-            f"evaluation at step {step}: loss {metrics['loss']:.3f}  "
-            f"mlm acc {metrics['masked_lm_accuracy']:.3f}  "
-            f"disc acc {metrics['disc_accuracy']:.3f} prec {metrics['disc_precision']:.3f} "
-            f"rec {metrics['disc_recall']:.3f} AUC {metrics['disc_auc']:.4f}")
+        self.say(f"evaluation at step {step}:" + _shown(_EVALUATION, metrics))
         self.write("evaluation", step, metrics)
         if self.is_chief:
             path = os.path.join(self.model_dir, EVALUATION_FILE)
@@ -129,6 +131,12 @@ class ProgressLog:
     def say(self, line: str) -> None:
         if self.is_chief:
             print(line, flush=True)
+
+
+def _shown(forms: dict[str, str], metrics: dict[str, float]) -> str:
+    """The metrics that have a form; all of them where none has one, as in fine-tuning."""
+    known = [form.format(metrics[name]) for name, form in forms.items() if name in metrics]
+    return "".join(known) or "".join(f"  {name} {value:.4f}" for name, value in metrics.items())
 
 
 def sample_markdown(sample: list[SampleToken]) -> str:

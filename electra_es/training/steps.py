@@ -8,6 +8,7 @@ original clips on each replica and averages.)
 Shapes: B batch of a replica, A micro-batches, L length.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -65,20 +66,9 @@ class TrainStep:
         masked = mask(inputs, self.model_config, self.model.vocab, self.keys.masking)
         denominators = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss_denominators(
             inputs, masked, self.model_config, self.model.vocab))
-        number = self.optimizer.iterations * replica.num_replicas_in_sync + tf.cast(
-            replica.replica_id_in_sync_group, tf.int64)
-        seed = stateless_seed(self.keys.dropout, number)
+        seed = stateless_seed(self.keys.dropout, number_of_step(self.optimizer))
         loss, gradients, sums = self._gradients(inputs, masked, denominators, seed)
-        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
-        gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
-        is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-        self.optimizer.apply(gradients, is_finite)
-        # A step that is not applied does not count in the metrics either.
-        sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
-        sums["bad"] = tf.cast(~is_finite, tf.float32)
-        sums["gradient_norm"] = norm
-        return sums
+        return apply_gradients(self.optimizer, loss, gradients, sums, self.config.clip_norm)
 
     def _local_gradients(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                          seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
@@ -110,6 +100,36 @@ class TrainStep:
         return loss, [tf.convert_to_tensor(g) for g in gradients], metric_sums(outputs, masked)
 
 
+def number_of_step(optimizer: Adam) -> tf.Tensor:
+    """int64: another number for each step and replica; call it inside `strategy.run`."""
+    replica = tf.distribute.get_replica_context()
+    return optimizer.iterations * replica.num_replicas_in_sync + tf.cast(
+        replica.replica_id_in_sync_group, tf.int64)
+
+
+def apply_gradients(optimizer: Adam, loss: tf.Tensor, gradients: list[tf.Tensor], sums: Sums,
+                    clip_norm: float) -> Sums:
+    """The second half of a step: sum over replicas, clip, update; call it inside `strategy.run`.
+
+    Args:
+      loss, gradients, sums: of this replica.
+
+    Returns:
+      the sums, and `bad`, `gradient_norm` (the same on every replica).
+    """
+    replica = tf.distribute.get_replica_context()
+    gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+    gradients, norm = clip_by_global_norm(gradients, clip_norm)
+    is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+    optimizer.apply(gradients, is_finite)
+    # A step that is not applied does not count in the metrics either.
+    sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
+    sums["bad"] = tf.cast(~is_finite, tf.float32)
+    sums["gradient_norm"] = norm
+    return sums
+
+
 def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs) -> tf.Tensor:
     """float32 [B, K]: one number per selected position, derived from the example's index."""
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
@@ -126,7 +146,7 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
     @tf.function(autograph=False)
     def loop(iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
         def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor):
-            new = _run_step(step, strategy, iterator.get_next())
+            new = run_step(step, strategy, iterator.get_next())
             sums = {name: sums[name] + new[name] for name in sums}
             sums["gradient_norm"] = new["gradient_norm"]
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
@@ -141,8 +161,9 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
     return loop
 
 
-def _run_step(step: TrainStep, strategy: tf.distribute.Strategy, inputs) -> Sums:
-    per_replica = strategy.run(step, args=(inputs,))
+def run_step(step: Callable[..., Sums], strategy: tf.distribute.Strategy, *inputs) -> Sums:
+    """One step on every replica; returns sums over all of them."""
+    per_replica = strategy.run(step, args=inputs)
     same_everywhere = {
         name: strategy.reduce(tf.distribute.ReduceOp.MEAN, per_replica.pop(name), axis=None)
         for name in ("bad", "gradient_norm")}

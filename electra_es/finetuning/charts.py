@@ -1,0 +1,83 @@
+"""Pictures of results: our figures beside the published ones, and which classes are confused."""
+
+import io
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from electra_es.finetuning.analysis import Confusion
+from electra_es.finetuning.tables import LABELS, Table
+
+_INK, _FAINT, _GRID, _BLUE, _RED = "#1f2933", "#5f6c7b", "#e4e7eb", "#2563a8", "#c2413b"
+_STYLE: dict[str, Any] = {
+    "font.size": 9, "axes.edgecolor": _GRID, "text.color": _INK, "axes.labelcolor": _FAINT,
+    "xtick.color": _FAINT, "ytick.color": _INK, "svg.hashsalt": "electra-es"}
+
+
+def draw(table: Table, metric: str, matrix: Confusion | None, title: str) -> plt.Figure:
+    """One figure of a task: every row that has `metric`, and the confusion matrix if there is one."""
+    with plt.rc_context(_STYLE):
+        rows = [row for row in table.rows if metric in row.values]
+        side = 1.5 + 0.3 * len(matrix.classes) if matrix else 0.0
+        height = max(1.4 + 0.24 * len(rows), side)
+        figure, axes = plt.subplots(
+            1, 2 if matrix else 1, figsize=(7 + 1.1 * side, height), squeeze=False,
+            width_ratios=[7, 1.1 * side] if matrix else [1], layout="constrained")
+        _compare(axes[0, 0], table, metric)
+        if matrix:
+            _confusions(axes[0, 1], matrix)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        return figure
+
+
+def _compare(axes: plt.Axes, table: Table, metric: str) -> None:
+    rows = sorted((row for row in table.rows if metric in row.values),
+                  key=lambda row: row.values[metric])
+    places = np.arange(len(rows))
+    values = [row.values[metric] for row in rows]
+    colours = [_RED if row.is_ours else _BLUE for row in rows]
+    axes.hlines(places, min(values), values, color=_GRID)
+    axes.scatter(values, places, c=colours, s=26, zorder=3)
+    axes.set_yticks(places, [f"{row.model}   {row.source}" for row in rows])
+    for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if row.is_ours else "normal")
+    axes.set_xlabel(f"{LABELS[metric]}, {'/'.join(sorted({row.split for row in rows}))}")
+    axes.grid(axis="x", color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _confusions(axes: plt.Axes, matrix: Confusion) -> None:
+    """Shares of each row; the numbers are counts."""
+    counts, size = matrix.counts, len(matrix.classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(size), matrix.classes, rotation=90)
+    axes.set_yticks(range(size), matrix.classes)
+    for i, j in np.argwhere(counts):
+        axes.text(j, i, _short(counts[i, j]), ha="center", va="center", fontsize=6.5,
+                  color="white" if shares[i, j] > 0.6 else _INK)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    rest = f", the {size} most frequent of {matrix.of}" if matrix.of > size else ""
+    axes.set_title(f"Confusions{rest}", loc="left", fontsize=10)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _short(count: int) -> str:
+    return str(count) if count < 1000 else f"{count / 1000:.0f}k"
+
+
+def as_bytes(figure: plt.Figure, kind: str) -> bytes:
+    """The figure as `png` or `svg`; the same figure gives the same bytes."""
+    data = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with plt.rc_context(_STYLE):
+        figure.savefig(data, format=kind, dpi=110, metadata=metadata)
+    return data.getvalue()
