@@ -43,7 +43,7 @@ def tagging_features(tokenizer: Tokenizer, examples: Sequence[TaggingExample],
                 ids += words[i].tolist()
                 label_row += [int(labels[i]) if own else NONE, *rest]
                 word_row += [i if own else NONE, *rest]
-            ids, label_row, word_row = ids + [tokenizer.sep_id], label_row + [NONE], word_row + [NONE]
+            ids, label_row, word_row = [*ids, tokenizer.sep_id], [*label_row, NONE], [*word_row, NONE]
             features.append(Features(
                 np.array(ids, np.int32), np.zeros(len(ids), np.int32), number,
                 np.array(label_row, np.int32), words=np.array(word_row, np.int32)))
@@ -165,7 +165,7 @@ def truncated(lengths: Sequence[int], budget: int) -> list[int]:
 def _pieces_of_words(tokenizer: Tokenizer, examples: Sequence[TaggingExample]
                      ) -> dict[str, np.ndarray]:
     words = list(dict.fromkeys(word for example in examples for word in example.words))
-    pieces = {}
+    pieces: dict[str, np.ndarray] = {}
     for start in range(0, len(words), _WORDS_A_CALL):
         some = words[start:start + _WORDS_A_CALL]
         pieces |= {word: _or_unknown(tokenizer, ids)

@@ -1,16 +1,17 @@
 """Scores, each by the name of what it computes. All but the correlations are shares from 0 to 1.
 
-| name | what it is |
-|---|---|
-| `accuracy` | share of right labels; tagging: of all words |
-| `entity_f1` | seqeval's micro F1 of entities, lenient as the published results: an I- that follows no B- begins one |
-| `entity_f1_strict` | seqeval's strict mode: by the rules of the task's scheme |
-| `seqeval_f1_untyped` | seqeval on tags that are no entities ("NOUN"): what EvalES and BERTIN print as F1 of POS. Neighbours with one tag count as one |
-| `macro_f1` | mean of the F1 of each class that occurs in references or predictions |
-| `binary_f1` | F1 of the second of two classes ("F1" of PAWS-X in EvalES) |
-| `mcc` | Matthews' correlation |
-| `pearson`, `spearman`, `combined` | correlations, and the mean of both; 0 where the predictions are all the same |
-| `exact_match`, `f1` | SQuAD's official script, 1.1, or 2.0 for tasks with unanswerable questions |
+    accuracy            share of right labels; tagging: of all words
+    entity_f1           seqeval's micro F1 of entities, lenient as the published results are: an
+                        entity may begin with I-
+    entity_f1_strict    seqeval's strict mode, by the rules of the task's scheme
+    seqeval_f1_untyped  seqeval on tags that are no entities ("NOUN"), which EvalES and BERTIN print
+                        as the F1 of POS: neighbours with one tag count as one
+    macro_f1            mean of the F1 of each class that is in references or predictions
+    binary_f1           F1 of the second of two classes ("F1" of PAWS-X in EvalES)
+    mcc                 Matthews' correlation
+    pearson, spearman, combined     correlations, and the mean of both; 0 where all predictions
+                        are the same
+    exact_match, f1     SQuAD's official script: 1.1, or 2.0 with unanswerable questions
 
 SQuAD's script compares lower-cased answers without ASCII punctuation and without the *English*
 articles a, an and the; EvalES scores SQAC with it as it is. So the Spanish preposition "a" does not

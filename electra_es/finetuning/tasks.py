@@ -247,12 +247,15 @@ def _check_types(task: Task) -> None:
             expected: Any = type(item.default)
         else:
             expected = str if item.default_factory is dataclasses.MISSING else dict
-        if expected is tuple and isinstance(value, str) or not isinstance(value, expected):
+        if (expected is tuple and isinstance(value, str)) or not isinstance(value, expected):
             raise UsageError(f"{item.name}={value!r}: expected {_JSON_NAMES[expected]}")
     for name in ("files", "filter", "label_aliases"):
         for key, value in getattr(task, name).items():
             if not isinstance(value, str):
                 raise UsageError(f'{name}: "{key}": {value!r}: expected a text')
+    for split, settings in task.overrides.items():
+        if not isinstance(settings, dict):
+            raise UsageError(f'overrides: "{split}": {settings!r}: expected an object')
     for name in ("labels", "metrics", "drop_texts"):
         for value in getattr(task, name):
             if not isinstance(value, str):
