@@ -9,7 +9,7 @@ import pytest
 # From the top down: a package may import those of later lines, and none of its own line.
 LAYERS = [
     ("electra_es.demo", "electra_es.preflight", "electra_es.cli", "electra_es.devices"),
-    ("electra_es.detect",),
+    ("electra_es.detect", "electra_es.finetuning"),
     ("electra_es.export",),
     ("electra_es.training",),
     ("electra_es.monitoring", "electra_es.data"),

@@ -13,8 +13,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -176,6 +176,19 @@ def check_agrees(config: TextConfig, given: dict[str, Any], where: str) -> None:
                 "leave the flag out or use another vocabulary")
 
 
+class NormalizationStep(NamedTuple):
+    """One operation of the normalisation, on a string tensor of any shape.
+
+    Attributes:
+      apply: the operation.
+      by_character: whether each character becomes what it does wherever it stands (but for its
+        shape at the end of a word); normal forms look at sequences of characters instead.
+    """
+
+    apply: Callable[[tf.Tensor], tf.Tensor]
+    by_character: bool = True
+
+
 class Tokenizer(tf.Module):
     """Normalised text to ids; the common part of both kinds.
 
@@ -224,16 +237,29 @@ class Tokenizer(tf.Module):
 
     def _normalize_valid(self, texts: tf.Tensor) -> tf.Tensor:
         """`normalize` for what is known to be UTF-8; the check takes as long as the rest."""
-        texts = tf.strings.regex_replace(texts, _DROPPED, "")
-        texts = tf.strings.regex_replace(texts, _WHITESPACE, " ")
-        if self.config.unicode_form == "NFKC":
-            texts = tf_text.normalize_utf8(texts, "NFKC")
+        for step in self.normalization_steps():
+            texts = step.apply(texts)
+        return texts
+
+    def normalization_steps(self) -> tuple[NormalizationStep, ...]:
+        """What `normalize` does to UTF-8, in order; `offsets.py` follows characters through it."""
+        form = self.config.unicode_form
+        compose = NormalizationStep(
+            lambda texts: tf_text.normalize_utf8(texts, form), by_character=False)
+        steps = [
+            NormalizationStep(lambda texts: tf.strings.regex_replace(texts, _DROPPED, "")),
+            NormalizationStep(lambda texts: tf.strings.regex_replace(texts, _WHITESPACE, " ")),
+            *([compose] if form == "NFKC" else []),
+        ]
         if self.config.lower_case:
-            texts = _lower(texts)
+            steps.append(NormalizationStep(_lower))
         if self.config.strip_accents:
-            texts = tf_text.normalize_utf8(texts, "NFD")
-            texts = tf.strings.regex_replace(texts, r"\p{Mn}", "")
-        return tf_text.normalize_utf8(texts, self.config.unicode_form)
+            steps += [
+                NormalizationStep(lambda texts: tf_text.normalize_utf8(texts, "NFD"),
+                                  by_character=False),
+                NormalizationStep(lambda texts: tf.strings.regex_replace(texts, r"\p{Mn}", "")),
+            ]
+        return (*steps, compose)
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Normalises and tokenises; no special token is added.

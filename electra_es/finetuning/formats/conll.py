@@ -1,0 +1,76 @@
+"""CoNLL columns and CoNLL-U: one word a line, a blank line between sentences."""
+
+import re
+from collections.abc import Iterator
+
+from electra_es.errors import UsageError
+from electra_es.finetuning.examples import TaggingExample
+from electra_es.finetuning.formats.rows import BadRow, Rows, read_lines, to_label
+from electra_es.finetuning.tasks import Task
+
+_CONLLU_FIELDS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+
+def read_conll(task: Task, path: str, rows: Rows) -> Iterator[TaggingExample]:
+    """Sentences of a file; a bad line makes its whole sentence bad."""
+    is_conllu = task.layout == "conllu"
+    word_column, label_column = (_number(task, role, is_conllu) for role in ("word", "label"))
+    width = len(_CONLLU_FIELDS) if is_conllu else 0
+    words: list[str] = []
+    labels: list[str] = []
+    first, problem = 0, None
+
+    def finished() -> Iterator[TaggingExample]:
+        if problem is not None:
+            rows.bad(*problem)
+        elif words:
+            yield TaggingExample(tuple(words), tuple(labels), f"{path}:{first}")
+
+    for number, line in read_lines(path, task.encoding):
+        if not line.strip(" \t") or line.startswith("-DOCSTART-"):
+            yield from finished()
+            words, labels, problem = [], [], None
+            continue
+        if is_conllu and line.startswith("#"):
+            continue
+        fields = _split(line, "\t" if is_conllu else task.separator)
+        # What is not a word of CoNLL-U: 15-16 (two words written as one), 8.1 (a word not written).
+        if is_conllu and not task.conllu_multiword and re.fullmatch(r"\d+[-.]\d+", fields[0]):
+            continue
+        first = first if words or problem else number
+        try:
+            width = width or len(fields)
+            word, label = _word(task, fields, width, word_column, label_column)
+        except BadRow as error:
+            problem = problem or (f"{path}:{number}", error)
+            continue
+        words.append(word)
+        labels.append(label)
+    yield from finished()
+
+
+def _word(task: Task, fields: list[str], width: int, word_column: int, label_column: int
+          ) -> tuple[str, str]:
+    needed = max(c + 1 if c >= 0 else -c for c in (word_column, label_column))
+    if len(fields) < max(width, needed):
+        raise BadRow("too few fields", f"{len(fields)}: expected {max(width, needed)}")
+    if len(fields) > width:
+        raise BadRow("too many fields", f"{len(fields)}: expected {width}")
+    if not fields[word_column]:
+        raise BadRow("empty word", f"expected one in column {word_column}")
+    return fields[word_column], to_label(task, fields[label_column])
+
+
+def _split(line: str, separator: str) -> list[str]:
+    # Not str.split(), which takes a no-break space for a separator.
+    return line.split(separator) if separator else re.split("[ \t]+", line.strip(" \t"))
+
+
+def _number(task: Task, role: str, is_conllu: bool) -> int:
+    column = task.columns[role]
+    if is_conllu and column in _CONLLU_FIELDS:
+        return _CONLLU_FIELDS.index(column)
+    if not isinstance(column, int):
+        names = f" or one of {', '.join(_CONLLU_FIELDS)}" if is_conllu else ""
+        raise UsageError(f"columns: {role}={column!r}: expected a number{names}")
+    return column
