@@ -84,7 +84,9 @@ def _example_of(task: Task, row: dict[str, Any]) -> Any:
 def ensemble_metrics(run_dir: str, results: dict[str, Any]) -> dict[str, float]:
     """The metrics of the mean of the trials' probabilities, on the split of the headline."""
     split, threshold = results["split"], None
-    if results["task_settings"]["unanswerable"] and split == "test" and "dev" in results["splits"]:
+    if results["task_settings"]["unanswerable"] and split == "test" and results["protocol"] == "standard":
+        threshold = 0.0
+    if threshold is not None and "dev" in results["splits"]:
         dev = read_predictions(run_dir, results, "dev")
         threshold = score_outputs(
             dev.task, "dev", dev.examples, ensemble(dev.task, dev.outputs)).threshold

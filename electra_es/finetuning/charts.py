@@ -1,6 +1,7 @@
 """Pictures of results: our figures beside the published ones, and which classes are confused."""
 
 import io
+import itertools
 from typing import Any
 
 import matplotlib
@@ -8,29 +9,34 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from electra_es.finetuning.analysis import Confusion
 from electra_es.finetuning.tables import LABELS, Table
 
 _INK, _FAINT, _GRID, _BLUE, _RED = "#1f2933", "#5f6c7b", "#e4e7eb", "#2563a8", "#c2413b"
-_STYLE: dict[str, Any] = {
+_RUNS = (_RED, _BLUE, "#2f855a", "#b7791f", "#6b46c1")
+_STYLE: Any = {
     "font.size": 9, "axes.edgecolor": _GRID, "text.color": _INK, "axes.labelcolor": _FAINT,
     "xtick.color": _FAINT, "ytick.color": _INK, "svg.hashsalt": "electra-es"}
 
 
-def draw(table: Table, metric: str, matrix: Confusion | None, title: str) -> plt.Figure:
-    """One figure of a task: every row that has `metric`, and the confusion matrix if there is one."""
+def draw(table: Table, metric: str, runs: list[dict[str, Any]], matrix: Confusion | None
+         ) -> plt.Figure:
+    """One figure of a task: every row that has `metric`, the curves of our runs over their epochs,
+    and the confusion matrix if there is one."""
     with plt.rc_context(_STYLE):
         rows = [row for row in table.rows if metric in row.values]
-        side = 1.5 + 0.3 * len(matrix.classes) if matrix else 0.0
-        height = max(1.4 + 0.24 * len(rows), side)
+        side = 1.2 * (1.5 + 0.3 * len(matrix.classes)) if matrix else 0.0
+        widths = [6.0, 3.5] + ([side] if matrix else [])
         figure, axes = plt.subplots(
-            1, 2 if matrix else 1, figsize=(7 + 1.1 * side, height), squeeze=False,
-            width_ratios=[7, 1.1 * side] if matrix else [1], layout="constrained")
+            1, len(widths), figsize=(sum(widths), max(3.0, 1.4 + 0.24 * len(rows), side / 1.2)),
+            squeeze=False, width_ratios=widths, layout="constrained")
         _compare(axes[0, 0], table, metric)
+        _learning(axes[0, 1], runs, metric)
         if matrix:
-            _confusions(axes[0, 1], matrix)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+            _confusions(axes[0, 2], matrix)
+        figure.suptitle(table.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         return figure
 
 
@@ -50,6 +56,24 @@ def _compare(axes: plt.Axes, table: Table, metric: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
+
+
+def _learning(axes: plt.Axes, runs: list[dict[str, Any]], metric: str) -> None:
+    """The mean over a run's trials after each epoch that all of them reached."""
+    for run, colour in zip(runs, itertools.cycle(_RUNS), strict=False):
+        name = f"{'test' if run['protocol'] == 'selectra' else 'dev'}/{metric}"
+        trials = [[epoch[name] for epoch in trial["epochs"] if name in epoch]
+                  for trial in run["trials"]]
+        values = np.mean(list(zip(*trials, strict=False)), axis=1) if all(trials) else []
+        axes.plot(range(1, len(values) + 1), values, marker="o", markersize=4, color=colour,
+                  label=f"{run['name']}, {name.split('/')[0]}")
+    axes.set_title("After each epoch", loc="left", fontsize=10)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def _confusions(axes: plt.Axes, matrix: Confusion) -> None:

@@ -25,7 +25,7 @@ PRETRAINED_DIR = "pretrained"
 
 def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str, output: str,
              grid: Grid | None = None, tpu: TpuAddress = TpuAddress(), skip_bad_rows: bool = False,
-             name: str = "") -> dict[str, Any] | None:
+             name: str = "", from_scratch: bool = False) -> dict[str, Any] | None:
     """Fine-tunes a model for a task in `output`; goes on where an earlier start ended.
 
     Args:
@@ -38,6 +38,8 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
       tpu: TPU to use, if any.
       skip_bad_rows: whether rows that cannot be read are counted instead of ending the run.
       name: of the model in tables; empty: as `model`.
+      from_scratch: whether the weights of the model are drawn anew, for comparison; all trials
+        begin with the same.
 
     Returns:
       what `results.json` holds, or None if a signal ended the run early, after saving.
@@ -52,7 +54,7 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
     with only_run_in(output), StopSignal(strategy) as stop:
         model_dir = as_model_dir(model, os.path.join(output, PRETRAINED_DIR))
         with strategy.scope():
-            pretrained = load_pretrained(model_dir, model)
+            pretrained = load_pretrained(model_dir, model, config.seed if from_scratch else None)
         check_fits(config, pretrained)
         scored = splits_to_score(task, config, data_dir, with_selection=bool(grid))
         data = load_task_data(task, pretrained.tokenizer, config, data_dir, ("train", *scored),
@@ -95,7 +97,9 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
         metrics = summarise_trials(trials)
         results = {
             "task": task.name, "kind": task.kind, "title": task.title, "scheme": task.scheme,
-            "name": name or os.path.basename(os.path.normpath(model)), "model": pretrained.origin,
+            "name": name or (os.path.basename(os.path.normpath(model))
+                             + (" from scratch" if from_scratch else "")),
+            "model": pretrained.origin,
             "parameters": count_parameters([pretrained.model.embeddings,
                                             pretrained.model.discriminator]),
             "protocol": config.protocol, "id2label": id2label(task),

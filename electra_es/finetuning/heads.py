@@ -11,19 +11,17 @@ Source: `finetune/{classification,tagging,qa}` of google-research/electra; model
 """
 
 import math
-from typing import Literal
 
 import tensorflow as tf
 import tf_keras
 
 from electra_es.finetuning.batches import Batch
 
-Kind = Literal["tagging", "classification", "regression", "question_answering"]
 PER_TOKEN = ("tagging", "question_answering")
 _OF_HEAD = 0x4EAD  # sets the head's dropout apart from that of the encoder under one seed
 
 
-def num_outputs(kind: Kind, num_labels: int) -> int:
+def num_outputs(kind: str, num_labels: int) -> int:
     """Width of the head: start and end for questions, one number for regression."""
     return {"question_answering": 2, "regression": 1}.get(kind, num_labels)
 
@@ -31,7 +29,7 @@ def num_outputs(kind: Kind, num_labels: int) -> int:
 class Head(tf_keras.layers.Layer):
     """Dense layer over [CLS], after dropout, or over every piece: [B, L, H] -> float32 logits."""
 
-    def __init__(self, kind: Kind, num_labels: int, dropout: float):
+    def __init__(self, kind: str, num_labels: int, dropout: float):
         super().__init__(name="head")
         self.kind, self.rate = kind, dropout
         # Glorot's initialiser, as the original names none; `draw` sets the values.
@@ -59,7 +57,7 @@ class Head(tf_keras.layers.Layer):
         self.dense.bias.assign(tf.zeros_like(self.dense.bias))
 
 
-def losses(kind: Kind, logits: tf.Tensor, batch: Batch) -> tf.Tensor:
+def losses(kind: str, logits: tf.Tensor, batch: Batch) -> tf.Tensor:
     """The loss of each prediction, float32, of the shape of `batch.weights`."""
     if kind == "regression":
         return tf.square(logits[:, 0] - batch.labels)
@@ -71,6 +69,6 @@ def losses(kind: Kind, logits: tf.Tensor, batch: Batch) -> tf.Tensor:
     return tf.reduce_mean(found, axis=1) if kind == "question_answering" else found
 
 
-def probabilities(kind: Kind, logits: tf.Tensor) -> tf.Tensor:
+def probabilities(kind: str, logits: tf.Tensor) -> tf.Tensor:
     """Softmax over labels; for the other kinds the logits themselves."""
     return tf.nn.softmax(logits) if kind in ("tagging", "classification") else logits

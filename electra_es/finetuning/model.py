@@ -10,12 +10,12 @@ import tf_keras
 from electra_es.config import ModelConfig
 from electra_es.errors import UsageError
 from electra_es.export.huggingface.read import import_folder
-from electra_es.finetuning.heads import Head, Kind
-from electra_es.model.pretrainer import ElectraPretrainer
-from electra_es.run_config import CONFIG_FILE
-from electra_es.text.tokenizer import Tokenizer
+from electra_es.finetuning.heads import Head
+from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
+from electra_es.run_config import CONFIG_FILE, load_run
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.optimization import layerwise_multipliers
-from electra_es.training.run_dir import load_model
+from electra_es.training.run_dir import load_model, vocabulary_facts
 
 _CONVERT = ("convert it where it may do no harm, with transformers: "
             "ElectraForPreTraining.from_pretrained(NAME).save_pretrained(FOLDER) and "
@@ -33,14 +33,22 @@ class Pretrained(NamedTuple):
     origin: str  # such as "runs/small, step 300000"
 
 
-def load_pretrained(model_dir: str, source: str) -> Pretrained:
+def load_pretrained(model_dir: str, source: str, scratch_seed: int | None = None) -> Pretrained:
     """Loads a model directory; call it under the strategy's scope.
 
     Args:
       source: what the user called it.
+      scratch_seed: if given, weights are drawn anew from it, for a comparison with pretraining.
     """
-    model, tokenizer, run, step = load_model(model_dir)
-    origin = f"{source}, step {step}" if model_dir == source else source
+    if scratch_seed is None:
+        model, tokenizer, run, step = load_model(model_dir)
+        origin = f"{source}, step {step}" if model_dir == source else source
+    else:
+        # Before the tokeniser is made, as setting the seed clears SentencePiece models.
+        tf_keras.utils.set_random_seed(scratch_seed)
+        run, tokenizer = load_run(model_dir), load_tokenizer(model_dir)
+        model = build_pretrainer(run.model, vocabulary_facts(tokenizer))
+        origin = f"{source}, weights drawn anew"
     return Pretrained(model, [variable.numpy() for variable in model.variables], run.model,
                       tokenizer, model_dir, origin)
 
@@ -103,7 +111,7 @@ class FinetuningModel(tf_keras.layers.Layer):
     Of the pretrained model only embeddings and discriminator are kept; they are shared with it.
     """
 
-    def __init__(self, pretrainer: ElectraPretrainer, kind: Kind, num_labels: int,
+    def __init__(self, pretrainer: ElectraPretrainer, kind: str, num_labels: int,
                  head_dropout: float):
         super().__init__(name="finetuning")
         self.kind = kind

@@ -98,7 +98,7 @@ def make_sections(paths: list[str], with_ensemble: bool) -> list[Section]:
                 classes = analysis.class_scores(found)
                 matrix = matrix or analysis.confusion(found)
             shown.append((results, tables.trials_table(results), classes))
-        figure = charts.draw(table, runs[0][1]["metric"], matrix, table.title)
+        figure = charts.draw(table, runs[0][1]["metric"], [results for _, results in runs], matrix)
         sections.append(Section(table, shown, figure))
     return sections
 

@@ -34,6 +34,8 @@ def main() -> int:
                                "setting=value,value and so on.")
     name = flags.DEFINE_string("name", "", "Name of the model in tables; none: that of --model.")
     skip = flags.DEFINE_bool("skip_bad_rows", False, "Leave out (and count) rows that cannot be read.")
+    scratch = flags.DEFINE_bool("from_scratch", False, "Draw the model's weights anew: what the same "
+                                "network gives without pretraining.")
     tpu = flags.DEFINE_string("tpu", "", "local, the name of a TPU node, or grpc://host:port.")
     zone = flags.DEFINE_string("tpu_zone", "", "Zone of a named TPU.")
     project = flags.DEFINE_string("gcp_project", "", "Project of a named TPU.")
@@ -57,7 +59,8 @@ def main() -> int:
         task, config, model=required(model, "a model directory, a Hugging Face folder or OWNER/NAME"),
         data_dir=data_dir, output=required(output, "a directory for the run"),
         grid=parse_grid(grid.value) if grid.value else None, skip_bad_rows=skip.value,
-        tpu=TpuAddress(tpu.value, zone.value, project.value), name=name.value)
+        tpu=TpuAddress(tpu.value, zone.value, project.value), name=name.value,
+        from_scratch=scratch.value)
     if results is None:
         return EXIT_STOPPED
     print("\n".join(summary_lines(results)))

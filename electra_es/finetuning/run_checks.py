@@ -53,10 +53,10 @@ def check_same_run(output: str, task: Task, config: FinetuningConfig, grid: Grid
     """
     fixed = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
              if not field.metadata["may_change"]}
-    now = {"task": task.name, "model": pretrained.origin,
+    now = {"task": task.name, "labels": list(task.labels), "model": pretrained.origin,
            "vocabulary": pretrained.tokenizer.config.vocab_sha256,
-           "grid": {name: list(values) for name, values in (grid or {}).items()}, **fixed, **{f"{split} examples": count["fingerprint"] for split, count in counts.items()},
-           "labels": list(task.labels)}
+           "grid": {name: list(values) for name, values in (grid or {}).items()}, **fixed,
+           **{f"{split} examples": count["fingerprint"] for split, count in counts.items()}}
     path = os.path.join(output, RUN_FILE)
     if not os.path.exists(path):
         write_json(path, now)

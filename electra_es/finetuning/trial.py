@@ -98,6 +98,7 @@ def train_trial(finetuner: Finetuner, data: TaskData, directory: str, number: in
         for planned in training_plan(lengths, config.train_batch_size, config.max_seq_length,
                                      keys.order(epoch + 1))[position:]:
             batch = make_batch(features, planned, config.train_batch_size, data.task)
+            stretch.begin()
             stretch.add(finetuner.train(batch, keys.dropout))
             step += 1
             stopping = stop.requested()
@@ -149,9 +150,12 @@ class Stretch:
         self._bad_in_row = 0
         self._began = time.monotonic()
 
-    def add(self, sums: Sums) -> None:
+    def begin(self) -> None:
+        """Takes the time before the first of the steps; scoring is not training time."""
         if not self._sums:
             self._began = time.monotonic()
+
+    def add(self, sums: Sums) -> None:
         self._sums.append(sums)
 
     def settle(self, finetuner: Finetuner, log: ProgressLog, step: int) -> dict[str, float]:

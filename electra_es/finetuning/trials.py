@@ -20,7 +20,7 @@ from electra_es.finetuning.results import (
 )
 from electra_es.finetuning.scores import score_split
 from electra_es.finetuning.settings import FinetuningConfig
-from electra_es.finetuning.trial import TRAINED_FILE, train_trial
+from electra_es.finetuning.trial import EPOCHS_FILE, TRAINED_FILE, train_trial
 from electra_es.training.interruption import StopSignal
 
 Trial = dict[str, Any]
@@ -82,12 +82,16 @@ def run_trial(run: Run, finetuner_for: Callable[[FinetuningConfig], Finetuner],
         raise Stopped
     if trial is None:
         trial = {**read_json(os.path.join(directory, TRAINED_FILE)), "seed": config.seed,
-                 "head_seed": TrialKeys(config.seed, number).head, "metrics": {}, "one_class": [],
-                 "predictions": {}, "threshold": None}
+                 "head_seed": TrialKeys(config.seed, number).head,
+                 "epochs": read_json(os.path.join(directory, EPOCHS_FILE)), "metrics": {},
+                 "one_class": [], "predictions": {}, "threshold": None}
     for split in splits:
         if split in trial["predictions"]:
             continue
-        found = score_split(run.data, split, finetuner.forward, config, trial["threshold"])
+        threshold = trial["threshold"]
+        if threshold is None and split != config.watched_split:
+            threshold = 0.0  # never looked for on test
+        found = score_split(run.data, split, finetuner.forward, config, threshold)
         name = predictions_file(split)
         write_text(os.path.join(directory, name), json_lines(
             run.data.task, run.data.splits[split].examples, found.outputs, found.predictions))
