@@ -112,6 +112,7 @@ def squad_scores(questions: Sequence[Question], predictions: Mapping[str, str], 
     if missing:
         raise ValueError(f"no prediction for question {missing[0]} ({len(missing)} in all)")
     data = _as_squad(questions)
+    predictions = {q.id: predictions[q.id] for q in questions}
     if not unanswerable:
         found = squad_evaluate_v1_1.evaluate(data, predictions)
         return {"exact_match": float(found["exact_match"]), "f1": float(found["final_f1"])}

@@ -36,7 +36,8 @@ COLUMNS = {
     "regression": ("text", "text_pair", "score"),
     "question_answering": (),
 }
-SCHEMES = ("none", "IOB2", "IOBES")
+# Scheme -> first letters of its labels ("B-LOC") beside O.
+SCHEMES = {"none": "", "IOB2": "BI", "IOBES": "BIES"}
 ENCODINGS = ("utf-8", "latin-1")
 # Settings that one split's files may have otherwise.
 _PER_SPLIT = ("layout", "columns", "separator", "header", "encoding", "filter", "drop_texts")
@@ -150,8 +151,15 @@ class Task:
             if label not in self.labels:
                 raise UsageError(f'label_aliases: "{alias}" stands for "{label}", which is no label'
                                  f"{nearest_hint(label, self.labels)}")
-        if self.scheme != "none" and "O" not in self.labels:
-            raise UsageError(f"scheme={self.scheme}: expected a label O")
+        if self.scheme != "none":
+            if "O" not in self.labels:
+                raise UsageError(f"scheme={self.scheme}: expected a label O")
+            for label in self.labels:
+                if label != "O" and (label[:1] not in SCHEMES[self.scheme] or label[1:2] != "-"):
+                    raise UsageError(f'scheme={self.scheme}: label "{label}": expected O or '
+                                     f"{', '.join(f'{c}-…' for c in SCHEMES[self.scheme])}")
+        elif {"entity_f1", "entity_f1_strict"} & set(self.all_metrics):
+            raise UsageError(f"metric={self.metric}: expected a scheme of entities, IOB2 or IOBES")
         if "binary_f1" in self.all_metrics and len(self.labels) != 2:
             raise UsageError("metric=binary_f1: expected two labels")
 

@@ -257,7 +257,9 @@ class Tokenizer(tf.Module):
             steps += [
                 NormalizationStep(lambda texts: tf_text.normalize_utf8(texts, "NFD"),
                                   by_character=False),
-                NormalizationStep(lambda texts: tf.strings.regex_replace(texts, r"\p{Mn}", "")),
+                # Not by character: a letter that loses its accent was made of both.
+                NormalizationStep(lambda texts: tf.strings.regex_replace(texts, r"\p{Mn}", ""),
+                                  by_character=False),
             ]
         return (*steps, compose)
 

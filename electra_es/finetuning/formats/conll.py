@@ -39,8 +39,8 @@ def read_conll(task: Task, path: str, rows: Rows) -> Iterator[TaggingExample]:
             continue
         first = first if words or problem else number
         try:
-            width = width or len(fields)
             word, label = _word(task, fields, width, word_column, label_column)
+            width = len(fields)  # All lines have as many as the first good one.
         except BadRow as error:
             problem = problem or (f"{path}:{number}", error)
             continue
@@ -51,10 +51,12 @@ def read_conll(task: Task, path: str, rows: Rows) -> Iterator[TaggingExample]:
 
 def _word(task: Task, fields: list[str], width: int, word_column: int, label_column: int
           ) -> tuple[str, str]:
-    needed = max(c + 1 if c >= 0 else -c for c in (word_column, label_column))
-    if len(fields) < max(width, needed):
-        raise BadRow("too few fields", f"{len(fields)}: expected {max(width, needed)}")
-    if len(fields) > width:
+    columns = (word_column, label_column)
+    # Counted from the left and from the right; word and label are never the same field.
+    least = max(0, *(c + 1 for c in columns)) + max(0, *(-c for c in columns))
+    if len(fields) < max(width, least):
+        raise BadRow("too few fields", f"{len(fields)}: expected {max(width, least)}")
+    if width and len(fields) > width:
         raise BadRow("too many fields", f"{len(fields)}: expected {width}")
     if not fields[word_column]:
         raise BadRow("empty word", f"expected one in column {word_column}")
