@@ -10,14 +10,14 @@ from electra_es.finetuning.data import load_task_data
 from electra_es.finetuning.grid import Grid, best_point, grid_points
 from electra_es.finetuning.model import as_model_dir, load_pretrained
 from electra_es.finetuning.results import RESULTS_FILE, summarise_trials, versions, write_json
-from electra_es.finetuning.run_checks import check_fits, check_same_run, splits_to_score
+from electra_es.finetuning.run_checks import check_fits, check_local, check_same_run, splits_to_score
 from electra_es.finetuning.saved import id2label
 from electra_es.finetuning.settings import FinetuningConfig
 from electra_es.finetuning.tasks import Task
 from electra_es.finetuning.trial import MODEL_DIR
 from electra_es.finetuning.trials import Run, Stopped, Trial, one_at_a_time, run_trial
 from electra_es.model.pretrainer import count_parameters
-from electra_es.training.devices import TpuAddress, check_reachable, set_up_devices
+from electra_es.training.devices import TpuAddress, set_up_devices
 from electra_es.training.interruption import StopSignal
 
 PRETRAINED_DIR = "pretrained"
@@ -49,7 +49,7 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
       CheckFailed: max_bad_steps non-finite steps in a row.
     """
     # ---- Devices, model, data: what can be wrong is looked at before step 1.
-    check_reachable(tpu, output=output)
+    check_local(output, tpu)
     strategy = set_up_devices(config.for_training(1), tpu)
     with only_run_in(output), StopSignal(strategy) as stop:
         model_dir = as_model_dir(model, os.path.join(output, PRETRAINED_DIR))

@@ -36,9 +36,7 @@ def main() -> int:
     skip = flags.DEFINE_bool("skip_bad_rows", False, "Leave out (and count) rows that cannot be read.")
     scratch = flags.DEFINE_bool("from_scratch", False, "Draw the model's weights anew: what the same "
                                 "network gives without pretraining.")
-    tpu = flags.DEFINE_string("tpu", "", "local, the name of a TPU node, or grpc://host:port.")
-    zone = flags.DEFINE_string("tpu_zone", "", "Zone of a named TPU.")
-    project = flags.DEFINE_string("gcp_project", "", "Project of a named TPU.")
+    tpu = flags.DEFINE_string("tpu", "", "local, on a TPU VM.")
     define_config_flags(FinetuningConfig)
     if rest := parse_flags():
         raise UsageError(f'"{rest[0]}": expected flags only')
@@ -59,7 +57,7 @@ def main() -> int:
         task, config, model=required(model, "a model directory, a Hugging Face folder or OWNER/NAME"),
         data_dir=data_dir, output=required(output, "a directory for the run"),
         grid=parse_grid(grid.value) if grid.value else None, skip_bad_rows=skip.value,
-        tpu=TpuAddress(tpu.value, zone.value, project.value), name=name.value,
+        tpu=TpuAddress(tpu.value), name=name.value,
         from_scratch=scratch.value)
     if results is None:
         return EXIT_STOPPED

@@ -11,8 +11,18 @@ from electra_es.finetuning.readers import has_split
 from electra_es.finetuning.results import read_json, write_json
 from electra_es.finetuning.settings import FinetuningConfig
 from electra_es.finetuning.tasks import Task
+from electra_es.training.devices import TpuAddress
 
 RUN_FILE = "run.json"
+
+
+def check_local(output: str, tpu: TpuAddress) -> None:
+    """Results, predictions and checkpoints are files of this machine."""
+    if "://" in output:
+        raise UsageError(f"--output={output}: expected a local directory")
+    if tpu.name not in ("", "local"):
+        raise UsageError(f"--tpu={tpu.name}: expected local, on a TPU VM itself; a TPU of another "
+                         "machine cannot write to --output")
 
 
 def check_fits(config: FinetuningConfig, pretrained: Pretrained) -> None:

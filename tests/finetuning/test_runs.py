@@ -1,21 +1,25 @@
 """Runs of several trials: going on after a kill, selection on dev only, the files that are left."""
 
+import fnmatch
 import json
 import os
 import pathlib
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 from finetuning_helpers import CommandProcess, make_model_dir, write_task
 
 from electra_es.config import from_dict
 from electra_es.errors import UsageError
+from electra_es.export.huggingface.write import export_huggingface
 from electra_es.finetuning import finetune as finetune_module
 from electra_es.finetuning import trial as trial_module
 from electra_es.finetuning import trials as trials_module
 from electra_es.finetuning.finetune import finetune
 from electra_es.finetuning.grid import grid_points, parse_grid
+from electra_es.finetuning.model import load_pretrained
 from electra_es.finetuning.predict import tag
 from electra_es.finetuning.saved import load_finetuned
 from electra_es.finetuning.settings import FinetuningConfig
@@ -221,6 +225,8 @@ def test_grids():
 @pytest.mark.parametrize("change, complaint", [
     (["--task="], "--task: expected the name of a task"),
     (["--task=conll2002_po"], 'did you mean "conll2002_pos"'),
+    (["--output=gs://x/y"], "--output=gs://x/y: expected a local directory"),
+    (["--tpu=mine"], "--tpu=mine: expected local"),
     (["--model="], "--model: expected a model directory"),
     (["--model=/no/such"], "--model=/no/such: no such directory"),
     (["--output="], "--output: expected a directory"),
@@ -238,6 +244,34 @@ def test_wrong_use_is_told_in_one_line(place, tmp_path, change, complaint):
     printed = process.wait(2)
     errors = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and complaint in errors[0] and "Traceback" not in printed
+
+
+def test_a_model_of_the_hub_is_imported_without_its_pickle(place, tmp_path, monkeypatch):
+    export_huggingface(f"{place}/tiny", str(tmp_path / "published"))
+    asked = {}
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        asked[name] = allow_patterns
+        return str(tmp_path / "published" / "discriminator")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    task = load_task(f"{place}/task/tiny_tagging.json")
+    config = FinetuningConfig(**{**task.recipe, "epochs": 1})
+    common = dict(data_dir=f"{place}/task")
+    results = finetune(task, config, model="someone/tiny", output=str(tmp_path / "run"), **common)
+    assert list(asked) == ["someone/tiny"]
+    assert not any(fnmatch.fnmatch("pytorch_model.bin", p) for p in asked["someone/tiny"])
+    assert results["name"] == "tiny" and results["model"] == "someone/tiny"
+    direct = finetune(task, config, model=f"{place}/tiny", output=str(tmp_path / "direct"), **common)
+    assert results["metrics"] == direct["metrics"]
+
+
+def test_from_scratch_begins_with_other_weights_than_the_model(place):
+    models = [load_pretrained(f"{place}/tiny", "m", seed) for seed in (None, 3, 3, 4)]
+    tables = [model.model.embeddings.word_embeddings.numpy() for model in models]
+    assert models[1].origin == "m, weights drawn anew"
+    np.testing.assert_array_equal(tables[1], tables[2])
+    assert np.abs(tables[0] - tables[1]).max() > 0.01 < np.abs(tables[1] - tables[3]).max()
 
 
 def test_a_pickle_is_refused_with_the_way_to_convert_it(place, tmp_path):
