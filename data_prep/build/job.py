@@ -1,11 +1,13 @@
 """One job, from its settings to COMPLETED: the records directory that `BuildConfig` describes."""
 
+import dataclasses
 import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from data_prep.corpus import cleaning
 from data_prep.build import engine_local as pipeline_local
@@ -31,6 +33,7 @@ MIN_TRAIN_SHARDS = 8
 COMPRESSION_RATIO = 3
 WORK_DIR = "_unfinished"
 FINGERPRINT_FILE = "fingerprint"
+SHOWN_NAMES = 20  # of input files, in stats.json
 
 
 def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> RecordsInfo:
@@ -74,7 +77,8 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
             special_ids={token: tokenizer.vocab.index(token) for token in SPECIAL_TOKENS},
             packing=job.packing, scheme=job.scheme)
         _copy_vocabulary(config.vocab_dir, tokenizer.config, config.output)
-        _finish(config.output, info, statistics, tokenizer, files.total_size(shard_files))
+        _finish(config.output, info, statistics, tokenizer, files.total_size(shard_files),
+                _sources(job, [*inputs, *held_out]))
         files.remove(work_dir)
     return info
 
@@ -186,10 +190,23 @@ def _copy_vocabulary(vocab_dir: str, text: TextConfig, output: str) -> None:
         files.write_bytes(files.join(output, name), files.read_bytes(files.join(vocab_dir, name)))
 
 
+def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """What a reader of the model card may want to know: input files (names without folders) and the
+    settings that decide which documents are kept."""
+    return {
+        "input": {"files": len(inputs), "bytes": sum(size for _, size in inputs),
+                  "names": [os.path.basename(path) for path, _ in inputs[:SHOWN_NAMES]]},
+        "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
+                     "near_duplicate_threshold": job.near_duplicate_threshold,
+                     "packing": job.packing, "scheme": job.scheme,
+                     "validation_fraction": job.validation_fraction},
+    }
+
+
 def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer,
-            record_bytes: int) -> None:
+            record_bytes: int, sources: dict[str, Any]) -> None:
     """Writes counts and description, runs the audit of the vocabulary, and marks the end."""
-    stats = statistics.report(info.max_seq_length, tokenizer.unk_id, record_bytes)
+    stats = statistics.report(info.max_seq_length, tokenizer.unk_id, record_bytes) | sources
     for reason, shown in stats["bad_input_examples"].items():
         logging.warning("bad input: %s, %d times, such as %s", reason, stats["bad_input"][reason],
                         "; ".join(shown))

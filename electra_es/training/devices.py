@@ -126,6 +126,19 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
     return resolver.task_id or 0
 
 
+def device_line(strategy: tf.distribute.Strategy) -> str:
+    """What a run is trained on, such as `CPU with 2 cores; 1 replica; TensorFlow 2.20.0`."""
+    replicas = strategy.num_replicas_in_sync
+    gpus = tf.config.list_physical_devices("GPU")
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        kind = f"TPU {os.environ.get('TPU_ACCELERATOR_TYPE', '')}".strip()
+    elif gpus and "GPU" in strategy.extended.worker_devices[0]:
+        kind = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    else:
+        kind = f"CPU with {len(os.sched_getaffinity(0))} cores"
+    return f"{kind}; {replicas} replica{'s' * (replicas > 1)}; TensorFlow {tf.__version__}"
+
+
 def check_reachable(tpu: TpuAddress, **directories: str) -> None:
     """A remote TPU's host reads and writes by itself, and cannot see this machine's disk.
 

@@ -1,6 +1,5 @@
 """Pretraining from beginning to end, in the order in which it happens."""
 
-import dataclasses
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.data.inputs import check_records, name_bad_shard, training_dataset, usable_shards
+from electra_es.data.provenance import describe_records
 from electra_es.data.records import ID_COUNTS_FILE, load_records_info
 from electra_es.errors import CheckFailed
 from electra_es.files import only_run_in
@@ -20,7 +20,8 @@ from electra_es.model.pretrainer import (
     discriminator_parameters,
 )
 from electra_es.monitoring.health import HealthWatch
-from electra_es.monitoring.progress import ProgressLog, configuration_markdown, parameter_line
+from electra_es.monitoring.progress import ProgressLog, parameter_line
+from electra_es.run_config import Run
 from electra_es.text.audit import audit
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import Checkpoints
@@ -28,6 +29,7 @@ from electra_es.training.devices import (
     TpuAddress,
     check_reachable,
     compiles_with_xla,
+    device_line,
     set_up_devices,
     worker_index,
 )
@@ -101,17 +103,18 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             keep=config.keep_checkpoints, keep_every=config.keep_every, worker=worker,
             background=config.async_checkpoints)
         step, examples_seen = checkpoints.restore_latest()
+        origin = ""
         if initial_weights is not None and step == 0:
-            log.say(initial_weights(model, tokenizer))
+            origin = initial_weights(model, tokenizer)
+            log.say(origin)
 
         log.say(vocabulary_line(tokenizer, data_dir))
         log.say(parameter_line("discriminator", discriminator_parameters(model)))
         log.say(parameter_line("both towers", count_parameters([model])))
         log.say(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
                 f"training examples; step {step} of {config.num_train_steps}")
-        log.text("configuration", configuration_markdown(
-            {"text": dataclasses.asdict(tokenizer.config), "model": dataclasses.asdict(model_config),
-             "pretraining": dataclasses.asdict(config)}), step)
+        log.start(step, Run(tokenizer.config, model_config, config), devices=device_line(strategy),
+                  data=describe_records(data_dir, info), initial_weights=origin)
 
         # ---- Data from the position of the checkpoint on, and the compiled loop over it.
         def host_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -156,7 +159,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                     log.train(step, {
                         **metrics, "learning_rate": float(learning_rate(tf.constant(step), config)),
                         "gradient_norm": float(sums["gradient_norm"]),
-                        "bad_steps": float(pending["bad"])})
+                        "bad_steps": float(pending["bad"]), "tokens": float(pending["tokens"])})
                     for warning in health.warnings(step, metrics):
                         log.say(warning)
                     pending = {}

@@ -31,6 +31,7 @@ def main() -> None:
     datasets = flags.DEFINE_list("datasets", [], "Data sets in its card.")
     watts = flags.DEFINE_float("watts", 0.0, "Mean power during training, for its card.")
     results = flags.DEFINE_list("results", [], "Files of fine-tuning results, for its card.")
+    notes = flags.DEFINE_string("notes", "", "Markdown file for its card: authors, funding, contact.")
     hub = flags.DEFINE_string("push_to_hub", "", "Repository to upload to, such as me/electra-es.")
     private = flags.DEFINE_bool("private", False, "Make new repositories private.")
     if rest := parse_flags():
@@ -46,7 +47,7 @@ def main() -> None:
               f"--init_checkpoint={target}")
         return
     options = CardOptions(name.value or hub.value, licence.value, tuple(datasets.value), watts.value,
-                          tuple(results.value))
+                          tuple(results.value), notes.value)
     parts = export_huggingface(model_dir.value, target, options=options, overwrite=overwrite.value)
     print(f"{target}: {' and '.join(parts)} written, read back and equal to {model_dir.value}")
     if hub.value:

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from electra_es.config import ModelConfig
 from electra_es.errors import CheckFailed, UsageError
@@ -23,10 +23,11 @@ from electra_es.export.huggingface.read import (
     read_source_configs,
 )
 from electra_es.export.huggingface.tokenizer import tokenizer_config, tokenizer_json
-from electra_es.export.model_card import EXAMPLE, CardOptions, model_card, read_metrics
+from electra_es.export.model_card import EXAMPLE, CardOptions, model_card
 from electra_es.export.output import new_directory
 from electra_es.export.saved_model import MAX_DIFFERENCE, PROBES, TextModel, usable_length
 from electra_es.model.variables import get_resolved_weights
+from electra_es.monitoring.metrics_log import read_log
 from electra_es.run_config import CONFIG_FILE, Run
 from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer
 from electra_es.training.run_dir import load_model
@@ -57,7 +58,7 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
     example: list[tuple[str, float]] = []
     if model.rtd_head is not None:
         example = _score_example(text_model)
-    records, weights = read_metrics(model_dir), get_resolved_weights(model)
+    log, weights = read_log(model_dir), get_resolved_weights(model)
     configs = _configs(model_dir, run, tokenizer)
     shared_files = tokenizer_files(model_dir, run, tokenizer)
     marker = f"{parts[0]}/{WEIGHTS_FILE}"
@@ -65,7 +66,7 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
         for part in parts:
             arrays = published_arrays(weights, part, run.model)
             card = model_card(
-                part, run, tokenizer, options=options, step=step, records=records, example=example,
+                part, run, tokenizer, options=options, step=step, log=log, example=example,
                 parameters=sum(array.size for array in arrays.values()))
             files = {CONFIG_FILE: json_bytes(configs[part]), CARD_FILE: card.encode("utf-8")}
             _write_folder(os.path.join(scratch, part), arrays, {**shared_files, **files})
@@ -166,9 +167,10 @@ def _check_same(text_model: TextModel, folder: str) -> None:
 
 def _write_folder(folder: str, arrays: dict[str, np.ndarray], files: dict[str, bytes]) -> None:
     os.makedirs(folder)
-    # transformers asks for the framework that the tensors were written by.
-    save_file(arrays, os.path.join(folder, WEIGHTS_FILE), metadata={"format": "pt"})
-    for name, data in files.items():
+    # transformers asks for the framework that the tensors were written by. Not save_file, whose files
+    # nobody but their owner can read, whatever the umask says.
+    weights = save(arrays, metadata={"format": "pt"})
+    for name, data in {WEIGHTS_FILE: weights, **files}.items():
         with open(os.path.join(folder, name), "wb") as file:
             file.write(data)
 
