@@ -4,6 +4,7 @@ Shapes: B batch, L length, K predictions, V vocabulary, H hidden, E embedding.
 Source: `run_pretraining.PretrainingModel` of google-research/electra; paper section 3.
 """
 
+import itertools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -11,15 +12,8 @@ import tf_keras
 
 from electra_es.config import ModelConfig
 from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
-from electra_es.model.encoder import (
-    Embeddings,
-    Tower,
-    derive_dropout,
-    gelu,
-    initializer,
-    keep_softmax_in_float32,
-    layer_norm,
-)
+from electra_es.model.block import gelu, initializer, layer_norm
+from electra_es.model.encoder import Direction, Embeddings, EncoderOutput, Tower
 from electra_es.model.masking import candidate_positions, gather_positions, scatter_update
 from electra_es.model.sampling import sample_from_softmax
 
@@ -52,7 +46,7 @@ class MaskedLMHead(tf_keras.layers.Layer):
             width, activation=gelu, kernel_initializer=initializer(config), name="dense")
         self.norm = layer_norm(config, "LayerNorm")
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         self.output_bias = self.add_weight(
             name="output_bias", shape=[self.vocab_size], initializer="zeros")
         super().build(input_shape)
@@ -91,11 +85,13 @@ class ElectraPretrainer(tf_keras.layers.Layer):
     def __init__(self, config: ModelConfig, vocab: VocabularyFacts):
         super().__init__(name="electra")
         self.config, self.vocab = config, vocab
+        self.dropout_numbers = itertools.count()
         self._add_embeddings()
         self.discriminator = Tower(
             config, config.embedding_size, hidden_size=config.hidden_size,
             num_layers=config.num_layers, num_heads=config.num_heads,
-            intermediate_size=config.intermediate_size, name="discriminator")
+            intermediate_size=config.intermediate_size, name="discriminator",
+            dropout_numbers=self.dropout_numbers)
         self.generators: list[Tower] = []
         if config.generator_kind == "two_tower":
             self.generators = [self._generator("generator_ltr", "left_to_right"),
@@ -110,27 +106,32 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         self.rtd_head = ReplacedTokenHead(config) if config.objective != "mlm" else None
 
     def _add_embeddings(self) -> None:
-        config, v = self.config, self.vocab.size
+        config = self.config
         if config.uses_full_size_generator or config.embedding_sharing == "tied":
-            self.embeddings = Embeddings(config, v, config.embedding_size, "embeddings")
+            self.embeddings = self._embeddings("embeddings", config.embedding_size)
             self.generator_embeddings = self.embeddings
         elif config.embedding_sharing == "gradient_disentangled":
-            self.generator_embeddings = Embeddings(
-                config, v, config.embedding_size, "generator_embeddings")
-            self.embeddings = Embeddings(
-                config, v, config.embedding_size, "embeddings", base=self.generator_embeddings)
+            self.generator_embeddings = self._embeddings(
+                "generator_embeddings", config.embedding_size)
+            self.embeddings = self._embeddings(
+                "embeddings", config.embedding_size, base=self.generator_embeddings)
         else:
             # Untied embeddings are as wide as the generator, as in the original.
-            self.embeddings = Embeddings(config, v, config.embedding_size, "embeddings")
-            self.generator_embeddings = Embeddings(
-                config, v, config.generator_hidden_size, "generator_embeddings")
+            self.embeddings = self._embeddings("embeddings", config.embedding_size)
+            self.generator_embeddings = self._embeddings(
+                "generator_embeddings", config.generator_hidden_size)
 
-    def _generator(self, name: str, direction) -> Tower:
+    def _embeddings(self, name: str, width: int, base: Embeddings | None = None) -> Embeddings:
+        return Embeddings(
+            self.config, self.vocab.size, width, name, next(self.dropout_numbers), base)
+
+    def _generator(self, name: str, direction: Direction) -> Tower:
         config = self.config
         return Tower(
             config, self.generator_embeddings.width, hidden_size=config.generator_hidden_size,
             num_layers=config.generator_num_layers, num_heads=config.generator_num_heads,
-            intermediate_size=config.generator_intermediate_size, name=name, direction=direction)
+            intermediate_size=config.generator_intermediate_size, name=name, direction=direction,
+            dropout_numbers=self.dropout_numbers)
 
     def generator_sequence(self, input_ids: tf.Tensor, input_mask: tf.Tensor,
                            segment_ids: tf.Tensor) -> tf.Tensor:
@@ -159,7 +160,8 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             inputs.input_ids, inputs.input_mask, inputs.segment_ids)
         return self.mlm_head(sequence, self.generator_embeddings.word_table)
 
-    def encode(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor):
+    def encode(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
+               ) -> EncoderOutput:
         """`EncoderOutput` of the discriminator: what fine-tuning and embeddings use."""
         return self.discriminator(self.embeddings(input_ids, segment_ids), input_mask)
 
@@ -248,14 +250,12 @@ def total_loss(outputs: Outputs, denominators: tf.Tensor, config: ModelConfig) -
 
 
 def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts) -> ElectraPretrainer:
-    """A model with all its variables, dropout derived; build it under the strategy's scope."""
+    """A model with all its variables; build it under the strategy's scope."""
     model = ElectraPretrainer(config, vocab)
     ids = tf.zeros([1, 2], tf.int32)
     inputs = Inputs(ids, tf.ones_like(ids), ids, tf.zeros([1], tf.int64))
     masked = MaskedInputs(ids, ids[:, :1], ids[:, :1], tf.zeros([1, 1]))
     model(inputs, masked, tf.zeros([1, 1]))
-    derive_dropout(model)
-    keep_softmax_in_float32(model)
     return model
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, MaskedInputs
-from electra_es.model.encoder import dropout_seed
+from electra_es.model.dropout import dropout_seed
 from electra_es.model.masking import mask
 from electra_es.model.pretrainer import ElectraPretrainer, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
