@@ -28,6 +28,7 @@ from electra_es.training.devices import (
     TpuAddress,
     check_reachable,
     compiles_with_xla,
+    devices_line,
     set_up_devices,
     worker_index,
 )
@@ -104,6 +105,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         if initial_weights is not None and step == 0:
             log.say(initial_weights(model, tokenizer))
 
+        log.say(devices_line(strategy))
         log.say(vocabulary_line(tokenizer, data_dir))
         log.say(parameter_line("discriminator", discriminator_parameters(model)))
         log.say(parameter_line("both towers", count_parameters([model])))
