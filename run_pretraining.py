@@ -1,8 +1,8 @@
 r"""Pretrains an ELECTRA.
 
     python run_pretraining.py                    # bundled sample, debug size, CPU, a few minutes
-    python run_pretraining.py --data_dir=gs://bucket/records --vocab_dir=gs://bucket/vocabulary \
-        --model_dir=gs://bucket/small --model_size=small --tpu=my-tpu --tpu_zone=europe-west4-a
+    python run_pretraining.py --data_dir=records --vocab_dir=vocabulary --model_dir=small \
+        --model_size=small --tpu=local           # on a TPU VM; data there or at gs://
     python run_pretraining.py ... --set learning_rate=3e-4 --set generator_width=0.5
     python run_pretraining.py ... --mode=evaluate
     python run_pretraining.py --model_size=small --print_schedule
@@ -20,6 +20,7 @@ from absl import flags
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.errors import EXIT_STOPPED, UsageError, run_main
 from electra_es.flags import define_config_flags, given_settings, parse_flags, resolve
+from electra_es.hardware import prepare_tpu_runtime
 
 HPARAMS_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hparams")
 
@@ -31,7 +32,8 @@ _HPARAMS = flags.DEFINE_string("hparams", "", "JSON file of settings; none: that
 _SET = flags.DEFINE_multi_string("set", [], "key=value of any setting; may be repeated.")
 _MODE = flags.DEFINE_enum("mode", "train_and_evaluate", ["train", "evaluate", "train_and_evaluate"],
                           "What to do.")
-_TPU = flags.DEFINE_string("tpu", "", "local, the name of a TPU node, or grpc://host:port.")
+_TPU = flags.DEFINE_string("tpu", "", "local: the TPU of this TPU VM. Else the name of a "
+                           "TPU node, or grpc://host:port; these want gs:// paths.")
 _TPU_ZONE = flags.DEFINE_string("tpu_zone", "", "Zone of a named TPU.")
 _GCP_PROJECT = flags.DEFINE_string("gcp_project", "", "Project of a named TPU.")
 _SAMPLE_DIR = flags.DEFINE_string("sample_dir", "runs/sample", "Where a run on the sample is kept.")
@@ -59,6 +61,8 @@ def main() -> int:
         if not flag.value:
             raise UsageError(f"--{flag.name}: expected a directory, as --data_dir is given")
 
+    if _TPU.value == "local":
+        prepare_tpu_runtime()  # before the imports below, which import TensorFlow
     from electra_es.text.tokenizer import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
     from electra_es.training.evaluation import evaluate_run

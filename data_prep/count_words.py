@@ -30,12 +30,13 @@ from absl import flags
 from data_prep import files
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.tasks import Task
-from data_prep.build.workers import pool, usable_cores
+from data_prep.build.workers import pool
 from data_prep.command_line import parse_flags
 from data_prep.corpus import readers
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, run_main
 from electra_es.flags import define_config_flags, given_settings
+from electra_es.hardware import usable_cores
 from electra_es.text import tokenizer as text
 
 # Settings of the text that counts depend on.

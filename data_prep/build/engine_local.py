@@ -17,9 +17,10 @@ from data_prep.build import tasks as pipeline_tasks
 from data_prep import files
 from data_prep.build.statistics import SAVED, Statistics
 from data_prep.build.tasks import Job, Task
-from data_prep.build.workers import RunAll, pool, usable_cores
+from data_prep.build.workers import RunAll, pool
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
+from electra_es.hardware import usable_cores
 
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,

@@ -1,5 +1,6 @@
 """Which devices a run uses: TPU (local, named or grpc), GPUs, several workers, CPU."""
 
+import collections
 import json
 import os
 from typing import NamedTuple
@@ -7,10 +8,10 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 from absl import logging
-from official.common import distribute_utils
 
 from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError
+from electra_es.hardware import local_tpu, nvidia_gpus, usable_cores
 
 
 class TpuAddress(NamedTuple):
@@ -64,9 +65,10 @@ def _make_strategy(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
     if kind == "gpu":
         count = len(tf.config.list_physical_devices("GPU"))
         if not count:
-            raise UsageError("distribution=gpu: expected at least one GPU, TensorFlow sees none")
-        return distribute_utils.get_distribution_strategy(
-            "mirrored" if count > 1 else "one_device", num_gpus=count)
+            raise UsageError("distribution=gpu: expected at least one GPU, TensorFlow sees none "
+                             "(`python -m electra_es.devices` says why)")
+        return (tf.distribute.MirroredStrategy() if count > 1
+                else tf.distribute.OneDeviceStrategy("device:GPU:0"))
     return _cpu_strategy(config.cpu_replicas)
 
 
@@ -88,19 +90,36 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
             'distribution=multi_worker: expected the environment variable TF_CONFIG, for example '
             '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}') from None
-    return distribute_utils.get_distribution_strategy("multi_worker_mirrored")
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.Strategy:
+def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
     if not tpu.name:
         raise UsageError("distribution=tpu: expected --tpu=local, --tpu=NAME or --tpu=grpc://…")
-    if tpu.name != "local" and not tpu.name.startswith("grpc://"):
-        _match_runtime(tpu)
     try:
-        return distribute_utils.get_distribution_strategy("tpu", tpu_address=tpu.name)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--tpu={tpu.name}: no TPU can be reached there ({reason})") from None
+        if tpu.name != "local" and not tpu.name.startswith("grpc://"):
+            _match_runtime(tpu)
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            tpu.name, zone=tpu.zone or None, project=tpu.project or None)
+        if tpu.name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        topology = tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:  # TensorFlow's, Google's clients' and the network's have no common base
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise UsageError(f"--tpu={tpu.name}: no TPU can be reached there ({lines[0]}); "
+                         "`python -m electra_es.devices` shows what is installed") from None
+    return tf.distribute.TPUStrategy(resolver, _device_assignment(resolver, topology))
+
+
+def _device_assignment(resolver: tf.distribute.cluster_resolver.TPUClusterResolver,
+                       topology: tf.tpu.experimental.Topology):
+    """One replica on each core, said in so many words for chips with the newer SparseCore (v5p,
+    v6e), where TensorFlow's own default fails; None for the others."""
+    feature = tf.tpu.experimental.HardwareFeature(resolver.tpu_hardware_feature)
+    if feature.embedding_feature != tf.tpu.experimental.HardwareFeature.EmbeddingFeature.V2:
+        return None
+    return tf.tpu.experimental.DeviceAssignment.build(
+        topology, num_replicas=resolver.get_tpu_system_metadata().num_cores)
 
 
 def _match_runtime(tpu: TpuAddress) -> None:
@@ -117,6 +136,52 @@ def _match_runtime(tpu: TpuAddress) -> None:
     client.wait_for_healthy()
 
 
+def devices_used(strategy: tf.distribute.Strategy) -> str:
+    """`2 x NVIDIA L4`, `CPU (2 cores)`, `8 x TPU v3`: what the run computes on."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return f"{strategy.num_replicas_in_sync} x TPU {local_tpu()}".rstrip()
+    used = _count_names(_gpus_used(strategy)) or f"CPU ({usable_cores()} cores)"
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        workers = strategy.cluster_resolver.cluster_spec().num_tasks("worker")
+        used = f"{workers} workers, this one with {used}"
+    return used
+
+
+def devices_line(strategy: tf.distribute.Strategy) -> str:
+    """`devices: 2 x NVIDIA L4`: what the run uses, then what is there and not used."""
+    line = f"devices: {devices_used(strategy)}"
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return line
+    gpus = tf.config.list_physical_devices("GPU")
+    unused = []
+    if names := _count_names(gpus[len(_gpus_used(strategy)):]):
+        unused.append(f"{names} (--distribution=auto uses them)")
+    elif nvidia_gpus() and not gpus:
+        unused.append(f"{nvidia_gpus()} NVIDIA GPU(s) that TensorFlow does not see "
+                      "(`python -m electra_es.devices` says why)")
+    if local_tpu():
+        unused.append(f"TPU {local_tpu()} (--tpu=local)")
+    return line + (f"; not used: {', '.join(unused)}" if unused else "")
+
+
+def _gpus_used(strategy: tf.distribute.Strategy) -> list[tf.config.PhysicalDevice]:
+    if not any("GPU" in device for device in strategy.extended.worker_devices):
+        return []
+    gpus = tf.config.list_physical_devices("GPU")
+    return gpus[:1] if isinstance(strategy, tf.distribute.OneDeviceStrategy) else gpus
+
+
+def gpu_names(gpus: list[tf.config.PhysicalDevice]) -> list[str]:
+    """What the driver calls each of these GPUs."""
+    return [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
+
+
+def _count_names(gpus: list[tf.config.PhysicalDevice]) -> str:
+    """`2 x NVIDIA L4, 1 x NVIDIA A30`; empty for none."""
+    return ", ".join(f"{number} x {name}"
+                     for name, number in collections.Counter(gpu_names(gpus)).items())
+
+
 def worker_index(strategy: tf.distribute.Strategy) -> int:
     """Number of this process among the workers of a multi-worker strategy, otherwise 0. Worker 0,
     the chief, is the one that writes."""
@@ -125,18 +190,6 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
         return 0
     return resolver.task_id or 0
 
-
-def device_line(strategy: tf.distribute.Strategy) -> str:
-    """What a run is trained on, such as `CPU with 2 cores; 1 replica; TensorFlow 2.20.0`."""
-    replicas = strategy.num_replicas_in_sync
-    gpus = tf.config.list_physical_devices("GPU")
-    if isinstance(strategy, tf.distribute.TPUStrategy):
-        kind = f"TPU {os.environ.get('TPU_ACCELERATOR_TYPE', '')}".strip()
-    elif gpus and "GPU" in strategy.extended.worker_devices[0]:
-        kind = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-    else:
-        kind = f"CPU with {len(os.sched_getaffinity(0))} cores"
-    return f"{kind}; {replicas} replica{'s' * (replicas > 1)}; TensorFlow {tf.__version__}"
 
 
 def check_reachable(tpu: TpuAddress, **directories: str) -> None:

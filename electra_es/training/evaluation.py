@@ -16,7 +16,12 @@ from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.monitoring.progress import ProgressLog, SampleToken
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import restore_weights
-from electra_es.training.devices import TpuAddress, set_up_devices, worker_index
+from electra_es.training.devices import (
+    TpuAddress,
+    check_reachable,
+    set_up_devices,
+    worker_index,
+)
 from electra_es.training.metrics import summarise
 from electra_es.training.run_dir import check_same_model, vocabulary_facts
 from electra_es.training.steps import evaluation_keys, make_eval_step, sampling_draws
@@ -108,6 +113,7 @@ def evaluate_run(model_config: ModelConfig, config: PretrainingConfig, *, data_d
     Raises:
       UsageError: no checkpoint, no validation records, or another model than that of `model_dir`.
     """
+    check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
     strategy = set_up_devices(config, tpu)
     tokenizer = load_tokenizer(vocab_dir)
     info = load_records_info(data_dir)

@@ -29,7 +29,8 @@ from electra_es.training.devices import (
     TpuAddress,
     check_reachable,
     compiles_with_xla,
-    device_line,
+    devices_line,
+    devices_used,
     set_up_devices,
     worker_index,
 )
@@ -108,12 +109,14 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             origin = initial_weights(model, tokenizer)
             log.say(origin)
 
+        log.say(devices_line(strategy))
         log.say(vocabulary_line(tokenizer, data_dir))
         log.say(parameter_line("discriminator", discriminator_parameters(model)))
         log.say(parameter_line("both towers", count_parameters([model])))
         log.say(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
                 f"training examples; step {step} of {config.num_train_steps}")
-        log.start(step, Run(tokenizer.config, model_config, config), devices=device_line(strategy),
+        log.start(step, Run(tokenizer.config, model_config, config),
+                  devices=f"{devices_used(strategy)}; TensorFlow {tf.__version__}",
                   data=describe_records(data_dir, info), initial_weights=origin)
 
         # ---- Data from the position of the checkpoint on, and the compiled loop over it.
