@@ -103,23 +103,12 @@ def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
             tpu.name, zone=tpu.zone or None, project=tpu.project or None)
         if tpu.name != "local":
             tf.config.experimental_connect_to_cluster(resolver)
-        topology = tf.tpu.experimental.initialize_tpu_system(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:  # TensorFlow's, Google's clients' and the network's have no common base
         lines = str(error).splitlines() or [type(error).__name__]
         raise UsageError(f"--tpu={tpu.name}: no TPU can be reached there ({lines[0]}); "
                          "`python -m electra_es.devices` shows what is installed") from None
-    return tf.distribute.TPUStrategy(resolver, _device_assignment(resolver, topology))
-
-
-def _device_assignment(resolver: tf.distribute.cluster_resolver.TPUClusterResolver,
-                       topology: tf.tpu.experimental.Topology):
-    """One replica on each core, said in so many words for chips with the newer SparseCore (v5p,
-    v6e), where TensorFlow's own default fails; None for the others."""
-    feature = tf.tpu.experimental.HardwareFeature(resolver.tpu_hardware_feature)
-    if feature.embedding_feature != tf.tpu.experimental.HardwareFeature.EmbeddingFeature.V2:
-        return None
-    return tf.tpu.experimental.DeviceAssignment.build(
-        topology, num_replicas=resolver.get_tpu_system_metadata().num_cores)
+    return tf.distribute.TPUStrategy(resolver)
 
 
 def _match_runtime(tpu: TpuAddress) -> None:
