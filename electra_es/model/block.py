@@ -1,10 +1,9 @@
 """The transformer block, after `modeling.transformer_model` of google-research/electra.
 
-It is written out, and not taken from Model Garden, for three reasons. Model Garden's block drops
-attention's output at the rate of the probabilities and computes the softmax in bfloat16, so both
-had to be put right from outside, through private attributes. Dropout and canonical names reached
-into seven more of them. And the block is what speed depends on, so it has to be ours to change.
-docs/fidelity.md has what was compared.
+It is written out, and not taken from Model Garden. With Model Garden's block, canonical names,
+derived dropout and two corrections (its rate of dropout after attention, its softmax in bfloat16)
+needed thirteen private attributes. And speed depends on the block, so it has to be ours to change.
+docs/fidelity.md says how both were compared.
 
 Shapes: B batch, L length, H hidden, N heads, D = H / N.
 """
@@ -67,7 +66,7 @@ class Block(tf_keras.layers.Layer):
         mixed = tf.einsum("bnqk,bknd->bqnd", probabilities, self._heads(self.value(x)))
         attended = self.attention_output(tf.reshape(mixed, tf.shape(x)))
         x = self.attention_norm(x + self.attention_output_dropout(attended))
-        # GELU in float32: a bfloat16 argument is fine, but not a bfloat16 erf.
+        # GELU is computed in float32, as in Model Garden: it reports worse convergence in bfloat16.
         inner = gelu(tf.cast(self.intermediate(x), tf.float32))
         output = self.feed_forward_output_dropout(self.feed_forward_output(inner))
         return self.feed_forward_norm(x + tf.cast(output, tf.float32))
