@@ -45,12 +45,24 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except CheckFailed as error:
         print(f"check failed: {error}", file=sys.stderr)
         code = EXIT_CHECK_FAILED
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(f"error: {' '.join(str(error).split())[:200] or type(error).__name__}: out of memory: "
+              "expected a smaller model, batch or length, or a larger machine", file=sys.stderr)
+        code = EXIT_WRONG_USE
     except KeyboardInterrupt as error:
         print(f"stopped by a signal{f': {error}' if str(error) else ''}", file=sys.stderr)
         code = EXIT_STOPPED
     # Looking for garbage in all that TensorFlow holds takes the interpreter a second at its end.
     gc.freeze()
     sys.exit(code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # By its name, as importing TensorFlow takes longer than most commands.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "ResourceExhaustedError"})
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -26,12 +26,22 @@ import tensorflow as tf
 from absl import flags
 
 from electra_es.chips import TPUS, TpuChip
-from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
+from electra_es.config import SCHEDULE_SETTINGS, ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.inputs import synthetic_batch
 from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
-from electra_es.flags import define_config_flags, given_settings, parse_flags, resolve
+from electra_es.flags import (
+    define,
+    define_assignments,
+    define_config_flags,
+    given_settings,
+    names_of,
+    parse_flags_only,
+    refuse_unused,
+    resolve,
+)
 from electra_es.model.batches import Inputs, VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
+from electra_es.settings import PATH
 from electra_es.training.devices import set_precision
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.steps import TrainStep
@@ -174,21 +184,26 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
     ]
 
 
-define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
-_TOPOLOGY = flags.DEFINE_string("topology", "v2-8", f"TPU slice: {', '.join(SLICES)}.")
-_HPARAMS = flags.DEFINE_string("hparams", "", "JSON file of settings; none: that of the model size.")
-_SET = flags.DEFINE_multi_string("set", [], "key=value of any setting; may be repeated.")
+# What of a run is in the compiled step, or in the time that all its steps take.
+_USED = {"topology", "hparams", "set", "vocab_size"} | names_of(ModelConfig) | {
+    "max_seq_length", "train_batch_size", "accumulation_steps", "precision", "seed", "clip_norm",
+    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"} | SCHEDULE_SETTINGS
 
 
 def main() -> int:
-    parse_flags()
-    if _TOPOLOGY.value not in SLICES:
-        raise UsageError(f"--topology={_TOPOLOGY.value}: expected one of {', '.join(SLICES)}"
-                         f"{nearest_hint(_TOPOLOGY.value, SLICES)}")
-    tpu = SLICES[_TOPOLOGY.value]
+    define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
+    topology = define("topology", str, "v2-8", f"TPU slice: {', '.join(SLICES)}.")
+    hparams = define("hparams", str, "", "JSON file of settings; none: that of the model size.", PATH)
+    assignments = define_assignments()
+    parse_flags_only()
+    given = given_settings(flags.FLAGS, assignments.value)
+    refuse_unused("preflight", _USED)
+    if topology.value not in SLICES:
+        raise UsageError(f"--topology={topology.value}: expected one of {', '.join(SLICES)}"
+                         f"{nearest_hint(topology.value, SLICES)}")
+    tpu = SLICES[topology.value]
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    model_config, config, text = resolve(
-        given_settings(flags.FLAGS, _SET.value), _HPARAMS.value, os.path.join(root, "hparams"))
+    model_config, config, text = resolve(given, hparams.value, os.path.join(root, "hparams"))
     if config.train_batch_size % (tpu.devices * config.accumulation_steps):
         raise UsageError(f"train_batch_size={config.train_batch_size}: expected a multiple of "
                          f"{tpu.devices * config.accumulation_steps} ({tpu.devices} devices)")
@@ -197,7 +212,7 @@ def main() -> int:
         model_config, config, vocab_size, config.train_batch_size // tpu.devices)
     start = time.monotonic()
     compiled = compile_for_tpu(hlo, tpu.topology)
-    print(f"{model_config.model_size} on {_TOPOLOGY.value}, {config.precision}, vocabulary of "
+    print(f"{model_config.model_size} on {topology.value}, {config.precision}, vocabulary of "
           f"{vocab_size}: compiled in {time.monotonic() - start:.0f} s")
     for line in report_lines(compiled, tpu, config, parameters):
         print("  " + line)

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
 
 from electra_es.errors import CheckFailed, UsageError, run_main
 from electra_es.export.huggingface.names import hub_config
 from electra_es.export.huggingface.write import json_bytes, published_arrays, tokenizer_files
 from electra_es.export.output import new_directory
 from electra_es.export.saved_model import MAX_DIFFERENCE, PROBES, TextModel, usable_length
-from electra_es.flags import parse_flags, required
+from electra_es.flags import define, parse_flags_only, required
 from electra_es.model.variables import get_resolved_weights
 from electra_es.run_config import CONFIG_FILE
+from electra_es.settings import PATH
 from electra_es.training.run_dir import load_model
 
 MODEL_FILE = "model.onnx"
@@ -105,11 +105,10 @@ def _check_same(text_model: TextModel, session: Any) -> None:
 
 
 def main() -> None:
-    model_dir = flags.DEFINE_string("model_dir", "", "Model directory to export.")
-    output = flags.DEFINE_string("output", "", "Directory to write.")
-    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier ONNX export there.")
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
+    output = define("output", str, "", "Directory to write.", PATH)
+    overwrite = define("overwrite", bool, False, "Replace an earlier ONNX export there.")
+    parse_flags_only()
     export_onnx(required(model_dir, "a model directory"),
                 required(output, "a directory to write"), overwrite=overwrite.value)
     print(f"{output.value}: written, and equal to {model_dir.value} in onnxruntime")

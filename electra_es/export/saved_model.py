@@ -15,15 +15,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the tokeniser's operations for reloading
-from absl import flags
 
 from electra_es.config import SPECIAL_TOKENS
-from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.errors import CheckFailed, run_main
 from electra_es.export.output import new_directory
-from electra_es.flags import parse_flags, required
+from electra_es.flags import define, parse_flags_only, required
 from electra_es.model.masking import gather_positions
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.run_config import Run
+from electra_es.settings import PATH
 from electra_es.text.tokenizer import Tokenizer
 from electra_es.training.run_dir import load_model
 
@@ -231,11 +231,10 @@ def _check_same(model: ElectraPretrainer, tokenizer: Tokenizer, max_length: int,
 
 
 def main() -> None:
-    model_dir = flags.DEFINE_string("model_dir", "", "Model directory to export.")
-    output = flags.DEFINE_string("output", "", "Directory to write.")
-    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier SavedModel there.")
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
+    output = define("output", str, "", "Directory to write.", PATH)
+    overwrite = define("overwrite", bool, False, "Replace an earlier SavedModel there.")
+    parse_flags_only()
     export_saved_model(required(model_dir, "a model directory"),
                        required(output, "a directory to write"), overwrite=overwrite.value)
     print(f"{output.value}: written, reloaded and equal to {model_dir.value}")

@@ -5,20 +5,18 @@
     python -m electra_es.monitoring --model_dir=runs/small --output=report.png
 """
 
-from absl import flags
-
 from electra_es.errors import UsageError, run_main
 
 
 def main() -> None:
-    model_dirs = flags.DEFINE_list("model_dir", [], "The runs to draw, comma-separated.")
-    output = flags.DEFINE_string("output", "report.html", "Where to: a name in .html or .png.")
     # Not above: matplotlib takes longer to import than a short run to report.
-    from electra_es.flags import parse_flags
+    from electra_es.flags import define, parse_flags_only
     from electra_es.monitoring.report import write_report
+    from electra_es.settings import PATH
 
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+    model_dirs = define("model_dir", tuple[str, ...], (), "The runs to draw, comma-separated.", PATH)
+    output = define("output", str, "report.html", "Where to: a name in .html or .png.", PATH)
+    parse_flags_only()
     if not model_dirs.value:
         raise UsageError("--model_dir: expected a model directory, or several with commas between")
     print(write_report(model_dirs.value, output.value))
