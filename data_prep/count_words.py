@@ -33,6 +33,7 @@ from data_prep.build.tasks import Task
 from data_prep.build.workers import pool
 from data_prep.command_line import OCCURRENCES, SAMPLED, WORKERS, parse_flags
 from data_prep.corpus import readers
+from data_prep.outputs import check_apart
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, run_main
 from electra_es.flags import define, define_config_flags, given_settings, refuse_given
@@ -263,6 +264,8 @@ def main() -> None:
     if files.exists(values.output) and not values.overwrite:
         raise UsageError(f"{values.output}: exists: --overwrite replaces it")
     files.check_can_be_file(values.output)
+    check_apart(f"output={values.output}", [values.output, values.output + ".json"],
+                input=values.input)
     config = TextConfig(**given_settings(values, []))
     files.remove(values.output + ".json")
     if values.runner != "local":

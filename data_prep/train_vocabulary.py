@@ -24,6 +24,7 @@ from absl import flags
 from data_prep import count_words, files
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.command_line import SAMPLED, WORKERS, parse_flags
+from data_prep.outputs import check_apart
 from data_prep.words import wordpieces
 from electra_es.config import TextConfig
 from electra_es.errors import CheckFailed, UsageError, run_main
@@ -78,6 +79,9 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
         raise UsageError(f"compare_vocab={compare_vocab}: with counts, held_out text is needed too")
     check("workers", workers, int, WORKERS)
     check_output(output_dir, overwrite)
+    check_apart(f"output={output_dir}", [files.join(os.fspath(output_dir), name) for name in (
+        text.TEXT_CONFIG_FILE, *text.VOCAB_FILES.values())], **{name: globs for name, globs in (
+            ("input", source), ("held_out_input", held_out)) if isinstance(globs, str)})
     if held_out and isinstance(held_out, str):
         files.list_files(held_out)  # Now, and not after the training, if there are none.
     if not isinstance(source, str):

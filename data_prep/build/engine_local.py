@@ -95,6 +95,14 @@ def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: Ru
     return [frozenset(np.flatnonzero(part).tolist()) for part in np.split(later, ends[:-1])]
 
 
+def file_names(num_tasks: int, num_shards: int) -> list[str]:
+    """Names of all files that a job may write into its work directory."""
+    spilled = ("", ".offsets.npy", ".ids.npy", SAVED)
+    return [*(f"task-{task:05d}.spill{end}" for task in range(num_tasks) for end in spilled),
+            *(f"task-{task:05d}.keys.npy" for task in range(num_tasks)),
+            *(f"shard-{shard:05d}.count" for shard in range(num_shards))]
+
+
 def _write_keys(task: Task, job: Job, path: str) -> None:
     if not os.path.exists(path):
         files.write_array(path, pipeline_tasks.document_keys(task, job))
