@@ -34,7 +34,6 @@ from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
 from electra_es.flags import define_config_flags, given_settings, parse_flags, resolve
 from electra_es.model.batches import Inputs, VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
-from electra_es.training.devices import set_precision
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.steps import TrainStep
 
@@ -84,9 +83,8 @@ def step_hlo(model_config: ModelConfig, config: PretrainingConfig, vocab_size: i
     Returns:
       the module, and the number of trained parameters.
     """
-    set_precision(config)
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
-    model = build_pretrainer(model_config, vocab)
+    model = build_pretrainer(model_config, vocab, config.precision)
     optimizer = Adam(model.trainable_variables, schedule_for(config), config)
     train_step = TrainStep(model, optimizer, model_config, config)
 

@@ -1,6 +1,7 @@
 """What a run shows while it goes on: the progress line, TensorBoard, `metrics.jsonl`."""
 
 import json
+import math
 import os
 import time
 from typing import NamedTuple
@@ -56,10 +57,8 @@ class ProgressLog:
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """Reports the stretch since the last report, which ended with `step`."""
         metrics = {**metrics, **self._speed(step)}
-        line = (f"step {step}/{self.config.num_train_steps}  loss {metrics['loss']:.3f}  "
-                f"mlm {metrics['masked_lm_loss']:.3f} acc {metrics['masked_lm_accuracy']:.3f}  "
-                f"disc acc {metrics['disc_accuracy']:.3f} prec {metrics['disc_precision']:.3f} "
-                f"rec {metrics['disc_recall']:.3f}  lr {metrics['learning_rate']:.2e}")
+        line = (f"step {step}/{self.config.num_train_steps}  {_figures(metrics, mlm_loss=True)}  "
+                f"lr {metrics['learning_rate']:.2e}")
         if "steps_per_second" in metrics:
             left = (self.config.num_train_steps - step) / metrics["steps_per_second"]
             line += (f"  {metrics['examples_per_second']:.1f} ex/s  "
@@ -83,21 +82,23 @@ class ProgressLog:
             speed["flop_utilisation"] = examples * self.flops_per_example / self.peak_flops
         return speed
 
-    def evaluation(self, step: int, metrics: dict[str, float]) -> None:
-        """Reports an evaluation, and keeps it as `evaluation.json`."""
-        self.say(
-            f"evaluation at step {step}: loss {metrics['loss']:.3f}  "
-            f"mlm acc {metrics['masked_lm_accuracy']:.3f}  "
-            f"disc acc {metrics['disc_accuracy']:.3f} prec {metrics['disc_precision']:.3f} "
-            f"rec {metrics['disc_recall']:.3f} AUC {metrics['disc_auc']:.4f}")
-        self.write("evaluation", step, metrics)
-        if self.is_chief:
-            path = os.path.join(self.model_dir, EVALUATION_FILE)
-            with tf.io.gfile.GFile(path + ".writing", "w") as file:
-                file.write(json.dumps({"step": step, **metrics}, indent=2) + "\n")
-            tf.io.gfile.rename(path + ".writing", path, overwrite=True)
+    def evaluation(self, step: int, metrics: dict[str, float]) -> bool:
+        """Reports an evaluation, and keeps it as `evaluation.json`.
+
+        Returns:
+          whether it is written; it is not where the last one, of the same step, is the same.
+        """
+        self.say(f"evaluation at step {step}: {_figures(metrics)}")
         if self.is_counting:
             self.count_from(step)  # the time of an evaluation is not training time
+        path = os.path.join(self.model_dir, EVALUATION_FILE)
+        if not self.is_chief or _is_same_evaluation(path, {"step": step, **metrics}):
+            return False
+        self.write("evaluation", step, metrics)
+        with tf.io.gfile.GFile(path + ".writing", "w") as file:
+            file.write(json.dumps({"step": step, **metrics}, indent=2) + "\n")
+        tf.io.gfile.rename(path + ".writing", path, overwrite=True)
+        return True
 
     def samples(self, step: int, samples: list[list[SampleToken]]) -> None:
         """Keeps samples of corrupted text with the discriminator's verdict."""
@@ -129,6 +130,31 @@ class ProgressLog:
     def say(self, line: str) -> None:
         if self.is_chief:
             print(line, flush=True)
+
+
+def _figures(metrics: dict[str, float], *, mlm_loss: bool = False) -> str:
+    """The figures of both towers for a line; a model without one of them has none of it."""
+    parts = [f"loss {metrics['loss']:.3f}"]
+    if "masked_lm_accuracy" in metrics:
+        loss = f" {metrics['masked_lm_loss']:.3f}" if mlm_loss else ""
+        parts.append(f"mlm{loss} acc {metrics['masked_lm_accuracy']:.3f}")
+    if "disc_accuracy" in metrics:
+        auc = f" AUC {metrics['disc_auc']:.4f}" if "disc_auc" in metrics else ""
+        parts.append(f"disc acc {metrics['disc_accuracy']:.3f} prec {metrics['disc_precision']:.3f} "
+                     f"rec {metrics['disc_recall']:.3f}{auc}")
+    return "  ".join(parts)
+
+
+def _is_same_evaluation(path: str, evaluation: dict[str, float]) -> bool:
+    """Whether `evaluation.json` says the same, up to the order in which a device adds up."""
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            before = json.loads(file.read())
+        return before.keys() == evaluation.keys() and all(
+            math.isclose(before[name], value, rel_tol=1e-5, abs_tol=1e-9)
+            for name, value in evaluation.items())
+    except (tf.errors.NotFoundError, ValueError, AttributeError, TypeError):
+        return False
 
 
 def sample_markdown(sample: list[SampleToken]) -> str:

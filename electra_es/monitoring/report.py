@@ -131,7 +131,8 @@ def _curve(axes: plt.Axes, training: list[dict], metric: str, label: str, colour
 
 def _points(lines: list[dict], metric: str) -> tuple[np.ndarray, np.ndarray]:
     if metric == "always_original":
-        lines = [{**line, metric: 1 - line["replaced_share"]} for line in lines]
+        lines = [{**line, metric: 1 - line["replaced_share"]} for line in lines
+                 if "replaced_share" in line]
     lines = [line for line in lines if metric in line]
     return (np.array([line["step"] for line in lines]),
             np.array([line[metric] for line in lines], np.float64))
