@@ -6,6 +6,7 @@ input, 3 stopped by a signal after saving.
 
 import difflib
 import gc
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -28,6 +29,23 @@ def nearest_hint(name: str, known: Iterable[str]) -> str:
     """Returns `; did you mean "x"?` for the known name nearest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f'; did you mean "{close[0]}"?' if close else ""
+
+
+# What TensorFlow writes before and around the sentence that says what is wrong.
+_NO_REASON = re.compile(r"Graph execution error:|Detected at node|<stack traces|Node: | *File |\s*\[\[")
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line; TensorFlow's messages have up to hundreds."""
+    lines = [line.strip() for line in str(error).splitlines()
+             if line.strip() and not _NO_REASON.match(line)]
+    text = re.sub(r"\{\{.*?\}\} ?", "", lines[0]) if lines else type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def warn(message: str) -> None:
+    """Says on stderr what a user should know, and goes on."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:

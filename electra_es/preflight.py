@@ -42,7 +42,6 @@ from electra_es.flags import (
 from electra_es.model.batches import Inputs, VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.settings import PATH
-from electra_es.training.devices import set_precision
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.steps import TrainStep
 
@@ -91,9 +90,8 @@ def step_hlo(model_config: ModelConfig, config: PretrainingConfig, vocab_size: i
     Returns:
       the module, and the number of trained parameters.
     """
-    set_precision(config)
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
-    model = build_pretrainer(model_config, vocab)
+    model = build_pretrainer(model_config, vocab, config.precision)
     optimizer = Adam(model.trainable_variables, schedule_for(config), config)
     train_step = TrainStep(model, optimizer, model_config, config)
 

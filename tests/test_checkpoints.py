@@ -10,7 +10,8 @@ import tensorflow as tf
 from engine_helpers import damaged
 
 from electra_es.errors import UsageError
-from electra_es.training.checkpoints import Checkpoints, checkpoint_path, completed_steps, restore_weights
+from electra_es.training.checkpoint_files import checkpoint_path, completed_steps
+from electra_es.training.checkpoints import Checkpoints, restore_weights
 
 
 @pytest.fixture(params=[False, True], ids=["foreground", "background"])

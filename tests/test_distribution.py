@@ -8,7 +8,7 @@ import pytest
 from engine_helpers import TrainingProcess, make_data, saved_state
 
 from electra_es.errors import EXIT_STOPPED
-from electra_es.training.checkpoints import completed_steps
+from electra_es.training.checkpoint_files import completed_steps
 
 # Without dropout, whose masks are drawn per replica.
 MODEL = dict(hidden_dropout=0.0, attention_dropout=0.0)

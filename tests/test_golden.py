@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import DATA
 
-from electra_es.config import PretrainingConfig
+from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.masking import gather_positions, scatter_update
 from electra_es.model.pretrainer import loss_denominators, total_loss
 from electra_es.model.variables import get_weights, named_variables, set_weights
@@ -83,7 +83,8 @@ def test_ids_and_labels(forward, golden):
 
 def test_losses(forward, golden, golden_batch):
     outputs, (_, masked, _) = forward["outputs"], golden_batch
-    sums = {name: value.numpy() for name, value in metric_sums(outputs, masked).items()}
+    sums = {name: value.numpy() for name, value in metric_sums(
+        outputs, masked, ModelConfig()).items()}
     metrics = summarise(sums, 1.0, 50.0)
     rows = tf.reduce_sum(outputs.rtd_losses * outputs.rtd_weights, -1) / tf.reduce_sum(
         outputs.rtd_weights, -1)
@@ -133,7 +134,7 @@ def three_steps(model, batch, rate_of_update, generator_weight=1.0, discriminato
                      for g in tape.gradient(loss, model.trainable_variables)]
         gradients, norm = clip_by_global_norm(gradients, SCHEDULE.clip_norm)
         rate = rate_of_update(adam.iterations + 1)
-        sums = metric_sums(outputs, masked)
+        sums = metric_sums(outputs, masked, model.config)
         adam.apply(gradients, tf.constant(True))
         return dict(learning_rate=rate, global_norm=norm, total_loss=loss,
                     mlm_loss=sums["mlm_loss"] / sums["mlm_weight"],

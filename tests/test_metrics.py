@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from electra_es.config import ModelConfig
 from electra_es.model.batches import MaskedInputs
 from electra_es.model.pretrainer import Outputs
 from electra_es.training.metrics import AUC_BINS, area_under_curve, auc_histograms, metric_sums, summarise
@@ -32,7 +33,7 @@ def outputs_and_masked():
 
 def test_metrics_by_hand():
     outputs, masked = outputs_and_masked()
-    sums = {**metric_sums(outputs, masked), **auc_histograms(outputs)}
+    sums = {**metric_sums(outputs, masked, ModelConfig()), **auc_histograms(outputs)}
     found = summarise({name: value.numpy() for name, value in sums.items()}, 2.0, 50.0)
     # 8 tokens; flagged: +1, +3 of row 0 (both replaced), +0.5 (not), +2 (replaced) of row 1.
     assert found == pytest.approx({
@@ -46,7 +47,7 @@ def test_metrics_by_hand():
 
 def test_empty_sums_give_numbers():
     outputs, masked = outputs_and_masked()
-    sums = {**metric_sums(outputs, masked), **auc_histograms(outputs)}
+    sums = {**metric_sums(outputs, masked, ModelConfig()), **auc_histograms(outputs)}
     found = summarise({name: 0 * value.numpy() for name, value in sums.items()}, 1.0, 50.0)
     assert found["loss"] == 0 and found["disc_auc"] == 0.5
 

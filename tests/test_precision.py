@@ -27,13 +27,6 @@ MODEL = ModelConfig(**{**TINY, "max_position_embeddings": 41, "num_layers": 2, "
 CONFIG = PretrainingConfig(num_train_steps=400, warmup_steps=10, learning_rate=1e-3)
 
 
-@pytest.fixture
-def mixed_bfloat16():
-    tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    yield
-    tf_keras.mixed_precision.set_global_policy("float32")
-
-
 @pytest.fixture(scope="module")
 def sample_batches():
     """The sample's words as ids by frequency, the rare ones [UNK], in rows of L."""
@@ -49,9 +42,9 @@ def sample_batches():
     return rows
 
 
-def losses(rows, initial_weights):
+def losses(rows, initial_weights, precision="float32"):
     """Total, generator's and discriminator's loss of every step: float [STEPS, 3]."""
-    model = build_pretrainer(MODEL, VOCAB)
+    model = build_pretrainer(MODEL, VOCAB, precision)
     set_weights(model, initial_weights, "initial")
     step = tf.function(TrainStep(
         model, Adam(model.trainable_variables, schedule_for(CONFIG), CONFIG), MODEL, CONFIG))
@@ -73,7 +66,7 @@ def float32_run(sample_batches):
     return initial_weights, losses(sample_batches, initial_weights)
 
 
-def test_losses_stay_within_two_per_cent(float32_run, sample_batches, mixed_bfloat16):
+def test_losses_stay_within_two_per_cent(float32_run, sample_batches):
     """The generator's loss in every step; all losses in every ten steps.
 
     One sample that falls on the other side of a border is another token for the discriminator, so
@@ -81,7 +74,7 @@ def test_losses_stay_within_two_per_cent(float32_run, sample_batches, mixed_bflo
     are changed by their last bfloat16 bit.
     """
     initial_weights, full = float32_run
-    short = losses(sample_batches, initial_weights)
+    short = losses(sample_batches, initial_weights, "bfloat16")
     assert full[-10:, 0].mean() < 0.6 * full[0, 0]  # it learns in those steps
     in_every_step = np.abs(short / full - 1).max(axis=0)
     windows = (short.reshape(5, 10, 3).mean(1) / full.reshape(5, 10, 3).mean(1))
@@ -98,8 +91,8 @@ def graph_operations(graph):
         yield from graph._get_function(function.signature.name).graph.get_operations()
 
 
-def test_losses_and_softmax_are_float32(mixed_bfloat16):
-    model = build_pretrainer(MODEL, VOCAB)
+def test_losses_and_softmax_are_float32():
+    model = build_pretrainer(MODEL, VOCAB, "bfloat16")
     assert all(v.dtype == tf.float32 for v in model.trainable_variables)
 
     @tf.function

@@ -4,8 +4,10 @@ Shapes: B batch, L length, K predictions, V vocabulary, H hidden, E embedding.
 Source: `run_pretraining.PretrainingModel` of google-research/electra; paper section 3.
 """
 
+import contextlib
 import itertools
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -19,7 +21,8 @@ from electra_es.model.sampling import sample_from_softmax
 
 
 class Outputs(NamedTuple):
-    """What a forward pass gives, float32 unless said otherwise.
+    """What a forward pass gives, float32 unless said otherwise. Without a discriminator
+    (`objective=mlm`) there is nothing of it, nor samples for it: None.
 
     A loss is the sum of `*_losses * *_weights` over a sum of weights that the caller counts
     over the whole step (all replicas and micro-batches), see `total_loss`.
@@ -28,12 +31,12 @@ class Outputs(NamedTuple):
     mlm_logits: tf.Tensor  # [B, K, V]
     mlm_losses: tf.Tensor  # [B, K]; [B, L] for the two-tower generator
     mlm_weights: tf.Tensor  # of the same shape
-    sampled_ids: tf.Tensor  # int32 [B, K]
-    corrupted_ids: tf.Tensor  # int32 [B, L]
-    labels: tf.Tensor  # int32 [B, L], 1 where a token was replaced
-    rtd_logits: tf.Tensor  # [B, L]
-    rtd_losses: tf.Tensor  # [B, L]
-    rtd_weights: tf.Tensor  # [B, L], 1 for all tokens but padding
+    sampled_ids: tf.Tensor | None = None  # int32 [B, K]
+    corrupted_ids: tf.Tensor | None = None  # int32 [B, L]
+    labels: tf.Tensor | None = None  # int32 [B, L], 1 where a token was replaced
+    rtd_logits: tf.Tensor | None = None  # [B, L]
+    rtd_losses: tf.Tensor | None = None  # [B, L]
+    rtd_weights: tf.Tensor | None = None  # [B, L], 1 for all tokens but padding
 
 
 class MaskedLMHead(tf_keras.layers.Layer):
@@ -178,7 +181,7 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         Args:
           inputs: the batch.
           masked: its selected positions.
-          draws: float32 [B, K] in [0, 1), for sampling.
+          draws: float32 [B, K] in [0, 1), for sampling; objective mlm does without.
           sampled_ids: int32 [B, K], instead of sampling (tests against fixed numbers).
           training: whether dropout is on; Keras hands it on to every layer inside.
         """
@@ -194,6 +197,8 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             logits = self.mlm_logits(masked, inputs)
             mlm_losses = _cross_entropy(logits, masked.original_ids)
             mlm_weights = masked.weights
+        if self.rtd_head is None:
+            return Outputs(logits, mlm_losses, mlm_weights)
         if sampled_ids is None:
             sampled_ids = sample_from_softmax(
                 logits / config.temperature, draws,
@@ -202,14 +207,11 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         differs = tf.cast(corrupted_ids != inputs.input_ids, tf.int32)
         labels = written if config.objective == "electric" else written * differs
         rtd_weights = tf.cast(inputs.input_mask, tf.float32)
-        rtd_logits = tf.zeros_like(rtd_weights)
-        rtd_losses = tf.zeros_like(rtd_weights)
-        if self.rtd_head is not None:
-            rtd_logits = self.rtd_logits(corrupted_ids, inputs.input_mask, inputs.segment_ids)
-            if config.objective == "electric":
-                rtd_logits += self._noise_log_odds(cloze, corrupted_ids)
-            rtd_losses = tf.nn.sigmoid_cross_entropy_with_logits(
-                tf.cast(labels, tf.float32), rtd_logits)
+        rtd_logits = self.rtd_logits(corrupted_ids, inputs.input_mask, inputs.segment_ids)
+        if config.objective == "electric":
+            rtd_logits += self._noise_log_odds(cloze, corrupted_ids)
+        rtd_losses = tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.cast(labels, tf.float32), rtd_logits)
         return Outputs(logits, mlm_losses, mlm_weights, sampled_ids, corrupted_ids, labels,
                        rtd_logits, rtd_losses, rtd_weights)
 
@@ -244,19 +246,42 @@ def total_loss(outputs: Outputs, denominators: tf.Tensor, config: ModelConfig) -
     count and averages, which weights tokens of sparse replicas more.
     """
     mlm = tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights)
+    loss = config.generator_weight * mlm / (denominators[0] + 1e-6)
+    if outputs.rtd_losses is None:
+        return loss
     rtd = tf.reduce_sum(outputs.rtd_losses * outputs.rtd_weights)
-    return (config.generator_weight * mlm / (denominators[0] + 1e-6)
-            + config.discriminator_weight * rtd / (denominators[1] + 1e-6))
+    return loss + config.discriminator_weight * rtd / (denominators[1] + 1e-6)
 
 
-def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts) -> ElectraPretrainer:
-    """A model with all its variables; build it under the strategy's scope."""
-    model = ElectraPretrainer(config, vocab)
-    ids = tf.zeros([1, 2], tf.int32)
-    inputs = Inputs(ids, tf.ones_like(ids), ids, tf.zeros([1], tf.int64))
-    masked = MaskedInputs(ids, ids[:, :1], ids[:, :1], tf.zeros([1, 1]))
-    model(inputs, masked, tf.zeros([1, 1]))
+def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
+                     precision: Literal["float32", "bfloat16"] = "float32") -> ElectraPretrainer:
+    """A model with all its variables; build it under the strategy's scope.
+
+    Args:
+      config: its shape and objective.
+      vocab: of what it is trained on.
+      precision: the type that its towers compute in; variables are float32 in any case.
+    """
+    with _compute_type(precision):
+        model = ElectraPretrainer(config, vocab)
+        ids = tf.zeros([1, 2], tf.int32)
+        inputs = Inputs(ids, tf.ones_like(ids), ids, tf.zeros([1], tf.int64))
+        masked = MaskedInputs(ids, ids[:, :1], ids[:, :1], tf.zeros([1, 1]))
+        model(inputs, masked, tf.zeros([1, 1]))
     return model
+
+
+@contextlib.contextmanager
+def _compute_type(precision: str) -> Iterator[None]:
+    """Gives the layers made inside their type. Keras takes it from a global policy, which would
+    otherwise be that of every model made later in the process, for an export for instance."""
+    before = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy(
+        "mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy(before)
 
 
 def count_parameters(layers: list[tf_keras.layers.Layer]) -> int:

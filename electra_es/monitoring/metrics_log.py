@@ -90,6 +90,18 @@ def append_metrics(model_dir: str, kind: str, step: int, values: Mapping[str, An
         _write(path, json.dumps({"step": step, **values}, indent=2) + "\n")
 
 
+def is_last_evaluation(model_dir: str, step: int, metrics: Mapping[str, float]) -> bool:
+    """Whether `evaluation.json` says the same already, up to the order in which a device adds up."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(model_dir, EVALUATION_FILE)) as file:
+            before = json.loads(file.read())
+        return before.pop("step") == step and before.keys() == metrics.keys() and all(
+            math.isclose(before[name], value, rel_tol=1e-5, abs_tol=1e-9)
+            for name, value in metrics.items())
+    except (tf.errors.NotFoundError, ValueError, AttributeError, KeyError, TypeError):
+        return False
+
+
 def append_samples(model_dir: str, step: int, samples: list) -> None:
     _append(os.path.join(model_dir, SAMPLES_FILE), {"step": step, "samples": samples})
 

@@ -92,12 +92,19 @@ class ProgressLog:
             speed["flop_utilisation"] = examples * self.flops_per_example / self.peak_flops
         return speed
 
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Reports an evaluation, and keeps it as `evaluation.json` too."""
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Reports an evaluation, and keeps it as `evaluation.json` too.
+
+        Returns:
+          whether it is written; it is not where the last one, of the same step, is the same.
+        """
         self.say(f"evaluation at step {step}:" + _shown(_EVALUATION, metrics))
-        self._write("evaluation", step, metrics)
         if self.is_counting:
             self.count_from(step)  # the time of an evaluation is not training time
+        if not self.is_chief or metrics_log.is_last_evaluation(self.model_dir, step, metrics):
+            return False
+        self._write("evaluation", step, metrics)
+        return True
 
     def samples(self, step: int, samples: list[list[SampleToken]]) -> None:
         """Keeps samples of corrupted text with the discriminator's verdict."""

@@ -23,7 +23,7 @@ class TpuAddress(NamedTuple):
 
 
 def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
-    """Makes the strategy and sets precision, determinism and the seed of initial weights.
+    """Makes the strategy and sets determinism and the seed of initial weights.
 
     Call it before anything else touches TensorFlow's devices.
 
@@ -33,7 +33,6 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf_keras.utils.set_random_seed(config.seed)
-    set_precision(config)
     strategy = _make_strategy(config, tpu)
     replicas = strategy.num_replicas_in_sync
     for name in ("train_batch_size", "eval_batch_size"):
@@ -43,12 +42,6 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
                 f"{name}={getattr(config, name)}: expected a multiple of {parts} "
                 f"({replicas} replicas, {parts // replicas} micro-batches)")
     return strategy
-
-
-def set_precision(config: PretrainingConfig) -> None:
-    """Makes layers built from now on compute in the run's precision; variables stay float32."""
-    policy = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
-    tf_keras.mixed_precision.set_global_policy(policy)
 
 
 def _make_strategy(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
@@ -172,12 +165,13 @@ def _count_names(gpus: list[tf.config.PhysicalDevice]) -> str:
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """Number of this process among the workers of a multi-worker strategy, otherwise 0. Worker 0,
-    the chief, is the one that writes."""
+    """Number of this process among those of a multi-worker strategy, otherwise 0. Number 0 is the
+    one that writes: the task "chief" where TF_CONFIG names one, and then the workers follow."""
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type != "worker":
         return 0
-    return resolver.task_id or 0
+    chiefs = resolver.cluster_spec().as_dict().get("chief", [])
+    return len(chiefs) + (resolver.task_id or 0)
 
 
 
