@@ -5,7 +5,7 @@ r"""Pretrains an ELECTRA.
         --model_size=small --tpu=local           # on a TPU VM; data there or at gs://
     python run_pretraining.py ... --set learning_rate=3e-4 --set generator_width=0.5
     python run_pretraining.py --mode=evaluate    # the run on the sample once more
-    python run_pretraining.py --data_dir=... --vocab_dir=... --model_dir=... --mode=evaluate
+    python run_pretraining.py --mode=evaluate --data_dir=records --model_dir=small
     python run_pretraining.py --model_size=small --print_schedule
 
 Every setting of `electra_es/config.py` is a flag; `hparams/` holds the recipes.
@@ -15,7 +15,7 @@ after saving.
 
 import functools
 import os
-from typing import Literal
+from typing import Any, Literal
 
 from absl import flags
 
@@ -64,16 +64,16 @@ _INIT_CHECKPOINT = define(
 _PRINT_SCHEDULE = define("print_schedule", bool, False, "Print the learning rates and leave.")
 
 # What the command can do, and the flags that have an effect then.
-_SETTINGS = {"hparams", "set"} | names_of(TextConfig, ModelConfig)
+_SETTINGS = {"set"} | names_of(TextConfig, ModelConfig)
+_TRAINING = _SETTINGS | names_of(PretrainingConfig) | {"hparams"}
 _PLACES = {"data_dir", "vocab_dir", "model_dir", "tpu", "tpu_zone", "gcp_project", "mode"}
 _USED = {
     "--print_schedule": {"print_schedule", "hparams", "set", "model_size"} | SCHEDULE_SETTINGS,
-    "a run on the sample (no --data_dir)":
-        _SETTINGS | names_of(PretrainingConfig) | {"sample_dir"},
+    "a run on the sample (no --data_dir)": _TRAINING | {"sample_dir"},
     "an evaluation on the sample (no --data_dir)":
         _SETTINGS | EVALUATION_SETTINGS | {"sample_dir", "mode"},
     "--mode=evaluate": _SETTINGS | EVALUATION_SETTINGS | _PLACES,
-    "--data_dir": _SETTINGS | names_of(PretrainingConfig) | _PLACES | {"init_checkpoint"},
+    "--data_dir": _TRAINING | _PLACES | {"init_checkpoint"},
 }
 
 
@@ -82,37 +82,57 @@ def main() -> int:
     evaluates, on_sample = _MODE.value == "evaluate", not _DATA_DIR.value
     given = given_settings(flags.FLAGS, _SET.value)
     _refuse_unused(evaluates, on_sample)
+    if evaluates:
+        return _evaluate(given, on_sample)
     model_config, config, text_settings = resolve(given, _HPARAMS.value, HPARAMS_DIR)
     if _PRINT_SCHEDULE.value:
         from electra_es.training.optimization import print_schedule
 
         print_schedule(config)
         return 0
-    if on_sample and model_config.model_size != "debug":
-        raise UsageError(f"model_size={model_config.model_size}: expected --data_dir, --vocab_dir and "
-                         "--model_dir; without them the debug size runs on the bundled sample")
-    if on_sample and not evaluates:
+    if on_sample:
         return _run_on_sample(model_config, config, text_settings)
 
-    if _TPU.value == "local":
-        prepare_tpu_runtime()  # before the imports below, which import TensorFlow
+    _prepare_tpu()
     from electra_es.text.tokenizer import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
-    from electra_es.training.evaluation import evaluate_run
     from electra_es.training.train import train
 
-    where = _sample_directories() if on_sample else {
-        flag.name: required(flag, "a directory, as --data_dir is given")
-        for flag in (_DATA_DIR, _VOCAB_DIR, _MODEL_DIR)}
+    where = {flag.name: required(flag, "a directory, as --data_dir is given")
+             for flag in (_DATA_DIR, _VOCAB_DIR, _MODEL_DIR)}
     text_given = {key: given[key] for key in given if key in names_of(TextConfig)}
     check_agrees(load_text_config(where["vocab_dir"]), text_given, f"{where['vocab_dir']}/text.json")
     tpu = TpuAddress(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value)
-    if evaluates:
-        evaluate_run(model_config, config, **where, tpu=tpu)
-        return 0
     result = train(model_config, config, **where, tpu=tpu, initial_weights=_initial_weights(),
                    evaluate_at_end=_MODE.value != "train")
     return EXIT_STOPPED if result.stopped_by_signal else 0
+
+
+def _evaluate(given: dict[str, Any], on_sample: bool) -> int:
+    """Evaluates a run with its own settings and vocabulary, where nothing else is given."""
+    _prepare_tpu()
+    from electra_es.text.tokenizer import check_agrees, load_text_config
+    from electra_es.training.devices import TpuAddress
+    from electra_es.training.evaluation import evaluate_run
+    from electra_es.training.run_dir import settings_of_run
+
+    if on_sample:
+        where = _sample_directories()
+    else:
+        model_dir = required(_MODEL_DIR, "the run to evaluate")
+        where = dict(data_dir=_DATA_DIR.value, vocab_dir=_VOCAB_DIR.value or model_dir,
+                     model_dir=model_dir)
+    model_config, config = settings_of_run(where["model_dir"], given)
+    check_agrees(load_text_config(where["vocab_dir"]), given, f"{where['vocab_dir']}/text.json")
+    evaluate_run(model_config, config, **where,
+                 tpu=TpuAddress(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value))
+    return 0
+
+
+def _prepare_tpu() -> None:
+    """Has to run before TensorFlow is imported."""
+    if _TPU.value == "local":
+        prepare_tpu_runtime()
 
 
 def _refuse_unused(evaluates: bool, on_sample: bool) -> None:
@@ -138,6 +158,9 @@ def _initial_weights():
 
 
 def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_settings: dict) -> int:
+    if model_config.model_size != "debug":
+        raise UsageError(f"model_size={model_config.model_size}: expected --data_dir, --vocab_dir and "
+                         "--model_dir; without them the debug size runs on the bundled sample")
     from data_prep.sample_records import prepare_sample
     from electra_es.demo import run_on_sample
 
