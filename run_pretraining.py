@@ -95,17 +95,20 @@ def main() -> int:
     from electra_es.text.tokenizer import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
     from electra_es.training.evaluation import evaluate_run
+    from electra_es.training.memory import check_memory
     from electra_es.training.train import train
 
     where = _sample_directories() if on_sample else {
         flag.name: required(flag, "a directory, as --data_dir is given")
         for flag in (_DATA_DIR, _VOCAB_DIR, _MODEL_DIR)}
+    text = load_text_config(where["vocab_dir"])
     text_given = {key: given[key] for key in given if key in names_of(TextConfig)}
-    check_agrees(load_text_config(where["vocab_dir"]), text_given, f"{where['vocab_dir']}/text.json")
+    check_agrees(text, text_given, f"{where['vocab_dir']}/text.json")
     tpu = TpuAddress(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value)
     if evaluates:
         evaluate_run(model_config, config, **where, tpu=tpu)
         return 0
+    check_memory(model_config, config, text.vocab_size, on_tpu=bool(tpu.name))
     result = train(model_config, config, **where, tpu=tpu, initial_weights=_initial_weights(),
                    evaluate_at_end=_MODE.value != "train")
     return EXIT_STOPPED if result.stopped_by_signal else 0
@@ -136,7 +139,10 @@ def _initial_weights():
 def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_settings: dict) -> int:
     from data_prep.sample_records import prepare_sample
     from electra_es.demo import run_on_sample
+    from electra_es.training.memory import check_memory
 
+    vocab_size = TextConfig(**text_settings).vocab_size
+    check_memory(model_config, config, vocab_size, on_tpu=False)
     vocab_dir, records_dir = prepare_sample(_SAMPLE_DIR.value, text_settings, config)
     result = run_on_sample(model_config, config, vocab_dir, records_dir, _SAMPLE_DIR.value)
     return EXIT_STOPPED if result.stopped_by_signal else 0

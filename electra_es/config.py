@@ -22,6 +22,7 @@ from electra_es.settings import (
     parse,
     require,
     setting,
+    wrong,
 )
 
 ConfigT = TypeVar("ConfigT", "TextConfig", "ModelConfig", "PretrainingConfig")
@@ -363,10 +364,15 @@ def from_dict(cls: type[ConfigT], values: dict[str, Any]) -> ConfigT:
 def model_config(overrides: dict[str, Any]) -> ModelConfig:
     """The row of `MODEL_SIZES` named by `overrides["model_size"]`, with the other overrides on top."""
     size = overrides.get("model_size", "debug")
-    if size not in MODEL_SIZES:
-        raise UsageError(f'model_size="{size}": expected one of {", ".join(MODEL_SIZES)}'
-                         f"{nearest_hint(str(size), MODEL_SIZES)}")
+    check_size(size)
     return from_dict(ModelConfig, {**MODEL_SIZES[size], **overrides})
+
+
+def check_size(size: str) -> None:
+    """Raises UsageError if there is no such row in `MODEL_SIZES`."""
+    if size not in MODEL_SIZES:
+        raise wrong("model_size", f'"{size}"', f"one of {', '.join(MODEL_SIZES)}"
+                    f"{nearest_hint(str(size), MODEL_SIZES)}")
 
 
 def to_json(**configs: Any) -> str:

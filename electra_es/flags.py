@@ -16,17 +16,17 @@ from typing import Any, Literal
 from absl import flags
 
 from electra_es.config import (
-    MODEL_SIZES,
     ModelConfig,
     PretrainingConfig,
     TextConfig,
+    check_size,
     check_value,
     from_dict,
     model_config,
     owner_of,
     parse_value,
 )
-from electra_es.errors import UsageError, nearest_hint
+from electra_es.errors import UsageError
 from electra_es.settings import Accepts, check, field_type, parse, require
 
 # Longer is no file of settings: /dev/zero, say.
@@ -230,9 +230,7 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
     """
     if not hparams:
         size = given.get("model_size", "debug")
-        if size not in MODEL_SIZES:
-            raise UsageError(f'model_size="{size}": expected one of {", ".join(MODEL_SIZES)}'
-                             f"{nearest_hint(str(size), MODEL_SIZES)}")
+        check_size(size)
         hparams = os.path.join(
             hparams_dir, "debug.json" if size == "debug" else f"pretrain_{size}.json")
     recipe = load_hparams(hparams)

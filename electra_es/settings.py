@@ -139,7 +139,7 @@ def check_settings(config: Any) -> None:
 
 def check_field(cls: type, name: str, value: Any) -> None:
     """The same for a value that one field may get."""
-    field = cls.__dataclass_fields__[name]
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
     # An empty text that is the default means: none.
     if value != "" or field.default != "":
         check(name, value, field_type(cls, name), field.metadata["accepts"])
