@@ -27,7 +27,7 @@ from electra_es.config import (
     parse_value,
 )
 from electra_es.errors import UsageError
-from electra_es.settings import Accepts, check, field_type, parse, require
+from electra_es.settings import Accepts, Range, check, field_type, parse, require
 
 # Longer is no file of settings: /dev/zero, say.
 _MAX_HPARAMS = 1 << 20
@@ -73,7 +73,8 @@ def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
             if field.name in skip:
                 continue
             kind, accepts = field_type(cls, field.name), field.metadata["accepts"]
-            help_text = f"{field.metadata['help']} (default {field.default!r})".replace("%", "%%")
+            ends = f"; {accepts.ends()}" if isinstance(accepts, Range) else ""
+            help_text = f"{field.metadata['help']} (default {field.default!r}{ends})".replace("%", "%%")
             # Of choices the configuration itself says which there are.
             define(field.name, str if _choices(kind) else kind, None, _choices(kind) + help_text, accepts)
 

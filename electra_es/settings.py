@@ -51,6 +51,10 @@ class Range:
                 and not math.isnan(value))
 
     def __str__(self) -> str:
+        return f"{self.ends()} ({self.why})"
+
+    def ends(self) -> str:
+        """The range in words."""
         start, end = self.above if self.low is None else self.low, self.below or self.high
         last = f"to below {_plain(end)}" if self.below is not None else f"up to {_plain(end)}"
         if start == 0 and end == 1:
@@ -64,7 +68,7 @@ class Range:
         else:
             first = f"at least {_plain(start)},"
         also = "" if self.also is None else f", or {_plain(self.also)}"
-        return f"{first} {last}{also} ({self.why})"
+        return f"{first} {last}{also}"
 
 
 @dataclass(frozen=True)

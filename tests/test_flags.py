@@ -171,7 +171,8 @@ PLACES = ("--data_dir=d", "--vocab_dir=v", "--model_dir=m")
 
 @pytest.mark.parametrize(("command", "arguments", "flag", "mode"), [
     # The run on the sample.
-    ("run_pretraining.py", ["--init_checkpoint=x"], "init_checkpoint", r"a run on the sample \(no --data_dir"),
+    ("run_pretraining.py", ["--init_checkpoint=x"], "init_checkpoint",
+     r"a run on the sample \(no --data_dir"),
     ("run_pretraining.py", ["--mode=train"], "mode", "a run on the sample"),
     ("run_pretraining.py", ["--tpu=local"], "tpu", "a run on the sample"),
     ("run_pretraining.py", ["--tpu_zone=z"], "tpu_zone", "a run on the sample"),
