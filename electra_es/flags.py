@@ -245,7 +245,17 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
             f"at most num_train_steps={run.num_train_steps}")
     require(run.max_seq_length <= model.max_position_embeddings, "max_seq_length", run.max_seq_length,
             f"at most max_position_embeddings={model.max_position_embeddings}")
+    _refuse_without_effect(given, {**vars(model), **vars(run)})
     return model, run, by_owner[TextConfig]
+
+
+def _refuse_without_effect(given: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuses settings of the command line that the others leave without effect."""
+    for key in given:
+        field = next(field for field in dataclasses.fields(owner_of(key)) if field.name == key)
+        for other, values in field.metadata["only_with"].items():
+            if settings[other] not in values:
+                raise UsageError(f"--{key} has no effect with {other}={settings[other]}: leave it out")
 
 
 def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

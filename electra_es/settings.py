@@ -109,7 +109,8 @@ REPOSITORY = Text("a repository of the hub, OWNER/NAME",
 Accepts = Range | Text | None
 
 
-def setting(default: Any, help: str, accepts: Accepts = None, *, may_change: bool = False) -> Any:
+def setting(default: Any, help: str, accepts: Accepts = None, *, may_change: bool = False,
+            only_with: dict[str, tuple[str, ...]] | None = None) -> Any:
     """A dataclass field with what is known of it.
 
     Args:
@@ -117,9 +118,10 @@ def setting(default: Any, help: str, accepts: Accepts = None, *, may_change: boo
       help: one line for `--help` and the documentation.
       accepts: the values it takes, where its type does not say it.
       may_change: whether a run may be continued with another value of it.
+      only_with: values of other settings without which it has no effect.
     """
     return dataclasses.field(default=default, metadata={
-        "help": help, "accepts": accepts, "may_change": may_change})
+        "help": help, "accepts": accepts, "may_change": may_change, "only_with": only_with or {}})
 
 
 @functools.cache

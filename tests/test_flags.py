@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import typing
 
 import pytest
 from absl import flags as absl_flags
@@ -13,6 +14,7 @@ from command_helpers import Accepted, fresh_flags, main_of, stop
 from electra_es import flags
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, model_config
 from electra_es.errors import UsageError
+from electra_es.settings import field_type
 
 HPARAMS = pathlib.Path(__file__).parent.parent / "hparams"
 
@@ -259,3 +261,33 @@ def test_evaluation_without_data_is_of_the_run_on_the_sample(monkeypatch, tmp_pa
     fresh_flags(monkeypatch, "run_pretraining.py", ["--mode=evaluate", f"--sample_dir={tmp_path}"])
     with pytest.raises(UsageError, match=f"--sample_dir={tmp_path}: no run on the sample is there"):
         main_of("run_pretraining.py")()
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (dict(lr_decay_power=2.0, lr_schedule="cosine"),
+     "--lr_decay_power has no effect with lr_schedule=cosine"),
+    (dict(cpu_replicas=2, distribution="gpu"), "--cpu_replicas has no effect with distribution=gpu"),
+    (dict(generator_width=0.5, objective="mlm"), "--generator_width has no effect with objective=mlm"),
+    (dict(generator_heads=2, generator_kind="shared"),
+     "--generator_heads has no effect with generator_kind=shared"),
+    (dict(temperature=2.0, generator_kind="uniform"),
+     "--temperature has no effect with generator_kind=uniform"),
+    (dict(discriminator_weight=2.0, objective="mlm"),
+     "--discriminator_weight has no effect with objective=mlm"),
+])
+def test_a_setting_that_others_leave_without_effect_is_refused(given, message):
+    with pytest.raises(UsageError, match=f"{message}: leave it out"):
+        flags.resolve(given, "", str(HPARAMS))
+
+
+def test_what_a_recipe_says_without_effect_is_not_refused(tmp_path):
+    """The recipe of debug has a temperature, which mlm does not sample with."""
+    model, _, _ = flags.resolve({"objective": "mlm"}, "", str(HPARAMS))
+    assert (model.objective, model.temperature) == ("mlm", 2.0)
+
+
+def test_only_with_names_choices_of_settings():
+    for cls in (ModelConfig, PretrainingConfig):
+        for field in dataclasses.fields(cls):
+            for other, values in field.metadata["only_with"].items():
+                assert set(values) < set(typing.get_args(field_type(cls, other)))
