@@ -100,8 +100,7 @@ def main() -> int:
 
     where = {flag.name: required(flag, "a directory, as --data_dir is given")
              for flag in (_DATA_DIR, _VOCAB_DIR, _MODEL_DIR)}
-    text_given = {key: given[key] for key in given if key in names_of(TextConfig)}
-    check_agrees(load_text_config(where["vocab_dir"]), text_given, f"{where['vocab_dir']}/text.json")
+    check_agrees(load_text_config(where["vocab_dir"]), given, f"{where['vocab_dir']}/text.json")
     tpu = TpuAddress(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value)
     result = train(model_config, config, **where, tpu=tpu, initial_weights=_initial_weights(),
                    evaluate_at_end=_MODE.value != "train")

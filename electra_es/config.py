@@ -22,6 +22,7 @@ from electra_es.settings import (
     parse,
     require,
     setting,
+    wrong,
 )
 
 ConfigT = TypeVar("ConfigT", "TextConfig", "ModelConfig", "PretrainingConfig")
@@ -42,6 +43,12 @@ MOMENT = Range(low=0, below=1, why="at 1 the moment would never change")
 FRACTION = Range(low=1e-3, high=4.0, why="generators are smaller than discriminators")
 WEIGHT = Range(low=0, high=1e6, why="the loss has to stay far from float32's largest number")
 SEED = Range(low=0, high=2**32 - 1, why="NumPy takes no other seeds")
+
+# What the settings of the generator and of sampling have an effect with (`setting`'s only_with).
+SAMPLING = {"objective": ("electra", "electric")}
+OWN_GENERATOR = {**SAMPLING, "generator_kind": ("masked_lm", "two_tower")}
+SOME_GENERATOR = {"generator_kind": ("masked_lm", "shared", "two_tower")}
+READS_MASKED = {"generator_kind": ("masked_lm", "shared")}
 
 
 def or_zero(numbers: Range) -> Range:
@@ -101,11 +108,15 @@ class ModelConfig:
         1e-12, "Epsilon inside LayerNorm's square root.",
         Range(low=1e-20, high=0.1, why="it is added to a variance of about 1"))
 
-    generator_width: float = setting(0.25, "Generator hidden size as a fraction of H.", FRACTION)
+    generator_width: float = setting(
+        0.25, "Generator hidden size as a fraction of H.", FRACTION,
+        only_with=OWN_GENERATOR)
     generator_depth: float = setting(
-        1.0, "Generator layers as a fraction of the discriminator's.", FRACTION)
+        1.0, "Generator layers as a fraction of the discriminator's.", FRACTION,
+        only_with=OWN_GENERATOR)
     generator_heads: int = setting(
-        0, "Generator attention heads; 0: max(1, width // 64).", or_zero(HEADS))
+        0, "Generator attention heads; 0: max(1, width // 64).", or_zero(HEADS),
+        only_with=OWN_GENERATOR)
     generator_kind: Literal["masked_lm", "shared", "uniform", "two_tower"] = setting(
         "masked_lm",
         "masked_lm: a small transformer; shared: the discriminator's own weights; "
@@ -115,8 +126,7 @@ class ModelConfig:
         "tied",
         "tied: both towers train one table; untied: the generator has its own; "
         "gradient_disentangled: the discriminator adds a delta to the generator's frozen table "
-        "(DeBERTaV3).",
-    )
+        "(DeBERTaV3).", only_with=OWN_GENERATOR)
     objective: Literal["electra", "mlm", "electric"] = setting(
         "electra", "electra: replaced-token detection; mlm: BERT's; electric: noise-contrastive."
     )
@@ -125,7 +135,8 @@ class ModelConfig:
     max_predictions: int = setting(
         0, "K: most positions selected; 0: int((mask_prob + 0.005) L).", or_zero(LENGTH))
     replace_prob: float = setting(
-        0.85, "Share of selected positions that become [MASK].", SELECTED)
+        0.85, "Share of selected positions that become [MASK].", SELECTED,
+        only_with=READS_MASKED)
     masking: Literal["exact", "original", "whole_word"] = setting(
         "exact",
         "exact: positions without replacement; original: with replacement, as Google's code; "
@@ -133,10 +144,14 @@ class ModelConfig:
     )
     temperature: float = setting(
         1.0, "Divides the generator's logits before sampling.",
-        Range(low=1e-3, high=1e3, why="below only the best token is drawn, above any token"))
-    disallow_correct: bool = setting(False, "Never sample the original token.")
-    generator_weight: float = setting(1.0, "Weight of the generator's loss.", WEIGHT)
-    discriminator_weight: float = setting(50.0, "Weight of the discriminator's loss.", WEIGHT)
+        Range(low=1e-3, high=1e3, why="below only the best token is drawn, above any token"),
+        only_with=SAMPLING | SOME_GENERATOR)
+    disallow_correct: bool = setting(
+        False, "Never sample the original token.", only_with=SAMPLING)
+    generator_weight: float = setting(
+        1.0, "Weight of the generator's loss.", WEIGHT, only_with=SOME_GENERATOR)
+    discriminator_weight: float = setting(
+        50.0, "Weight of the discriminator's loss.", WEIGHT, only_with=SAMPLING)
 
     def __post_init__(self) -> None:
         """Checks each setting, and then what has to hold between them."""
@@ -151,6 +166,8 @@ class ModelConfig:
                 'two_tower, which objective="electric" needs')
         require(self.objective != "mlm" or kind in ("masked_lm", "shared"), "generator_kind", kind,
                 'masked_lm or shared with objective="mlm"')
+        require(self.objective != "electric" or self.mask_prob < 1, "mask_prob", self.mask_prob,
+                'below 1 with objective="electric", which takes the logarithm of p / (1 - p)')
 
     @property
     def generator_hidden_size(self) -> int:
@@ -216,7 +233,8 @@ class PretrainingConfig:
         "linear", "Decay that the warm-up multiplies.")
     lr_decay_power: float = setting(
         1.0, "Exponent of the linear decay.",
-        Range(low=0, high=100, why="with more, the rate is 0 after a few steps"))
+        Range(low=0, high=100, why="with more, the rate is 0 after a few steps"),
+        only_with={"lr_schedule": ("linear",)})
     restart_steps: tuple[int, ...] = setting(
         (), "Steps at which a new cycle (warm-up and decay from the peak) begins.", STEPS)
     weight_decay: float = setting(
@@ -240,7 +258,7 @@ class PretrainingConfig:
     cpu_replicas: int = setting(
         1, "Virtual CPU replicas with distribution=cpu (for tests).",
         Range(low=1, high=16, why="each takes memory and time to compile on one machine"),
-        may_change=True)
+        may_change=True, only_with={"distribution": ("auto", "cpu")})
     precision: Literal["float32", "bfloat16"] = setting("float32", "Compute type of the towers.")
     steps_per_loop: int = setting(
         50, "Steps in one compiled loop without talking to the host.", STEPS, may_change=True)
@@ -363,10 +381,15 @@ def from_dict(cls: type[ConfigT], values: dict[str, Any]) -> ConfigT:
 def model_config(overrides: dict[str, Any]) -> ModelConfig:
     """The row of `MODEL_SIZES` named by `overrides["model_size"]`, with the other overrides on top."""
     size = overrides.get("model_size", "debug")
-    if size not in MODEL_SIZES:
-        raise UsageError(f'model_size="{size}": expected one of {", ".join(MODEL_SIZES)}'
-                         f"{nearest_hint(str(size), MODEL_SIZES)}")
+    check_size(size)
     return from_dict(ModelConfig, {**MODEL_SIZES[size], **overrides})
+
+
+def check_size(size: str) -> None:
+    """Raises UsageError if there is no such row in `MODEL_SIZES`."""
+    if size not in MODEL_SIZES:
+        raise wrong("model_size", f'"{size}"', f"one of {', '.join(MODEL_SIZES)}"
+                    f"{nearest_hint(str(size), MODEL_SIZES)}")
 
 
 def to_json(**configs: Any) -> str:

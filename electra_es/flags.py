@@ -16,18 +16,18 @@ from typing import Any, Literal
 from absl import flags
 
 from electra_es.config import (
-    MODEL_SIZES,
     ModelConfig,
     PretrainingConfig,
     TextConfig,
+    check_size,
     check_value,
     from_dict,
     model_config,
     owner_of,
     parse_value,
 )
-from electra_es.errors import UsageError, nearest_hint
-from electra_es.settings import Accepts, check, field_type, parse, require
+from electra_es.errors import UsageError
+from electra_es.settings import Accepts, Range, check, field_type, parse, require
 
 # Longer is no file of settings: /dev/zero, say.
 _MAX_HPARAMS = 1 << 20
@@ -73,7 +73,8 @@ def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
             if field.name in skip:
                 continue
             kind, accepts = field_type(cls, field.name), field.metadata["accepts"]
-            help_text = f"{field.metadata['help']} (default {field.default!r})".replace("%", "%%")
+            ends = f"; {accepts.ends()}" if isinstance(accepts, Range) else ""
+            help_text = f"{field.metadata['help']} (default {field.default!r}{ends})".replace("%", "%%")
             # Of choices the configuration itself says which there are.
             define(field.name, str if _choices(kind) else kind, None, _choices(kind) + help_text, accepts)
 
@@ -230,9 +231,7 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
     """
     if not hparams:
         size = given.get("model_size", "debug")
-        if size not in MODEL_SIZES:
-            raise UsageError(f'model_size="{size}": expected one of {", ".join(MODEL_SIZES)}'
-                             f"{nearest_hint(str(size), MODEL_SIZES)}")
+        check_size(size)
         hparams = os.path.join(
             hparams_dir, "debug.json" if size == "debug" else f"pretrain_{size}.json")
     recipe = load_hparams(hparams)
@@ -246,7 +245,17 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
             f"at most num_train_steps={run.num_train_steps}")
     require(run.max_seq_length <= model.max_position_embeddings, "max_seq_length", run.max_seq_length,
             f"at most max_position_embeddings={model.max_position_embeddings}")
+    _refuse_without_effect(given, {**vars(model), **vars(run)})
     return model, run, by_owner[TextConfig]
+
+
+def _refuse_without_effect(given: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuses settings of the command line that the others leave without effect."""
+    for key in given:
+        field = next(field for field in dataclasses.fields(owner_of(key)) if field.name == key)
+        for other, values in field.metadata["only_with"].items():
+            if settings[other] not in values:
+                raise UsageError(f"--{key} has no effect with {other}={settings[other]}: leave it out")
 
 
 def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

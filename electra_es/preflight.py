@@ -41,7 +41,7 @@ from electra_es.flags import (
 )
 from electra_es.model.batches import Inputs, VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
-from electra_es.settings import PATH
+from electra_es.settings import NAME, PATH
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.steps import TrainStep
 
@@ -190,7 +190,7 @@ _USED = {"topology", "hparams", "set", "vocab_size"} | names_of(ModelConfig) | {
 
 def main() -> int:
     define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
-    topology = define("topology", str, "v2-8", f"TPU slice: {', '.join(SLICES)}.")
+    topology = define("topology", str, "v2-8", f"TPU slice: {', '.join(SLICES)}.", NAME)
     hparams = define("hparams", str, "", "JSON file of settings; none: that of the model size.", PATH)
     assignments = define_assignments()
     parse_flags_only()

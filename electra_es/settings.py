@@ -51,6 +51,10 @@ class Range:
                 and not math.isnan(value))
 
     def __str__(self) -> str:
+        return f"{self.ends()} ({self.why})"
+
+    def ends(self) -> str:
+        """The range in words."""
         start, end = self.above if self.low is None else self.low, self.below or self.high
         last = f"to below {_plain(end)}" if self.below is not None else f"up to {_plain(end)}"
         if start == 0 and end == 1:
@@ -64,7 +68,7 @@ class Range:
         else:
             first = f"at least {_plain(start)},"
         also = "" if self.also is None else f", or {_plain(self.also)}"
-        return f"{first} {last}{also} ({self.why})"
+        return f"{first} {last}{also}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ REPOSITORY = Text("a repository of the hub, OWNER/NAME",
 Accepts = Range | Text | None
 
 
-def setting(default: Any, help: str, accepts: Accepts = None, *, may_change: bool = False) -> Any:
+def setting(default: Any, help: str, accepts: Accepts = None, *, may_change: bool = False,
+            only_with: dict[str, tuple[str, ...]] | None = None) -> Any:
     """A dataclass field with what is known of it.
 
     Args:
@@ -113,9 +118,10 @@ def setting(default: Any, help: str, accepts: Accepts = None, *, may_change: boo
       help: one line for `--help` and the documentation.
       accepts: the values it takes, where its type does not say it.
       may_change: whether a run may be continued with another value of it.
+      only_with: values of other settings without which it has no effect.
     """
     return dataclasses.field(default=default, metadata={
-        "help": help, "accepts": accepts, "may_change": may_change})
+        "help": help, "accepts": accepts, "may_change": may_change, "only_with": only_with or {}})
 
 
 @functools.cache
@@ -139,7 +145,7 @@ def check_settings(config: Any) -> None:
 
 def check_field(cls: type, name: str, value: Any) -> None:
     """The same for a value that one field may get."""
-    field = cls.__dataclass_fields__[name]
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
     # An empty text that is the default means: none.
     if value != "" or field.default != "":
         check(name, value, field_type(cls, name), field.metadata["accepts"])

@@ -239,7 +239,7 @@ def test_what_follows_two_dashes_is_for_beam():
     ({"language": "ES"}, "language='ES': expected a code of two small letters, such as es"),
     ({"min_language_probability": 0.5}, "min_language_probability=0.5: expected --language beside it"),
     ({"dedup": "near", "near_duplicate_threshold": 1.0}, "near_duplicate_threshold=1.0: expected at"),
-    ({"max_document_bytes": 0}, "max_document_bytes=0: expected 1 or more"),
+    ({"max_document_bytes": 0}, "max_document_bytes=0: expected a positive number"),
     ({"packing": "joined"}, "packing='joined': expected one of documents, none"),
     ({"min_chars": 10**6}, "no document that can be used; dropped: too_short 240"),
     ({"output": "/proc/records"}, "/proc/records: cannot be created"),

@@ -38,6 +38,7 @@ from electra_es.training.devices import (
 from electra_es.training.evaluation import make_evaluation, report_evaluation
 from electra_es.training.flops import peak_flops, training_flops
 from electra_es.training.interruption import StopSignal
+from electra_es.training.memory import check_memory
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, learning_rate, schedule_for
 from electra_es.training.run_dir import check_same_records, prepare_model_dir, vocabulary_facts
@@ -84,6 +85,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
     with workers.together():
         tokenizer = load_tokenizer(vocab_dir)
         vocab_size = len(tokenizer.vocab)
+        check_memory(model_config, config, vocab_size, strategy)
         info = load_records_info(data_dir)
         check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
         shards = usable_shards(data_dir, info, config.skip_corrupt_shards, vocab_size)
