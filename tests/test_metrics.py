@@ -5,8 +5,11 @@ import pytest
 import tensorflow as tf
 
 from electra_es.config import ModelConfig
+from electra_es.data.inputs import synthetic_batch
 from electra_es.model.batches import MaskedInputs
-from electra_es.model.pretrainer import Outputs
+from electra_es.model.masking import mask
+from electra_es.model.pretrainer import Outputs, build_pretrainer
+from electra_es.model.randomness import derive_key
 from electra_es.training.metrics import AUC_BINS, area_under_curve, auc_histograms, metric_sums, summarise
 
 # Two rows of five tokens, the last two of row 1 padding; two predictions each, one slot unused.
@@ -43,6 +46,30 @@ def test_metrics_by_hand():
         # Of 16 pairs one replaced token (-1) is below two originals (0.5, -0.5).
         "disc_auc": 14 / 16,
     }, rel=1e-6)
+
+
+@pytest.mark.parametrize("settings, missing", [
+    (dict(objective="mlm"), {"disc_loss", "disc_accuracy", "disc_precision", "disc_recall", "disc_auc",
+                             "replaced_share", "sampled_masked_lm_accuracy"}),
+    (dict(generator_kind="uniform"), {"masked_lm_loss", "masked_lm_accuracy",
+                                      "sampled_masked_lm_accuracy"}),
+    (dict(generator_kind="shared"), set()),
+    (dict(objective="electric", generator_kind="two_tower"), set()),
+])
+def test_a_part_that_the_model_lacks_has_no_figures(tiny_config, vocab_facts, settings, missing):
+    config = tiny_config(num_layers=1, **settings)
+    model = build_pretrainer(config, vocab_facts)
+    inputs = synthetic_batch(2, 13, 61)
+    masked = mask(inputs, config, vocab_facts, derive_key(1, "masking"))
+    outputs = model(inputs, masked, tf.fill([2, 2], 0.5))
+    sums = {**metric_sums(outputs, masked, config), **auc_histograms(outputs)}
+    found = summarise({name: value.numpy() for name, value in sums.items()}, 2.0, 50.0)
+    everything = {"loss", "masked_lm_loss", "masked_lm_accuracy", "sampled_masked_lm_accuracy",
+                  "disc_loss", "disc_accuracy", "disc_precision", "disc_recall", "replaced_share",
+                  "disc_auc"}
+    assert found.keys() == everything - missing
+    assert found["loss"] == pytest.approx(
+        2 * found.get("masked_lm_loss", 0) + 50 * found.get("disc_loss", 0))
 
 
 def test_empty_sums_give_numbers():

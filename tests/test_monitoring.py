@@ -82,6 +82,44 @@ def test_collapse_is_said_once_after_three_reports(name, metrics):
     assert name in warned(watch, 2_700, **metrics)
 
 
+MLM = {name: value for name, value in METRICS.items()
+       if name in ("loss", "masked_lm_loss", "masked_lm_accuracy", "learning_rate", "gradient_norm")}
+UNIFORM = {name: value for name, value in METRICS.items() if "masked_lm" not in name}
+
+
+def test_lines_show_only_the_towers_that_there_are(tmp_path, capsys):
+    log = ProgressLog(str(tmp_path), run_config())
+    for metrics in (MLM, UNIFORM):
+        log.train(20, metrics)
+        log.evaluation(20, metrics)
+    assert capsys.readouterr().out.splitlines() == [
+        "step 20/60  loss 24.500  mlm 4.250 acc 0.300  lr 1.00e-03",
+        "evaluation at step 20: loss 24.500  mlm acc 0.300",
+        "step 20/60  loss 24.500  disc acc 0.870 prec 0.600 rec 0.500  lr 1.00e-03",
+        "evaluation at step 20: loss 24.500  disc acc 0.870 prec 0.600 rec 0.500"]
+
+
+def test_the_same_evaluation_is_written_once(tmp_path):
+    """Up to the last digits; another step or other figures are another evaluation."""
+    log = ProgressLog(str(tmp_path), run_config())
+    assert [log.evaluation(step, {**METRICS, "disc_recall": recall}) for step, recall in [
+        (20, 0.5), (20, 0.5), (20, 0.5 + 1e-9), (20, 0.51), (30, 0.51)]] == [
+            True, False, False, True, True]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [20, 20, 30]
+
+
+def test_health_of_models_with_one_tower_only():
+    for metrics, name in ((MLM, "collapse"), (UNIFORM, "discriminator collapse")):
+        watch = HealthWatch(PretrainingConfig(num_train_steps=10_000, warmup_steps=1_000))
+        assert not watch.warnings(2_000, metrics)
+        bad = {**metrics, **({"masked_lm_accuracy": 0.1} if metrics is MLM else {"disc_recall": 0.0})}
+        said = [watch.warnings(step, bad) for step in range(2_100, 2_500, 100)]
+        assert [len(lines) for lines in said] == [0, 0, 1, 0]
+        assert said[2][0].startswith(f"warning: {name} at step 2300")
+        assert metrics is MLM or "masked_lm_accuracy" not in said[2][0]
+
+
 def test_no_recall_is_normal_in_the_beginning():
     watch = HealthWatch(PretrainingConfig(num_train_steps=10_000, warmup_steps=1_000))
     assert not any(warned(watch, step, disc_recall=0.0) for step in range(100, 2_000, 100))

@@ -3,12 +3,15 @@
 import collections
 import glob
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 from conftest import TINY
+from engine_helpers import make_data, model_config, run_config
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, VocabularyFacts
@@ -18,7 +21,9 @@ from electra_es.model.variables import get_weights, set_weights
 from electra_es.sample import TRAIN_GLOB
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, schedule_for
+from electra_es.training.run_dir import load_model
 from electra_es.training.steps import TrainStep, training_keys
+from electra_es.training.train import train
 
 STEPS, B, L, V = 50, 8, 37, 401
 VOCAB = VocabularyFacts(size=V, pad_id=0, cls_id=2, sep_id=3, mask_id=4,
@@ -119,3 +124,29 @@ def test_losses_and_softmax_are_float32():
     # The products, where the time goes, are bfloat16.
     products = types["Einsum"] + types["MatMul"]
     assert products.count(tf.bfloat16) >= 4 * 8 and tf.float32 not in products
+
+
+def test_a_bfloat16_run_leaves_no_trace_in_the_process(tmp_path):
+    """What is loaded afterwards computes in float32, as a fresh process does; also after a run
+    that fails while it builds its model."""
+    data = make_data(tmp_path / "data")
+    train(model_config(), run_config(
+        deterministic=False, precision="bfloat16", num_train_steps=1, restart_steps=()),
+        model_dir=str(tmp_path / "run"), evaluate_at_end=False, **data._asdict())
+    program = (
+        "import sys, numpy as np\n"
+        "from electra_es.training.run_dir import load_model\n"
+        "model = load_model(sys.argv[1])[0]\n"
+        "ids = np.arange(2 * 13).reshape(2, 13).astype(np.int32)\n"
+        "np.save(sys.argv[2], model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)))\n")
+    fresh = tmp_path / "fresh.npy"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "run"), str(fresh)], check=True)
+    model = load_model(str(tmp_path / "run"))[0]
+    assert {layer.compute_dtype for layer in model.submodules
+            if isinstance(layer, tf_keras.layers.Layer)} == {"float32"}
+    ids = np.arange(2 * 13).reshape(2, 13).astype(np.int32)
+    np.testing.assert_array_equal(
+        model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)), np.load(fresh))
+    with pytest.raises(AttributeError):
+        build_pretrainer(model_config(), None, "bfloat16")  # type: ignore[arg-type]
+    assert tf_keras.mixed_precision.global_policy().name == "float32"
