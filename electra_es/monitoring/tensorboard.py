@@ -87,7 +87,7 @@ def configuration_markdown(run: Run) -> str:
     """Tables of all settings of each part."""
     lines: list[str] = []
     for name, part in run._asdict().items():
-        values: dict[str, Any] = vars(part)
+        values: Mapping[str, Any] = vars(part)
         lines += [f"### {name}", "", "| setting | value |", "|---|---|",
                   *(f"| {key} | {value} |" for key, value in values.items()), ""]
     return "\n".join(lines)
