@@ -22,8 +22,8 @@ INK, FAINT, GRID = "#1f2933", "#5f6c7b", "#e4e7eb"
 _BLUE, _RED, _GREEN, _AMBER = "#2563a8", "#c2413b", "#2f855a", "#b7791f"
 RUN_COLOURS = (_BLUE, _RED, _GREEN, _AMBER, "#6b46c1", "#0e7490", "#97266d", "#4a5568")
 _TICK_STEPS = (1, 2, 2.5, 5, 10)
-_LINE_STYLES = ("solid", (0, (4, 2)))
-_STYLE: dict[str, Any] = {
+_LINE_STYLES: Any = ("solid", (0, (4, 2)))
+_STYLE: Any = {
     "font.size": 9, "axes.edgecolor": GRID, "text.color": INK, "axes.labelcolor": FAINT,
     "xtick.color": FAINT, "ytick.color": FAINT, "svg.fonttype": "none"}
 
@@ -143,9 +143,9 @@ def _draw(axes: plt.Axes, panel: Panel, runs: list[DrawnRun]) -> None:
             frameon=False, fontsize=8, labelcolor=INK)
 
 
-def _readable(value: float, _: int) -> str:
-    """3.2e-4, not 0.00032."""
-    if not 0 < abs(value) < 1e-3:
+def _readable(value: float, _: float) -> str:
+    """3.2e-5, not 0.000032."""
+    if not 0 < abs(value) < 1e-4:
         return f"{value:.6g}"
     digits, exponent = f"{value:.2e}".split("e")
     return f"{float(digits):g}e{int(exponent)}"

@@ -131,11 +131,10 @@ def run_names(model_dirs: Sequence[str]) -> list[str]:
         if path in paths[:i]:
             raise UsageError(f"--model_dir={model_dirs[i]}: named twice: expected different runs")
     parts = [[part for part in path.split("/") if part] for path in paths]
-    for count in range(2, max(map(len, parts))):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return paths
+    count = 2
+    while len({tuple(part[-count:]) for part in parts}) < len(parts):
+        count += 1
+    return ["/".join(part[-count:]) for part in parts]
 
 
 def html_page(runs: list[ReportedRun]) -> str:

@@ -63,11 +63,10 @@ class TensorBoardLog:
     def _forget_steps_after(step: int, folder: str) -> None:
         """Adds an event file that says: a session begins after `step`.
 
-        TensorFlow 2's writers cannot write this event. TensorBoard reads files in the order of their
-        names, and therefore this one has to be made before the writer of this start.
+        TensorFlow 2's writers cannot write this event. TensorBoard takes the first one of a folder
+        for the beginning and each later one for a restart; so a new run has one too. It reads files in
+        the order of their names: this one has to be made before the writer of this start.
         """
-        if not tf.io.gfile.glob(os.path.join(folder, "*.tfevents.*")):
-            return
         writer = EventFileWriter(folder, filename_suffix=".start")
         writer.add_event(Event(wall_time=time.time(), step=step + 1,
                                session_log=SessionLog(status=SessionLog.START)))
@@ -87,7 +86,7 @@ def configuration_markdown(run: Run) -> str:
     """Tables of all settings of each part."""
     lines: list[str] = []
     for name, part in run._asdict().items():
-        values: dict[str, Any] = vars(part)
+        values: Mapping[str, Any] = vars(part)
         lines += [f"### {name}", "", "| setting | value |", "|---|---|",
                   *(f"| {key} | {value} |" for key, value in values.items()), ""]
     return "\n".join(lines)
