@@ -126,10 +126,16 @@ def test_zone_and_project_reach_the_resolver(asked):
     assert asked == [(("mine",), {"zone": "europe-west4-a", "project": "selectra"})]
 
 
-def test_without_zone_and_project_the_resolver_looks_for_them(asked):
-    with pytest.raises(UsageError):
+def test_without_zone_and_project_the_resolver_looks_for_them(asked, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    with pytest.raises(UsageError, match="--tpu=local: no TPU can be reached there"):
         set_up_devices(PretrainingConfig(), TpuAddress("local"))
     assert asked == [(("local",), {"zone": None, "project": None})]
+
+
+def test_local_without_a_tpu():
+    with pytest.raises(UsageError, match="--tpu=local: TensorFlow sees no TPU on this machine"):
+        set_up_devices(PretrainingConfig(), TpuAddress("local"))
 
 
 def test_a_client_that_fails_is_one_line(monkeypatch):
@@ -330,3 +336,30 @@ def test_tensorflow_is_silent_on_a_cpu():
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, text=True,
                           capture_output=True, check=True, timeout=300)
     assert done.stderr == ""
+
+
+def test_the_servers_of_workers_start_in_silence():
+    """gRPC's server announces itself on stderr, in front of a warning of absl's."""
+    program = ("import json, os, socket\n"
+               "with socket.socket() as free:\n"
+               "    free.bind(('127.0.0.1', 0))\n"
+               "    worker = f'127.0.0.1:{free.getsockname()[1]}'\n"
+               "os.environ['TF_CONFIG'] = json.dumps({'cluster': {'worker': [worker]},\n"
+               "                                      'task': {'type': 'worker', 'index': 0}})\n"
+               "from electra_es.config import PretrainingConfig\n"
+               "from electra_es.training.devices import TpuAddress, devices_line, set_up_devices\n"
+               "config = PretrainingConfig(distribution='multi_worker')\n"
+               "print(devices_line(set_up_devices(config, TpuAddress())))\n")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True,
+                          check=True, timeout=300)
+    assert done.stderr == ""
+    assert done.stdout.startswith("devices: 1 worker(s), this one with CPU (")
+
+
+def test_what_libraries_wrote_is_shown_when_they_fail(capfd):
+    with pytest.raises(ZeroDivisionError), training_devices._quiet_libraries():
+        os.write(2, b"the reason\n")
+        raise ZeroDivisionError
+    with training_devices._quiet_libraries():
+        os.write(2, b"nothing of note\n")
+    assert capfd.readouterr().err == "the reason\n"

@@ -1,8 +1,12 @@
 """Which devices a run uses: TPU (local, named or grpc), GPUs, several workers, CPU."""
 
 import collections
+import contextlib
 import json
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -83,12 +87,35 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
             'distribution=multi_worker: expected the environment variable TF_CONFIG, for example '
             '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}') from None
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    with _quiet_libraries():
+        return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keeps what libraries write to stderr inside the `with` from it, unless that fails: gRPC's server
+    announces its start there, and no variable of the environment keeps it from doing so."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            written.seek(0)
+            os.write(stderr, written.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
     if not tpu.name:
         raise UsageError("distribution=tpu: expected --tpu=local, --tpu=NAME or --tpu=grpc://…")
+    if tpu.name == "local" and not any(map(tf.config.list_physical_devices, ("TPU_SYSTEM", "TPU"))):
+        raise UsageError("--tpu=local: TensorFlow sees no TPU on this machine "
+                         "(`python -m electra_es.devices` shows what is installed)")
     try:
         if tpu.name != "local" and not tpu.name.startswith("grpc://"):
             _match_runtime(tpu)
@@ -125,7 +152,7 @@ def devices_used(strategy: tf.distribute.Strategy) -> str:
     used = _count_names(_gpus_used(strategy)) or f"CPU ({usable_cores()} cores)"
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         workers = strategy.cluster_resolver.cluster_spec().num_tasks("worker")
-        used = f"{workers} workers, this one with {used}"
+        used = f"{workers} worker(s), this one with {used}"
     return used
 
 
