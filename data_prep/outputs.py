@@ -43,7 +43,8 @@ def _remote_match(pattern: str, written: Iterable[str]) -> str | None:
     """By Beam's rules, whose `*` stays in a folder; names in a bucket are text without links."""
     from apache_beam.io.filesystem import FileSystem
 
-    patterns = [pattern] if glob.has_magic(pattern) else [pattern.rstrip("/"), pattern.rstrip("/") + "/**"]
+    folder = pattern.rstrip("/")
+    patterns = [pattern] if glob.has_magic(pattern) else [folder, folder + "/**"]
     expressions = [re.compile(FileSystem.translate_pattern(each)) for each in patterns]
     return next((path for path in written if any(each.match(path) for each in expressions)), None)
 
