@@ -162,7 +162,10 @@ def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_se
                          "--model_dir; without them the debug size runs on the bundled sample")
     from data_prep.sample_records import prepare_sample
     from electra_es.demo import run_on_sample
+    from electra_es.training.devices import TpuAddress, set_up_devices
 
+    # Before the vocabulary is made, which touches TensorFlow's devices.
+    set_up_devices(config, TpuAddress())
     vocab_dir, records_dir = prepare_sample(_SAMPLE_DIR.value, text_settings, config)
     result = run_on_sample(model_config, config, vocab_dir, records_dir, _SAMPLE_DIR.value)
     return EXIT_STOPPED if result.stopped_by_signal else 0

@@ -10,6 +10,7 @@ log in with the hub's own command). Needs requirements-hub.txt.
 """
 
 import fnmatch
+import logging
 import os
 import pathlib
 import time
@@ -54,6 +55,10 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
     except ImportError:
         raise UsageError("downloads need huggingface_hub: pip install -r requirements-hub.txt"
                          ) from None
+    # It has a handler of its own; through the one of this project, every retry would come twice.
+    logging.getLogger("huggingface_hub").propagate = False
+    for name in ("httpx", "httpx2"):  # they tell of every request
+        logging.getLogger(name).setLevel(logging.WARNING)
     where = f"{repo} at revision {revision}"
     try:
         api = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))

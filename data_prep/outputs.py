@@ -43,9 +43,18 @@ def _remote_match(pattern: str, written: Iterable[str]) -> str | None:
     """By Beam's rules, whose `*` stays in a folder; names in a bucket are text without links."""
     from apache_beam.io.filesystem import FileSystem
 
-    patterns = [pattern] if glob.has_magic(pattern) else [pattern.rstrip("/"), pattern.rstrip("/") + "/**"]
+    folder = pattern.rstrip("/")
+    patterns = [pattern] if glob.has_magic(pattern) else [folder, folder + "/**"]
     expressions = [re.compile(FileSystem.translate_pattern(each)) for each in patterns]
     return next((path for path in written if any(each.match(path) for each in expressions)), None)
+
+
+def _real(path: str) -> str:
+    """The path without links; one that may not be followed stands for itself."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)
 
 
 class _Tree:
@@ -56,7 +65,7 @@ class _Tree:
     """
 
     def __init__(self, written: Iterable[str]):
-        self.written = {os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        self.written = {os.path.join(_real(os.path.dirname(path)), os.path.basename(path))
                         for path in written}
         self.names: dict[str, set[str]] = {}  # folder -> names in it that are still to come
         for path in self.written:
@@ -75,7 +84,7 @@ class _Tree:
             return None
         if parts[-1] == "**":
             parts.append("*")
-        start = os.sep if os.path.isabs(pattern) else os.path.realpath(os.curdir)
+        start = os.sep if os.path.isabs(pattern) else _real(os.curdir)
         return self._find(start, parts, set())
 
     def _find(self, folder: str, parts: list[str], seen: set[tuple[str, int]]) -> str | None:
@@ -111,11 +120,11 @@ class _Tree:
 
     def _folder(self, folder: str, name: str) -> str | None:
         """Real path of a folder, there or still to come."""
-        path = os.path.realpath(os.path.join(folder, name))
+        path = _real(os.path.join(folder, name))
         return path if path in self.names or os.path.isdir(path) else None
 
     def _file(self, folder: str, name: str) -> str | None:
         """The written file that a path leads to."""
         path = os.path.join(folder, name)
-        at = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        return next((each for each in (at, os.path.realpath(path)) if each in self.written), None)
+        at = os.path.join(_real(os.path.dirname(path)), os.path.basename(path))
+        return next((each for each in (at, _real(path)) if each in self.written), None)

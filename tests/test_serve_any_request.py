@@ -154,7 +154,8 @@ def test_a_request_that_trickles_in_ends_at_the_deadline(server, capfd, monkeypa
 
 
 def test_clients_that_leave_print_nothing(server, capfd):
-    for data in (b"", b"GET / HT", post(server, b"{", length="60000"), post(server, b'{"sentences": []}')):
+    for data in (b"", b"GET / HT", post(server, b"{", length="60000"),
+                 post(server, b'{"sentences": []}')):
         connection = socket.create_connection(server.server_address)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.sendall(data)

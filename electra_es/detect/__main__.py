@@ -6,8 +6,8 @@ r"""Shows which tokens of a sentence look replaced.
     python -m electra_es.detect --model=DIR --json "Pan rosa." "Otra frase."
     python -m electra_es.detect --model=DIR --serve       # a page at http://127.0.0.1:8000
 
-DIR is a model directory, a SavedModel or a Hugging Face folder. In a terminal the tokens come in
-colour with their logits below, piped they come as a table.
+DIR is a model directory, a SavedModel, a Hugging Face folder or an ONNX folder. In a terminal the
+tokens come in colour with their logits below, piped they come as a table.
 """
 
 import os
@@ -21,7 +21,7 @@ from electra_es.settings import NAME, PATH, Range, Text
 
 
 def main() -> None:
-    model = define("model", str, "", "Model directory, SavedModel or Hugging Face folder.", PATH)
+    model = define("model", str, "", "Model directory or an export of one.", PATH)
     source = define("input", str, "", "File with a sentence a line; -: standard input.",
                     Text(f"- or {PATH}", lambda text: text == "-" or PATH.holds(text)))
     as_json = define("json", bool, False, "Print JSON.")
@@ -34,21 +34,24 @@ def main() -> None:
         refuse_given("--serve", ("json",))
     else:
         refuse_given("no --serve", ("host", "port"))
-    path = required(model, "a model directory, a SavedModel or a Hugging Face folder")
+    path = required(model, "a model directory or an export of one")
     if bool(sentences or source.value) == serve.value:
         raise UsageError("expected sentences, or --input=FILE, or --serve")
     if source.value:
         sentences = sentences + read_sentences(source.value)
     detector = load_detector(path)
+    made_of = "" if detector.step is None else f"{path}: weights of step {detector.step:,}"
     if serve.value:
         from electra_es.detect.server import serve_forever
 
+        print(made_of or path, flush=True)
         serve_forever(detector, host.value, port.value)
         return
     scored = detector(sentences)
     if as_json.value:
         print(to_json(scored))
     elif sys.stdout.isatty():
+        print(*([f"{made_of}\n"] if made_of else []))
         print(to_terminal(scored, shutil.get_terminal_size().columns, "NO_COLOR" not in os.environ))
     else:
         print(to_table(scored))

@@ -21,6 +21,7 @@ from absl import flags
 
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, size_name
 from electra_es.errors import UsageError, run_main
+from electra_es.export.compare import check_weights
 from electra_es.export.output import new_directory
 from electra_es.flags import (
     define,
@@ -36,7 +37,7 @@ from electra_es.run_config import CONFIG_FILE
 from electra_es.settings import PATH
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config
 from electra_es.training.checkpoints import Checkpoints
-from electra_es.training.run_dir import prepare_model_dir, vocabulary_facts
+from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
 # Variables that are not weights, by the last part of their name: the moments of the optimiser,
 # the step, and a scalar that some of Google's checkpoints hold and nothing reads.
@@ -147,6 +148,7 @@ def import_google_checkpoint(checkpoint: str, vocab: str, output: str, *, text: 
     Raises:
       UsageError: unreadable checkpoint or vocabulary, or variables that are missing, unknown or
         of another shape. Nothing is written then.
+      CheckFailed: the weights, read back, are not those of the checkpoint. Nothing is left then.
     """
     arrays, step = read_checkpoint(checkpoint)
     config = infer_model_config(
@@ -165,6 +167,7 @@ def import_google_checkpoint(checkpoint: str, vocab: str, output: str, *, text: 
             prepare_model_dir(scratch, tokenizer, vocab_dir, config, pretraining)
             state = tf.train.Checkpoint(model=model)
             Checkpoints(scratch, state, keep=1, keep_every=0).save(step, examples_seen=0)
+            check_weights(load_model(scratch)[0], model, output)
     return step
 
 

@@ -49,15 +49,17 @@ def main() -> None:
         imported = import_folder(source.value, target, generator=generator.value,
                                  overwrite=overwrite.value)
         note = f"; {len(imported.new)} variables of a generator are new" if imported.new else ""
-        print(f"{target}: a model directory from {source.value}{note}; a run starts from it with "
+        print(f"{target}: a model directory from {source.value}, its weights read back and equal{note}; "
+              "a run starts from it with "
               f"--init_checkpoint={target}")
         return
     options = CardOptions(name.value or hub.value, licence.value, datasets.value, watts.value,
                           results.value, notes.value)
-    parts = export_huggingface(model_dir.value, target, options=options, overwrite=overwrite.value)
-    print(f"{target}: {' and '.join(parts)} written, read back and equal to {model_dir.value}")
+    exported = export_huggingface(model_dir.value, target, options=options, overwrite=overwrite.value)
+    print(exported.summary(target, model_dir.value, "read back"))
     if hub.value:
-        print("uploaded: " + ", ".join(push_to_hub(target, hub.value, parts, private.value)))
+        names = push_to_hub(target, hub.value, exported.parts, private.value)
+        print("uploaded: " + ", ".join(names))
 
 
 if __name__ == "__main__":
