@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -40,7 +41,8 @@ class ScoredSentence(NamedTuple):
 Detector = Callable[[Sequence[str]], list[ScoredSentence]]
 
 
-class LoadedDetector(NamedTuple):
+@dataclass(frozen=True)
+class LoadedDetector:
     """A discriminator from a file; called with sentences, it scores their tokens."""
 
     function: Callable

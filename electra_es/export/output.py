@@ -16,7 +16,7 @@ import tensorflow as tf
 from electra_es import __version__
 from electra_es.errors import UsageError
 from electra_es.run_config import CONFIG_FILE
-from electra_es.training.checkpoints import checkpoint_path
+from electra_es.training.checkpoint_files import checkpoint_path
 
 EXPORT_FILE = "export.json"
 
