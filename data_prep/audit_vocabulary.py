@@ -15,9 +15,11 @@ import tensorflow as tf
 from absl import flags
 
 from data_prep import files
-from data_prep.command_line import parse_flags
+from data_prep.command_line import OCCURRENCES, parse_flags
 from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.flags import define, refuse_given
+from electra_es.settings import PATH, Range
 from electra_es.text.audit import AuditReport, audit, examples_by_class
 from electra_es.text.tokenizer import TEXT_CONFIG_FILE, Tokenizer, load_tokenizer
 
@@ -60,19 +62,22 @@ def check_thresholds(report: AuditReport, max_unreachable: int, max_unseen: int 
 
 
 def main() -> None:
-    flags.DEFINE_string("vocab_dir", "", "Vocabulary directory, or a model directory.")
-    flags.DEFINE_string("records", "", "Records directory whose counts say what was seen.")
-    flags.DEFINE_integer("max_unreachable", 0, "Most unreachable entries allowed.")
-    flags.DEFINE_integer("max_unseen", None, "Most unseen entries allowed (default: any number).")
-    flags.DEFINE_integer("min_count", 1, "An entry that occurs less often counts as unseen.")
-    flags.DEFINE_string("output", "", "JSON file to write with every entry by name.")
-    flags.DEFINE_bool("overwrite", False, "Replace --output if it exists.")
+    entries = Range(low=0, high=2**20, why="no vocabulary has more entries")
+    define("vocab_dir", str, "", "Vocabulary directory, or a model directory.", PATH)
+    define("records", str, "", "Records directory whose counts say what was seen.", PATH)
+    define("max_unreachable", int, 0, "Most unreachable entries allowed.", entries)
+    define("max_unseen", int, None, "Most unseen entries allowed (default: any number).", entries)
+    define("min_count", int, 1, "An entry that occurs less often counts as unseen.", OCCURRENCES)
+    define("output", str, "", "JSON file to write with every entry by name.", PATH)
+    define("overwrite", bool, False, "Replace --output if it exists.")
     rest = parse_flags()
     values = flags.FLAGS
     if not values.vocab_dir or rest:
         raise UsageError("--vocab_dir is needed, and nothing but flags")
-    if values.max_unseen is not None and not values.records:
-        raise UsageError(f"--max_unseen={values.max_unseen}: needs --records")
+    if not values.records:
+        refuse_given("no --records", ("max_unseen", "min_count"))
+    if not values.output:
+        refuse_given("no --output", ("overwrite",))
     if values.output and files.exists(values.output) and not values.overwrite:
         raise UsageError(f"{values.output}: exists: --overwrite replaces it")
     tokenizer = load_tokenizer(values.vocab_dir)

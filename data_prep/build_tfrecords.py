@@ -22,7 +22,20 @@ from data_prep.build import workers
 from data_prep.build.settings import BuildConfig
 from data_prep.command_line import parse_flags
 from electra_es.errors import run_main
-from electra_es.flags import define_config_flags
+from electra_es.flags import define_config_flags, refuse_given
+
+
+def _refuse_unused(config: BuildConfig) -> None:
+    if config.dedup != "near":
+        refuse_given(f"--dedup={config.dedup}", ("near_duplicate_threshold",))
+    if config.scheme == "original":
+        refuse_given("--scheme=original", ("packing",))
+    if not config.language:
+        refuse_given("no --language", ("min_language_probability", "language_detector"))
+    if config.runner != "local":
+        # Beam's local runner has workers, but places of its own.
+        unused = ("work_dir",) if config.runner == "DirectRunner" else ("work_dir", "workers")
+        refuse_given(f"--runner={config.runner}", unused)
 
 
 def main() -> None:
@@ -30,6 +43,7 @@ def main() -> None:
     beam_options = parse_flags()
     given = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(BuildConfig)}
     config = BuildConfig(**{name: value for name, value in given.items() if value is not None})
+    _refuse_unused(config)
     if config.runner == "local" and config.workers != 1:
         workers.start_server()
     # Not before: it imports TensorFlow, which is what the server does meanwhile.

@@ -6,6 +6,12 @@ import sys
 
 from electra_es import flags
 from electra_es.errors import UsageError
+from electra_es.settings import Range
+
+# Ranges that several of the tools share.
+WORKERS = Range(low=0, high=1_024, why="more processes than one machine can use")
+SAMPLED = Range(above=0, high=1, why="1 takes every document")
+OCCURRENCES = Range(low=1, high=2**40, why="more words than any corpus has")
 
 
 def parse_flags(argv: list[str] | None = None) -> list[str]:

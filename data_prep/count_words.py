@@ -30,12 +30,15 @@ from absl import flags
 from data_prep import files
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.tasks import Task
-from data_prep.build.workers import pool, usable_cores
-from data_prep.command_line import parse_flags
+from data_prep.build.workers import pool
+from data_prep.command_line import OCCURRENCES, SAMPLED, WORKERS, parse_flags
 from data_prep.corpus import readers
+from data_prep.outputs import check_apart
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, run_main
-from electra_es.flags import define_config_flags, given_settings
+from electra_es.flags import define, define_config_flags, given_settings, refuse_given
+from electra_es.hardware import usable_cores
+from electra_es.settings import NAME, PATH, PATHS
 from electra_es.text import tokenizer as text
 
 # Settings of the text that counts depend on.
@@ -244,23 +247,25 @@ def read_counts(path: str) -> Counter[str]:
 
 
 def main() -> None:
-    flags.DEFINE_string("input", None, "Text files: comma-separated paths, globs or folders.")
-    flags.DEFINE_string("output", None, "The file of counts to write.")
-    flags.DEFINE_float("sample_fraction", 1.0, "Share of the documents, chosen by content hash.")
-    flags.DEFINE_integer("min_count", 1, "Leave out words that occur less often.")
-    flags.DEFINE_string("runner", "local", "local, or a Beam runner: DirectRunner, FlinkRunner, ...")
-    flags.DEFINE_integer("workers", 0, "Processes of runner=local and DirectRunner; 0: one a core.")
-    flags.DEFINE_bool("overwrite", False, "Replace the output if it exists.")
+    define("input", str, None, "Text files: comma-separated paths, globs or folders.", PATHS)
+    define("output", str, None, "The file of counts to write.", PATH)
+    define("sample_fraction", float, 1.0, "Share of the documents, chosen by content hash.", SAMPLED)
+    define("min_count", int, 1, "Leave out words that occur less often.", OCCURRENCES)
+    define("runner", str, "local", "local, or a Beam runner: DirectRunner, FlinkRunner, ...", NAME)
+    define("workers", int, 0, "Processes of runner=local and DirectRunner; 0: one a core.", WORKERS)
+    define("overwrite", bool, False, "Replace the output if it exists.")
     define_config_flags(TextConfig, skip=("vocab_size", "vocab_sha256"))
     beam_options = parse_flags()
     values = flags.FLAGS
     if not values.input or not values.output:
         raise UsageError("--input and --output are needed")
-    if not 0 < values.sample_fraction <= 1:
-        raise UsageError(f"--sample_fraction={values.sample_fraction}: expected above 0, at most 1")
+    if values.runner not in ("local", "DirectRunner"):
+        refuse_given(f"--runner={values.runner}", ("workers",))
     if files.exists(values.output) and not values.overwrite:
         raise UsageError(f"{values.output}: exists: --overwrite replaces it")
     files.check_can_be_file(values.output)
+    check_apart(f"output={values.output}", [values.output, values.output + ".json"],
+                input=values.input)
     config = TextConfig(**given_settings(values, []))
     files.remove(values.output + ".json")
     if values.runner != "local":

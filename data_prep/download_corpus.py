@@ -10,6 +10,7 @@ log in with the hub's own command). Needs requirements-hub.txt.
 """
 
 import fnmatch
+import logging
 import os
 import pathlib
 import time
@@ -18,6 +19,8 @@ from absl import flags
 
 from data_prep.command_line import parse_flags
 from electra_es.errors import UsageError, nearest_hint, run_main
+from electra_es.flags import define, refuse_given
+from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
 # Name -> (repository, files of the Spanish part).
 CORPORA = {
@@ -52,6 +55,10 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
     except ImportError:
         raise UsageError("downloads need huggingface_hub: pip install -r requirements-hub.txt"
                          ) from None
+    # It has a handler of its own; through the one of this project, every retry would come twice.
+    logging.getLogger("huggingface_hub").propagate = False
+    for name in ("httpx", "httpx2"):  # they tell of every request
+        logging.getLogger(name).setLevel(logging.WARNING)
     where = f"{repo} at revision {revision}"
     try:
         api = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
@@ -88,14 +95,17 @@ def _remove_left_over(output: str) -> None:
 
 
 def main() -> None:
-    flags.DEFINE_string("corpus", None, f"One of {', '.join(CORPORA)}.")
-    flags.DEFINE_string("repo", None, "Any data set repository, OWNER/NAME, with --files.")
-    flags.DEFINE_string("files", None, "Glob over paths in the repository.")
-    flags.DEFINE_string("output", None, "Directory for the files.")
-    flags.DEFINE_string("revision", "main", "Branch, tag or commit.")
-    flags.DEFINE_integer("max_files", 0, "Only the first so many files; 0: all.")
+    define("corpus", str, None, f"One of {', '.join(CORPORA)}.", NAME)
+    define("repo", str, None, "Any data set repository, OWNER/NAME, with --files.", REPOSITORY)
+    define("files", str, None, "Glob over paths in the repository.", PATH)
+    define("output", str, None, "Directory for the files.", PATH)
+    define("revision", str, "main", "Branch, tag or commit.", NAME)
+    define("max_files", int, 0, "Only the first so many files; 0: all.",
+           Range(low=0, high=1_000_000, why="no repository has more"))
     parse_flags()
     values = flags.FLAGS
+    if values.corpus:
+        refuse_given(f"--corpus={values.corpus}", ("repo",))
     if not values.output or not (values.corpus or (values.repo and values.files)):
         raise UsageError("expected --output and either --corpus or --repo with --files")
     if values.corpus and values.corpus not in CORPORA:

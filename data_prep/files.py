@@ -41,7 +41,8 @@ def parts_of(pattern: str) -> list[str]:
 def list_files(pattern: str) -> list[tuple[str, int]]:
     """Files of a comma-separated list of globs (`**` reaches into folders) with their sizes.
 
-    A directory stands for all files in it but hidden ones. Sorted by path, each once.
+    A directory stands for all files in it but hidden ones. Sorted by path, each once, however many
+    globs and links lead to it.
 
     Raises:
       UsageError: one of the globs matches no file, or a link that leads to none.
@@ -51,8 +52,8 @@ def list_files(pattern: str) -> list[tuple[str, int]]:
         matches = _list_remote(part) if is_remote(part) else _list_local(part)
         if not matches:
             raise UsageError(f"{part}: expected input files, but nothing matches")
-        for path, size in matches:
-            found.setdefault(path if is_remote(path) else os.path.abspath(path), (path, size))
+        for path, size in sorted(matches):
+            found.setdefault(path if is_remote(path) else os.path.realpath(path), (path, size))
     if not found:
         raise UsageError(f'input="{pattern}": expected a path or glob of text files')
     return sorted(found.values())
@@ -63,16 +64,18 @@ def _list_local(pattern: str) -> list[tuple[str, int]]:
         pattern = os.path.join(glob.escape(pattern), "**")
     paths = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
     for path in paths:
-        if not os.path.exists(path):
+        # A link in a circle is too long to follow at some point; by then all of it is listed.
+        if os.path.islink(path) and not os.path.exists(os.path.realpath(path)):
             raise UsageError(f"{path}: a link to {os.readlink(path)}, which does not exist: expected "
                              "a file")
     return [(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
 
 
 def _list_remote(pattern: str) -> list[tuple[str, int]]:
-    matches = _remote().match([pattern])[0].metadata_list
-    if not matches and not any(c in pattern for c in "*?["):
-        matches = _remote().match([pattern.rstrip("/") + "/**"])[0].metadata_list
+    folder = None if glob.has_magic(pattern) else pattern.rstrip("/")
+    matches = _remote().match([folder or pattern])[0].metadata_list
+    if not matches and folder:
+        matches = _remote().match([folder + "/**"])[0].metadata_list
     return [(match.path, match.size_in_bytes) for match in matches]
 
 

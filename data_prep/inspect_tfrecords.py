@@ -19,9 +19,11 @@ from electra_es.config import ModelConfig
 from electra_es.data import records, tfrecord
 from electra_es.data.records import RecordsInfo
 from electra_es.errors import UsageError, nearest_hint, run_main
+from electra_es.flags import define
 from electra_es.model.batches import Inputs, VocabularyFacts
 from electra_es.model.masking import mask
 from electra_es.model.randomness import derive_key
+from electra_es.settings import NAME, PATH, Range
 from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START, Tokenizer, load_tokenizer
 
 
@@ -85,16 +87,15 @@ def _as_text(ids: np.ndarray, tokenizer: Tokenizer) -> str:
 
 
 def main() -> None:
-    flags.DEFINE_string("records", None, "Records directory.")
-    flags.DEFINE_integer("num", 3, "How many examples.")
-    flags.DEFINE_string("split", "train", "train or validation.")
-    flags.DEFINE_string("vocab_dir", None, "Vocabulary of records that do not have their own.")
+    define("records", str, None, "Records directory.", PATH)
+    define("num", int, 3, "How many examples.",
+           Range(low=0, high=1_000_000, why="nobody reads more of them"))
+    define("split", str, "train", "train or validation.", NAME)
+    define("vocab_dir", str, None, "Vocabulary of records that do not have their own.", PATH)
     rest = parse_flags()
     values = flags.FLAGS
     if not values.records or rest:
         raise UsageError("expected --records, a records directory, and nothing but flags")
-    if values.num < 0:
-        raise UsageError(f"--num={values.num}: expected 0 or more")
     info = records.load_records_info(values.records)
     if values.split not in info.examples:
         raise UsageError(f"split={values.split}: expected one of {', '.join(info.examples)}"

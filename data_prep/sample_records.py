@@ -1,14 +1,23 @@
 """Vocabulary and records of the bundled sample: the first two steps of the demo."""
 
+import dataclasses
+import glob
+import hashlib
+import json
 import os
 
+from data_prep import files
 from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es import sample
 from electra_es.config import PretrainingConfig, TextConfig
 from electra_es.data.records import COMPLETED_FILE
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE, check_agrees, load_text_config
+from electra_es.errors import UsageError
+from electra_es.text.tokenizer import TEXT_CONFIG_FILE
+
+# In the root of a run on the sample: what its vocabulary and records are made of.
+MADE_OF_FILE = "sample.json"
 
 
 def prepare_sample(root: str, text_settings: dict, config: PretrainingConfig) -> tuple[str, str]:
@@ -26,13 +35,13 @@ def prepare_sample(root: str, text_settings: dict, config: PretrainingConfig) ->
       UsageError: `root` holds something else than this asks for.
     """
     vocab_dir, records_dir = os.path.join(root, "vocabulary"), os.path.join(root, "records")
+    text = TextConfig(**text_settings)
+    _check_made_of(root, (vocab_dir, records_dir), text, config)
     print(f"1/5 vocabulary: {vocab_dir}", flush=True)
     if os.path.exists(os.path.join(vocab_dir, TEXT_CONFIG_FILE)):
-        check_agrees(load_text_config(vocab_dir), text_settings, vocab_dir)
         print("    is there already", flush=True)
     else:
-        train_vocabulary(sample.TRAIN_GLOB, vocab_dir, TextConfig(**text_settings),
-                         held_out=sample.VALIDATION_GLOB, workers=1)
+        train_vocabulary(sample.TRAIN_GLOB, vocab_dir, text, held_out=sample.VALIDATION_GLOB, workers=1)
 
     print(f"2/5 records: {records_dir}", flush=True)
     if os.path.exists(os.path.join(records_dir, COMPLETED_FILE)):
@@ -42,3 +51,28 @@ def prepare_sample(root: str, text_settings: dict, config: PretrainingConfig) ->
             input=sample.TRAIN_GLOB, validation_input=sample.VALIDATION_GLOB, vocab_dir=vocab_dir,
             output=records_dir, max_seq_length=config.max_seq_length, seed=config.seed, workers=1))
     return vocab_dir, records_dir
+
+
+def _check_made_of(root: str, products: tuple[str, ...], text: TextConfig, config: PretrainingConfig
+                   ) -> None:
+    """Writes down what is asked for, or refuses products that were made of something else."""
+    digest = hashlib.sha256()
+    for path in sorted(glob.glob(sample.TRAIN_GLOB) + glob.glob(sample.VALIDATION_GLOB)):
+        digest.update(files.read_bytes(path))
+    asked = {**dataclasses.asdict(text), "max_seq_length": config.max_seq_length, "seed": config.seed,
+             "text_sha256": digest.hexdigest()}
+    path = os.path.join(root, MADE_OF_FILE)
+    if not any(map(os.path.exists, (*products, path))):
+        files.make_directory(root)
+        files.write_bytes(path, (json.dumps(asked, indent=2) + "\n").encode())
+        return
+    try:
+        made = json.loads(files.read_bytes(path))
+        different = [name for name in asked if made.get(name) != asked[name]]
+    except (UsageError, ValueError, AttributeError):
+        raise UsageError(f"{path}: does not say what the vocabulary and the records in {root} are made "
+                         "of: expected another --sample_dir") from None
+    if different:
+        name = different[0]
+        raise UsageError(f"{root}: was made with {name}={made.get(name)!r}, this run has "
+                         f"{name}={asked[name]!r}: expected the same, or another --sample_dir")

@@ -16,24 +16,32 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import tensorflow as tf
 from absl import flags
 
 from data_prep import count_words, files
 from data_prep.build import tasks as pipeline_tasks
-from data_prep.command_line import parse_flags
+from data_prep.command_line import SAMPLED, WORKERS, parse_flags
+from data_prep.outputs import check_apart
 from data_prep.words import wordpieces
 from electra_es.config import TextConfig
 from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.flags import define_config_flags, given_settings
+from electra_es.flags import (
+    define,
+    define_config_flags,
+    given_settings,
+    refuse_given,
+    refuse_unused,
+)
+from electra_es.settings import PATH, PATHS, Range, check
 from electra_es.text import tokenizer as text
 from electra_es.text.audit import audit, examples_by_class
 
-_FOR_TRAINING = ("vocab_size", "held_out_input", "compare_vocab", "model_type", "character_coverage",
-                 "sample_fraction", "workers")
 MODEL_TYPES = ("bpe", "unigram")
 CHARACTER_COVERAGE = 0.99995
+COVERAGE = Range(above=0, high=1, why="without a character there is no piece")
 # Held out of the text to measure the vocabulary on, when there is no other text for that.
 HELD_OUT_FRACTION = 0.01
 _HELD_OUT_CHARACTERS = 5_000_000
@@ -69,9 +77,11 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
     _check_settings(config, model_type, character_coverage, sample_fraction, counts)
     if compare_vocab and counts and not held_out:
         raise UsageError(f"compare_vocab={compare_vocab}: with counts, held_out text is needed too")
-    if workers < 0:
-        raise UsageError(f"workers={workers}: expected 0 or more")
+    check("workers", workers, int, WORKERS)
     check_output(output_dir, overwrite)
+    check_apart(f"output={output_dir}", [files.join(os.fspath(output_dir), name) for name in (
+        text.TEXT_CONFIG_FILE, *text.VOCAB_FILES.values())], **{name: globs for name, globs in (
+            ("input", source), ("held_out_input", held_out)) if isinstance(globs, str)})
     if held_out and isinstance(held_out, str):
         files.list_files(held_out)  # Now, and not after the training, if there are none.
     if not isinstance(source, str):
@@ -125,10 +135,8 @@ def _check_settings(config: TextConfig, model_type: str, character_coverage: flo
         raise UsageError(f"model_type={model_type}: expected one of {', '.join(MODEL_TYPES)}")
     if model_type == "unigram" and (counts or config.tokenizer != "sentencepiece"):
         raise UsageError("model_type=unigram: expected tokenizer=sentencepiece and text, not counts")
-    for name, value in (("character_coverage", character_coverage),
-                        ("sample_fraction", sample_fraction)):
-        if not 0 < value <= 1:
-            raise UsageError(f"{name}={value}: expected a share above 0 and at most 1")
+    check("character_coverage", character_coverage, float, COVERAGE)
+    check("sample_fraction", sample_fraction, float, SAMPLED)
 
 
 def check_output(output_dir: str | os.PathLike, overwrite: bool) -> None:
@@ -220,17 +228,18 @@ def log_tokens_per_word(documents: Iterable[str], tokenizer: text.Tokenizer,
 
 
 def main() -> None:
-    flags.DEFINE_string("input", "", "Text files: comma-separated paths, globs or folders.")
-    flags.DEFINE_string("counts", "", "Word counts of data_prep.count_words, instead of --input.")
-    flags.DEFINE_string("from_vocab", "", "An existing vocab.txt or spm.model to wrap.")
-    flags.DEFINE_string("output", "", "Vocabulary directory to write.")
-    flags.DEFINE_string("held_out_input", "", "Text to measure on; default: 1 % of --input.")
-    flags.DEFINE_string("compare_vocab", "", "vocab.txt or vocabulary directory to compare with.")
-    flags.DEFINE_string("model_type", "bpe", f"<{'|'.join(MODEL_TYPES)}>: for sentencepiece.")
-    flags.DEFINE_float("character_coverage", CHARACTER_COVERAGE, "Share of characters with pieces.")
-    flags.DEFINE_float("sample_fraction", 1.0, "Share of the documents, chosen by content hash.")
-    flags.DEFINE_integer("workers", 0, "Processes that count words; 0: one a core.")
-    flags.DEFINE_bool("overwrite", False, "Replace the vocabulary in --output.")
+    define("input", str, "", "Text files: comma-separated paths, globs or folders.", PATHS)
+    define("counts", str, "", "Word counts of data_prep.count_words, instead of --input.", PATH)
+    define("from_vocab", str, "", "An existing vocab.txt or spm.model to wrap.", PATH)
+    define("output", str, "", "Vocabulary directory to write.", PATH)
+    define("held_out_input", str, "", "Text to measure on; default: 1 % of --input.", PATHS)
+    define("compare_vocab", str, "", "vocab.txt or vocabulary directory to compare with.", PATH)
+    define("model_type", Literal["bpe", "unigram"], "bpe", "for sentencepiece.")
+    define("character_coverage", float, CHARACTER_COVERAGE, "Share of characters with pieces.",
+           COVERAGE)
+    define("sample_fraction", float, 1.0, "Share of the documents, chosen by content hash.", SAMPLED)
+    define("workers", int, 0, "Processes that count words; 0: one a core.", WORKERS)
+    define("overwrite", bool, False, "Replace the vocabulary in --output.")
     define_config_flags(TextConfig, skip=("vocab_sha256",))
     beam_options = parse_flags()
     values = flags.FLAGS
@@ -244,11 +253,14 @@ def main() -> None:
     if values.counts:
         given = count_words.read_settings(values.counts) | given
     config = TextConfig(**given)
+    if values.counts:
+        refuse_given("--counts", ("sample_fraction", "workers"))
+    if config.tokenizer == "wordpiece":
+        refuse_given("--tokenizer=wordpiece", ("model_type",))
+    if values.model_type == "unigram":
+        refuse_given("--model_type=unigram", ("workers",))
     if values.from_vocab:
-        for name in _FOR_TRAINING:
-            if values[name].present:
-                raise UsageError(f"--{name}={values[name].value}: is for training, but "
-                                 f"--from_vocab={values.from_vocab} is a vocabulary already")
+        refuse_unused("--from_vocab", {"from_vocab", "output", "overwrite", *count_words.SETTINGS})
         directory = wrap_vocabulary(values.from_vocab, values.output, config,
                                     overwrite=values.overwrite)
     else:

@@ -3,13 +3,17 @@
 import os
 import sys
 
+import tensorflow as tf
+
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.detect.scoring import detect, to_terminal
+from electra_es.export.output import origin_of, read_origin
 from electra_es.export.saved_model import export_saved_model
 from electra_es.training.train import TrainResult, train
 
 # The model card's example: "rosa" (pink) stands where "con" or "integral" would.
 SENTENCE = "Estamos desayunando pan rosa con tomate y aceite de oliva."
+MASKED = "Estamos desayunando pan [MASK] tomate y aceite de oliva."
 
 
 def run_on_sample(model_config: ModelConfig, config: PretrainingConfig, vocab_dir: str,
@@ -33,12 +37,25 @@ def run_on_sample(model_config: ModelConfig, config: PretrainingConfig, vocab_di
         return result
 
     print(f"4/5 SavedModel: {saved_model_dir}", flush=True)
-    if os.path.exists(saved_model_dir):
-        print("    is there already", flush=True)
+    if read_origin(saved_model_dir) == origin_of(model_dir, result.step):
+        print(f"    of step {result.step:,} is there already", flush=True)
     else:
-        export_saved_model(model_dir, saved_model_dir)
+        export_saved_model(model_dir, saved_model_dir, overwrite=True)
 
-    print("5/5 which tokens look replaced?", flush=True)
+    if model_config.objective == "mlm":
+        print(f"5/5 which words fit, after {result.step:,} steps?", flush=True)
+        _show_candidates(saved_model_dir)
+        return result
+    print(f"5/5 which tokens look replaced, after {result.step:,} steps?", flush=True)
     found = detect(saved_model_dir, [SENTENCE])
     print(to_terminal(found, width=100, colour=sys.stdout.isatty()), flush=True)
     return result
+
+
+def _show_candidates(saved_model_dir: str) -> None:
+    """BERT's objective has no discriminator; its one tower fills the gap."""
+    print(MASKED)
+    filled = tf.saved_model.load(saved_model_dir).signatures["fill_mask"](texts=tf.constant([MASKED]))
+    for token, probability in zip(filled["tokens"].numpy()[0, 0], filled["probabilities"].numpy()[0, 0],
+                                  strict=True):
+        print(f"{probability:8.2%}  {token.decode('utf-8')}", flush=True)

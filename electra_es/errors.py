@@ -6,6 +6,7 @@ input, 3 stopped by a signal after saving.
 
 import difflib
 import gc
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -30,6 +31,23 @@ def nearest_hint(name: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+# What TensorFlow writes before and around the sentence that says what is wrong.
+_NO_REASON = re.compile(r"Graph execution error:|Detected at node|<stack traces|Node: | *File |\s*\[\[")
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line; TensorFlow's messages have up to hundreds."""
+    lines = [line.strip() for line in str(error).splitlines()
+             if line.strip() and not _NO_REASON.match(line)]
+    text = re.sub(r"\{\{.*?\}\} ?", "", lines[0]) if lines else type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def warn(message: str) -> None:
+    """Says on stderr what a user should know, and goes on."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and leaves with the exit code of this module's docstring, without a traceback
     for the errors that a user can mend.
@@ -45,12 +63,24 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except CheckFailed as error:
         print(f"check failed: {error}", file=sys.stderr)
         code = EXIT_CHECK_FAILED
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(f"error: {' '.join(str(error).split())[:200] or type(error).__name__}: out of memory: "
+              "expected a smaller model, batch or length, or a larger machine", file=sys.stderr)
+        code = EXIT_WRONG_USE
     except KeyboardInterrupt as error:
         print(f"stopped by a signal{f': {error}' if str(error) else ''}", file=sys.stderr)
         code = EXIT_STOPPED
     # Looking for garbage in all that TensorFlow holds takes the interpreter a second at its end.
     gc.freeze()
     sys.exit(code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # By its name, as importing TensorFlow takes longer than most commands.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "ResourceExhaustedError"})
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -10,43 +10,84 @@ import json
 import os
 import sys
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from absl import flags
 
 from electra_es.config import (
-    MODEL_SIZES,
     ModelConfig,
     PretrainingConfig,
     TextConfig,
-    field_type,
+    check_size,
+    check_value,
     from_dict,
     model_config,
     owner_of,
     parse_value,
 )
-from electra_es.errors import UsageError, nearest_hint
+from electra_es.errors import UsageError
+from electra_es.settings import Accepts, Range, check, field_type, parse, require
+
+# Longer is no file of settings: /dev/zero, say.
+_MAX_HPARAMS = 1 << 20
+
+
+class _Flag(flags.Flag):
+    """A flag whose value is checked as it is given; its default may be a text for "none"."""
+
+    def __init__(self, name: str, kind: Any, default: Any, help: str, accepts: Accepts) -> None:
+        self.kind, self.accepts = kind, accepts
+        super().__init__(flags.ArgumentParser(), flags.ArgumentSerializer(), name, default, help)
+
+    def _parse_from_default(self, value: Any) -> Any:
+        return value
+
+    def parse(self, argument: str) -> None:
+        name = f"--{self.name}"
+        value = parse(name, argument, self.kind)
+        check(name, value, self.kind, self.accepts)
+        self.value = value
+        self.present += 1
+
+
+def define(name: str, kind: Any, default: Any, help: str, accepts: Accepts = None
+           ) -> flags.FlagHolder:
+    """Defines a flag that is no field of a configuration.
+
+    Args:
+      kind: a type, as the annotation of a field: bool, int, float, str, a Literal or a tuple.
+      default: what it is where it is not given.
+      accepts: the values it takes; those of a Literal are in it.
+    """
+    if kind is bool:
+        return flags.DEFINE_bool(name, default, help, flag_values=flags.FLAGS)
+    help = _choices(kind) + help
+    return flags.DEFINE_flag(_Flag(name, kind, default, help, accepts), flag_values=flags.FLAGS)
 
 
 def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
-    """Defines one absl flag per field of the dataclasses; None means not given."""
+    """Defines one flag per field of the dataclasses; None means not given."""
     for cls in classes:
         for field in dataclasses.fields(cls):
             if field.name in skip:
                 continue
-            kind, help_text = field_type(cls, field.name), field.metadata["help"]
-            help_text = f"{help_text} (default {field.default!r})".replace("%", "%%")
-            if kind is bool:
-                flags.DEFINE_bool(field.name, None, help_text)
-            elif kind is int:
-                flags.DEFINE_integer(field.name, None, help_text)
-            elif kind is float:
-                flags.DEFINE_float(field.name, None, help_text)
-            elif typing.get_origin(kind) is Literal:
-                flags.DEFINE_string(
-                    field.name, None, f"<{'|'.join(typing.get_args(kind))}>: {help_text}")
-            else:
-                flags.DEFINE_string(field.name, None, help_text)
+            kind, accepts = field_type(cls, field.name), field.metadata["accepts"]
+            ends = f"; {accepts.ends()}" if isinstance(accepts, Range) else ""
+            help_text = f"{field.metadata['help']} (default {field.default!r}{ends})".replace("%", "%%")
+            # Of choices the configuration itself says which there are.
+            define(field.name, str if _choices(kind) else kind, None, _choices(kind) + help_text, accepts)
+
+
+def _choices(kind: Any) -> str:
+    """What `--help` puts before the text of a flag with choices."""
+    return f"<{'|'.join(typing.get_args(kind))}>: " if typing.get_origin(kind) is Literal else ""
+
+
+def define_assignments(help: str = "key=value of any setting; may be repeated."
+                       ) -> flags.FlagHolder[list[str]]:
+    """Defines `--set`."""
+    return flags.DEFINE_multi_string("set", [], help, flag_values=flags.FLAGS)
 
 
 def parse_flags(argv: list[str] | None = None) -> list[str]:
@@ -56,7 +97,7 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
       the arguments that are no flags.
 
     Raises:
-      UsageError: an unknown flag (absl names the nearest), or a value of the wrong type.
+      UsageError: an unknown flag (absl names the nearest), or a value that the flag does not take.
     """
     argv = sys.argv if argv is None else argv
     if {"--help", "-help", "-h", "--helpfull"}.intersection(argv[1:]):
@@ -65,18 +106,64 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
     try:
         return flags.FLAGS(argv)[1:]
     except flags.Error as error:
-        raise UsageError(" ".join(str(error).split())) from None
+        raise UsageError(" ".join(str(error).split())[:300]) from None
+
+
+def parse_flags_only() -> None:
+    """As `parse_flags`, for commands that take nothing else.
+
+    Raises:
+      UsageError: also for an argument that is no flag.
+    """
+    if rest := parse_flags():
+        raise UsageError(f'"{rest[0]}": expected flags only')
+
+
+def _our_modules() -> list[str]:
+    # absl calls the module of a command as the command line does; the other flags are libraries'.
+    return [module for module in flags.FLAGS.flags_by_module_dict()
+            if module == sys.argv[0] or module.startswith(("electra_es.", "data_prep."))]
 
 
 def _help_text() -> str:
     """What the command says of itself, then its flags; those of libraries are left out."""
     command = sys.modules["__main__"]
-    # absl calls the module of a command as the command line does.
-    ours = [module for module in flags.FLAGS.flags_by_module_dict()
-            if module == sys.argv[0] or module.startswith(("electra_es.", "data_prep."))]
     # Without absl's headings, which are the paths of modules.
     return "\n".join([command.__doc__ or "", *(
-        flags.FLAGS.module_help(module).split(":\n", 1)[1] for module in ours)])
+        flags.FLAGS.module_help(module).split(":\n", 1)[1] for module in _our_modules())])
+
+
+def given_flags() -> list[str]:
+    """Names of the flags on the command line, and of the settings that `--set` names there."""
+    by_module = flags.FLAGS.flags_by_module_dict()
+    names = [flag.name for module in _our_modules() for flag in by_module[module] if flag.present]
+    assignments = flags.FLAGS["set"].value if "set" in flags.FLAGS else []
+    return names + [assignment.partition("=")[0] for assignment in assignments]
+
+
+def refuse_unused(mode: str, used: Iterable[str]) -> None:
+    """Refuses what was given and has no effect.
+
+    Args:
+      mode: what the command does this time, for the message: "--serve", "a run on the sample".
+      used: names of all flags that have an effect then.
+
+    Raises:
+      UsageError: names the first flag without one.
+    """
+    unused = [name for name in given_flags() if name not in used]
+    if unused:
+        raise UsageError(f"--{unused[0]} has no effect with {mode}: leave it out")
+
+
+def refuse_given(mode: str, unused: Iterable[str]) -> None:
+    """The same for a mode in which only the flags `unused` have no effect."""
+    refuse_unused(mode, set(given_flags()).difference(unused))
+
+
+def names_of(*classes: type) -> set[str]:
+    """The names of all settings of the dataclasses."""
+    return {field.name for cls in classes for field in dataclasses.fields(cls)}
 
 
 def required(flag: flags.FlagHolder[str], expected: str) -> str:
@@ -96,14 +183,13 @@ def given_settings(values: flags.FlagValues, assignments: list[str]) -> dict[str
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise UsageError(f"--set {assignment}: expected key=value")
+            raise UsageError(f"--set {assignment[:60]}: expected key=value")
         given[key] = parse_value(key, text)
+        check_value(key, given[key])
     for cls in (TextConfig, ModelConfig, PretrainingConfig):
         for field in dataclasses.fields(cls):
             if field.name in values and values[field.name].value is not None:
-                value = values[field.name].value
-                kind = field_type(cls, field.name)
-                given[field.name] = parse_value(field.name, value) if kind == tuple[int, ...] else value
+                given[field.name] = values[field.name].value
     return given
 
 
@@ -115,17 +201,17 @@ def load_hparams(path: str) -> dict[str, Any]:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+            values = json.loads(file.read(_MAX_HPARAMS))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON ({error})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected a JSON object of settings")
     values = {key: value for key, value in values.items() if not key.startswith("_")}
-    for key in values:
+    for key, value in values.items():
         try:
-            owner_of(key)
+            check_value(key, value)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
     return values
@@ -145,9 +231,7 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
     """
     if not hparams:
         size = given.get("model_size", "debug")
-        if size not in MODEL_SIZES:
-            raise UsageError(f'model_size="{size}": expected one of {", ".join(MODEL_SIZES)}'
-                             f"{nearest_hint(str(size), MODEL_SIZES)}")
+        check_size(size)
         hparams = os.path.join(
             hparams_dir, "debug.json" if size == "debug" else f"pretrain_{size}.json")
     recipe = load_hparams(hparams)
@@ -155,8 +239,23 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
     by_owner: dict[type, dict[str, Any]] = {TextConfig: {}, ModelConfig: {}, PretrainingConfig: {}}
     for key, value in settings.items():
         by_owner[owner_of(key)][key] = value
-    return (model_config(by_owner[ModelConfig]),
-            from_dict(PretrainingConfig, by_owner[PretrainingConfig]), by_owner[TextConfig])
+    model = model_config(by_owner[ModelConfig])
+    run = from_dict(PretrainingConfig, by_owner[PretrainingConfig])
+    require(run.warmup_steps <= run.num_train_steps, "warmup_steps", run.warmup_steps,
+            f"at most num_train_steps={run.num_train_steps}")
+    require(run.max_seq_length <= model.max_position_embeddings, "max_seq_length", run.max_seq_length,
+            f"at most max_position_embeddings={model.max_position_embeddings}")
+    _refuse_without_effect(given, {**vars(model), **vars(run)})
+    return model, run, by_owner[TextConfig]
+
+
+def _refuse_without_effect(given: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuses settings of the command line that the others leave without effect."""
+    for key in given:
+        field = next(field for field in dataclasses.fields(owner_of(key)) if field.name == key)
+        for other, values in field.metadata["only_with"].items():
+            if settings[other] not in values:
+                raise UsageError(f"--{key} has no effect with {other}={settings[other]}: leave it out")
 
 
 def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -167,17 +266,19 @@ def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     and are left out where a cycle would not be twice the warm-up. There are at least five
     checkpoints.
     """
-    steps, recipe_steps = given.get("num_train_steps"), recipe.get("num_train_steps")
-    if not steps or not recipe_steps or steps == recipe_steps:
+    recipe = {"num_train_steps": PretrainingConfig.num_train_steps,
+              "warmup_steps": PretrainingConfig.warmup_steps, **recipe}
+    steps, recipe_steps = given.get("num_train_steps"), recipe["num_train_steps"]
+    if steps in (None, recipe_steps):
         return {}
     fitted: dict[str, Any] = {}
-    warmup, restarts = recipe.get("warmup_steps"), recipe.get("restart_steps")
+    warmup, restarts = recipe["warmup_steps"], recipe.get("restart_steps")
     if warmup:
         fitted["warmup_steps"] = max(1, min(warmup, steps // 2))
     if restarts:
         moved = [round(step * steps / recipe_steps) for step in restarts]
         shortest = min(b - a for a, b in itertools.pairwise([0, *moved, steps]))
-        fitted["restart_steps"] = moved if shortest >= 2 * (warmup or 0) and shortest else []
+        fitted["restart_steps"] = moved if shortest >= 2 * warmup and shortest else []
     if "save_every" in recipe:
         fitted["save_every"] = max(1, min(recipe["save_every"], steps // 5))
     return {key: value for key, value in fitted.items() if key not in given}

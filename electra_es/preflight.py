@@ -15,50 +15,56 @@ import re
 import time
 from typing import Any, NamedTuple
 
-# Before the imports, for libtpu: ask no metadata server what this machine is; one TPU host; and
-# others may use the library at the same time, as no device is taken.
-for _name, _value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-                      "TPU_CHIPS_PER_HOST_BOUNDS": "2,2,1", "TPU_HOST_BOUNDS": "1,1,1",
-                      "TPU_STDERR_LOG_LEVEL": "3", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}.items():
-    os.environ.setdefault(_name, _value)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from electra_es.hardware import do_without_tpu
+
+# Before the imports, for libtpu: on a TPU VM too, no chip is taken.
+do_without_tpu()
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
+from electra_es.chips import TPUS, TpuChip
+from electra_es.config import SCHEDULE_SETTINGS, ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.inputs import synthetic_batch
 from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
-from electra_es.flags import define_config_flags, given_settings, parse_flags, resolve
+from electra_es.flags import (
+    define,
+    define_assignments,
+    define_config_flags,
+    given_settings,
+    names_of,
+    parse_flags_only,
+    refuse_unused,
+    resolve,
+)
 from electra_es.model.batches import Inputs, VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
-from electra_es.training.devices import set_precision
+from electra_es.settings import NAME, PATH
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.steps import TrainStep
 
 
-class Chip(NamedTuple):
-    """A TPU slice of 8 TensorCores (v5e, v6e: of 8 chips), from Google's system architecture pages.
+class Slice(NamedTuple):
+    """A TPU slice of 8 TensorCores (v5e, v6e: of 8 chips)."""
 
-    A device is what holds one replica: a core of v2 and v3, a chip of the later ones.
-    """
-
+    version: str  # of TPUS
     topology: str  # as libtpu names it
     devices: int
-    memory_gb: float  # HBM of a device, 10^9 bytes
-    peak_tflops: float  # bfloat16, of a device
-    memory_gbs: float  # HBM bandwidth of a device, GB/s
-    link_gbs: float  # interconnect of a chip, GB/s in one direction
+
+    @property
+    def chip(self) -> TpuChip:
+        return TPUS[self.version]
 
 
-CHIPS = {
-    "v2-8": Chip("v2:2x2", 8, 8, 22.5, 350, 62),
-    "v3-8": Chip("v3:2x2", 8, 16, 61.5, 450, 82),
-    "v4-8": Chip("v4:2x2x1", 4, 32, 275, 1228, 150),
-    "v5e-8": Chip("v5e:2x4", 8, 16, 197, 819, 100),
-    "v6e-8": Chip("v6e:2x4", 8, 32, 918, 1640, 224),
+SLICES = {
+    "v2-8": Slice("v2", "v2:2x2", 8),
+    "v3-8": Slice("v3", "v3:2x2", 8),
+    "v4-8": Slice("v4", "v4:2x2x1", 4),
+    "v5e-8": Slice("v5e", "v5e:2x4", 8),
+    "v5p-8": Slice("v5p", "v5p:2x2x1", 4),
+    "v6e-8": Slice("v6e", "v6e:2x4", 8),
 }
 
 
@@ -84,9 +90,8 @@ def step_hlo(model_config: ModelConfig, config: PretrainingConfig, vocab_size: i
     Returns:
       the module, and the number of trained parameters.
     """
-    set_precision(config)
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
-    model = build_pretrainer(model_config, vocab)
+    model = build_pretrainer(model_config, vocab, config.precision)
     optimizer = Adam(model.trainable_variables, schedule_for(config), config)
     train_step = TrainStep(model, optimizer, model_config, config)
 
@@ -143,25 +148,25 @@ def _compiler_reason(message: str) -> str:
     return "the step cannot be compiled for this TPU: " + " ".join(memory[:1] or lines[:1])
 
 
-def report_lines(compiled: Compiled, chip: Chip, config: PretrainingConfig, parameters: int
+def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, parameters: int
                  ) -> list[str]:
     """The report of one compilation, for people."""
-    per_device = config.train_batch_size // chip.devices
+    chip, per_device = tpu.chip, config.train_batch_size // tpu.devices
     memory = chip.memory_gb * 1e9
     fixed = compiled.arguments + compiled.code
     # Activations grow with the batch; the rest does not. Rounded down to what the chip can divide.
-    most = int((memory - fixed) / (compiled.temporary / per_device)) * chip.devices
+    most = int((memory - fixed) / (compiled.temporary / per_device)) * tpu.devices
     compute = compiled.flops / (chip.peak_tflops * 1e12)
     transfer = compiled.bytes_accessed / (chip.memory_gbs * 1e9)
     # A ring sends each gradient around twice but for its own share.
-    exchange = 2 * (chip.devices - 1) / chip.devices * 4 * parameters / (chip.link_gbs * 1e9)
+    exchange = 2 * (tpu.devices - 1) / tpu.devices * 4 * parameters / (chip.link_gbs * 1e9)
     bound = max(compute, transfer)
     step = (compiled.optimal_seconds or bound) + exchange
     estimate = (f"{compiled.optimal_seconds * 1e3:.1f} ms" if compiled.optimal_seconds
                 else "not given (its cost model does not cover every operation)")
     return [
         f"batch              {config.train_batch_size} x {config.max_seq_length} tokens, "
-        f"{per_device} examples per device, {chip.devices} devices",
+        f"{per_device} examples per device, {tpu.devices} devices",
         f"memory per device  {compiled.peak / 1e9:.2f} GB of {chip.memory_gb:.0f} GB "
         f"({compiled.arguments / 1e9:.2f} weights, moments, batch; {compiled.temporary / 1e9:.2f} "
         f"activations; {compiled.code / 1e9:.2f} program)",
@@ -177,35 +182,40 @@ def report_lines(compiled: Compiled, chip: Chip, config: PretrainingConfig, para
     ]
 
 
-define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
-_TOPOLOGY = flags.DEFINE_string("topology", "v2-8", f"TPU slice: {', '.join(CHIPS)}.")
-_HPARAMS = flags.DEFINE_string("hparams", "", "JSON file of settings; none: that of the model size.")
-_SET = flags.DEFINE_multi_string("set", [], "key=value of any setting; may be repeated.")
+# What of a run is in the compiled step, or in the time that all its steps take.
+_USED = {"topology", "hparams", "set", "vocab_size"} | names_of(ModelConfig) | {
+    "max_seq_length", "train_batch_size", "accumulation_steps", "precision", "seed", "clip_norm",
+    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"} | SCHEDULE_SETTINGS
 
 
 def main() -> int:
-    parse_flags()
-    if _TOPOLOGY.value not in CHIPS:
-        raise UsageError(f"--topology={_TOPOLOGY.value}: expected one of {', '.join(CHIPS)}"
-                         f"{nearest_hint(_TOPOLOGY.value, CHIPS)}")
-    chip = CHIPS[_TOPOLOGY.value]
+    define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
+    topology = define("topology", str, "v2-8", f"TPU slice: {', '.join(SLICES)}.", NAME)
+    hparams = define("hparams", str, "", "JSON file of settings; none: that of the model size.", PATH)
+    assignments = define_assignments()
+    parse_flags_only()
+    given = given_settings(flags.FLAGS, assignments.value)
+    refuse_unused("preflight", _USED)
+    if topology.value not in SLICES:
+        raise UsageError(f"--topology={topology.value}: expected one of {', '.join(SLICES)}"
+                         f"{nearest_hint(topology.value, SLICES)}")
+    tpu = SLICES[topology.value]
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    model_config, config, text = resolve(
-        given_settings(flags.FLAGS, _SET.value), _HPARAMS.value, os.path.join(root, "hparams"))
-    if config.train_batch_size % (chip.devices * config.accumulation_steps):
+    model_config, config, text = resolve(given, hparams.value, os.path.join(root, "hparams"))
+    if config.train_batch_size % (tpu.devices * config.accumulation_steps):
         raise UsageError(f"train_batch_size={config.train_batch_size}: expected a multiple of "
-                         f"{chip.devices * config.accumulation_steps} ({chip.devices} devices)")
+                         f"{tpu.devices * config.accumulation_steps} ({tpu.devices} devices)")
     vocab_size: Any = text.get("vocab_size", TextConfig().vocab_size)
     hlo, parameters = step_hlo(
-        model_config, config, vocab_size, config.train_batch_size // chip.devices)
+        model_config, config, vocab_size, config.train_batch_size // tpu.devices)
     start = time.monotonic()
-    compiled = compile_for_tpu(hlo, chip.topology)
-    print(f"{model_config.model_size} on {_TOPOLOGY.value}, {config.precision}, vocabulary of "
+    compiled = compile_for_tpu(hlo, tpu.topology)
+    print(f"{model_config.model_size} on {topology.value}, {config.precision}, vocabulary of "
           f"{vocab_size}: compiled in {time.monotonic() - start:.0f} s")
-    for line in report_lines(compiled, chip, config, parameters):
+    for line in report_lines(compiled, tpu, config, parameters):
         print("  " + line)
-    if compiled.peak > chip.memory_gb * 1e9:
-        raise CheckFailed(f"{compiled.peak / 1e9:.2f} GB: expected at most {chip.memory_gb:.0f} GB")
+    if compiled.peak > tpu.chip.memory_gb * 1e9:
+        raise CheckFailed(f"{compiled.peak / 1e9:.2f} GB: expected at most {tpu.chip.memory_gb:.0f} GB")
     print("  it fits")
     return 0
 

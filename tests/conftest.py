@@ -102,6 +102,13 @@ def corpus(tmp_path_factory) -> pathlib.Path:
     return builder_helpers.make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.fixture(scope="session")
+def real_run(tmp_path_factory, corpus, vocab_dir):
+    """Not to be written into."""
+    from real_run import make_real_run
+    return make_real_run(tmp_path_factory.mktemp("real"), corpus, vocab_dir)
+
+
 @pytest.fixture
 def small_tasks(monkeypatch):
     monkeypatch.setattr(pipeline_tasks, "TASK_BYTES", builder_helpers.TASK_BYTES)

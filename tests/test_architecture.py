@@ -17,7 +17,9 @@ LAYERS = [
     ("electra_es.text",),
     ("electra_es.run_config", "electra_es.flags"),
     ("electra_es.config",),
-    ("electra_es.files", "electra_es.durations", "electra_es.sample"),
+    ("electra_es.settings", "electra_es.files", "electra_es.durations", "electra_es.hardware",
+     "electra_es.sample"),
+    ("electra_es.chips",),
     ("electra_es.errors",),
 ]
 

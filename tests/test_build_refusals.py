@@ -11,7 +11,9 @@ import sys
 import pytest
 from builder_helpers import config, digests, stats_of
 
+from data_prep import files
 from data_prep.build import engine_local as pipeline_local
+from data_prep.build import job
 from data_prep.build.job import build_tfrecords
 from data_prep.command_line import parse_flags
 from electra_es.errors import UsageError
@@ -237,7 +239,7 @@ def test_what_follows_two_dashes_is_for_beam():
     ({"language": "ES"}, "language='ES': expected a code of two small letters, such as es"),
     ({"min_language_probability": 0.5}, "min_language_probability=0.5: expected --language beside it"),
     ({"dedup": "near", "near_duplicate_threshold": 1.0}, "near_duplicate_threshold=1.0: expected at"),
-    ({"max_document_bytes": 0}, "max_document_bytes=0: expected 1 or more"),
+    ({"max_document_bytes": 0}, "max_document_bytes=0: expected a positive number"),
     ({"packing": "joined"}, "packing='joined': expected one of documents, none"),
     ({"min_chars": 10**6}, "no document that can be used; dropped: too_short 240"),
     ({"output": "/proc/records"}, "/proc/records: cannot be created"),
@@ -255,3 +257,45 @@ def test_options_for_beam_are_checked(corpus, vocab_dir, tmp_path):
     with pytest.raises(UsageError, match="--parallelsim=4: Apache Beam .* no such option"):
         build_tfrecords(config(corpus, vocab_dir, tmp_path / "b", runner="DirectRunner"),
                         ["--parallelsim=4"])
+
+
+@pytest.mark.parametrize("pattern", ["in/**", "in/*/*", "./in/../in/**/*.txt", "linked/**"])
+def test_a_pattern_that_would_match_the_records_is_refused(vocab_dir, tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/sub/a.txt").write_text("casa\n" * 100)
+    (tmp_path / "linked").symlink_to("in")
+    settings = config(tmp_path, vocab_dir, "in/records", input=pattern)
+    with pytest.raises(UsageError, match=r"output=in/records: input=.* matches .*/in/records/"):
+        build_tfrecords(settings)
+    assert not (tmp_path / "in/records").exists()
+    build_tfrecords(dataclasses.replace(settings, input="in/*/a.*"))
+
+
+def test_a_vocabulary_and_files_in_between_are_no_input_either(vocab_dir, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("casa\n" * 100)
+    shutil.copytree(vocab_dir, tmp_path / "in/vocabulary")
+    settings = config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/in/**")
+    with pytest.raises(UsageError, match=f"vocab_dir={tmp_path}/in/vocabulary: input=.* matches"):
+        build_tfrecords(dataclasses.replace(settings, vocab_dir=str(tmp_path / "in/vocabulary")))
+    with pytest.raises(UsageError, match=f"work_dir={tmp_path}/in/work/.*: input=.* matches"):
+        build_tfrecords(dataclasses.replace(settings, work_dir=str(tmp_path / "in/work")))
+    assert not (tmp_path / "records").exists() and not (tmp_path / "in/work").exists()
+
+
+def test_all_that_a_job_writes_was_checked(vocab_dir, tmp_path, monkeypatch):
+    """The names that the check goes through are those of the files that are there at any time."""
+    (tmp_path / "a.txt").write_text("casa pan\n\n" * 300)
+    settings = config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/a.txt", dedup="near",
+                      validation_fraction=0.0)
+    checked, written = set(), set()
+    monkeypatch.setattr(job, "check_apart", lambda _, paths, **inputs: checked.update(paths))
+
+    def note(path, real=files.atomic_write):
+        written.add(path)
+        return real(path)
+
+    monkeypatch.setattr(files, "atomic_write", note)
+    build_tfrecords(settings)
+    assert len(written) > 15 and written <= checked

@@ -10,7 +10,8 @@ import tensorflow as tf
 from engine_helpers import damaged
 
 from electra_es.errors import UsageError
-from electra_es.training.checkpoints import Checkpoints, checkpoint_path, completed_steps, restore_weights
+from electra_es.training.checkpoint_files import checkpoint_path, completed_steps
+from electra_es.training.checkpoints import Checkpoints, restore_weights
 
 
 @pytest.fixture(params=[False, True], ids=["foreground", "background"])
@@ -98,6 +99,72 @@ def test_all_are_damaged(run, tmp_path):
     with damaged(data_file(tmp_path, 10), keep_bytes=0), pytest.raises(
             UsageError, match="none of the 1 checkpoints can be read"):
         checkpoints.restore_latest()
+
+
+def flip(path: pathlib.Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x55
+    path.write_bytes(bytes(data))
+
+
+DAMAGE = {
+    "data cut off": lambda folder: (folder / DATA).write_bytes((folder / DATA).read_bytes()[:1000]),
+    "data gone": lambda folder: (folder / DATA).unlink(),
+    "data changed": lambda folder: flip(folder / DATA, 500),
+    "index cut off": lambda folder: (folder / "ckpt.index").write_bytes(b"half"),
+    "index gone": lambda folder: (folder / "ckpt.index").unlink(),
+    "marker half-written": lambda folder: (folder / "COMPLETED").write_text('{"step": 20, "exam'),
+    "marker of another form": lambda folder: (folder / "COMPLETED").write_text("[20, 80]"),
+    "marker of another step": lambda folder: (folder / "COMPLETED").write_text(
+        '{"step": 30, "examples_seen": 80}'),
+    "marker without a position": lambda folder: (folder / "COMPLETED").write_text(
+        '{"step": 20, "examples_seen": "80"}'),
+}
+DATA = "ckpt.data-00000-of-00001"
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_every_command_passes_over_a_damaged_one_and_names_it(tmp_path, capfd, damage):
+    """Training, and what only takes the weights (evaluation, exports, detection)."""
+    variable = tf.Variable(tf.zeros([20_000]))
+    state = tf.train.Checkpoint(model=tf.Module())
+    state.model.weights = variable
+    checkpoints = Checkpoints(str(tmp_path), state, keep=2, keep_every=0)
+    save(checkpoints, variable, 10, 20)
+    folder = tmp_path / "checkpoints" / "step-00000020"
+    DAMAGE[damage](folder)
+    for restore in (lambda: checkpoints.restore_latest().step,
+                    lambda: restore_weights(str(tmp_path), state.model)):
+        variable.assign(tf.zeros([20_000]))
+        assert restore() == 10
+        assert np.unique(variable.numpy()) == [10.0]
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"warning: {folder}/ckpt: damaged (")
+        assert line.endswith("): taking the checkpoint before it")
+
+
+def test_an_error_that_says_nothing_about_the_files_is_not_passed_over(tmp_path, monkeypatch):
+    variable = tf.Variable(tf.zeros([20_000]))
+    state = tf.train.Checkpoint(model=variable)
+    checkpoints = Checkpoints(str(tmp_path), state, keep=2, keep_every=0)
+    save(checkpoints, variable, 10, 20)
+
+    def deny(*arguments):
+        raise tf.errors.PermissionDeniedError(None, None, "ckpt.index; Permission denied\nat line 2")
+
+    monkeypatch.setattr(checkpoints.state, "read", deny)
+    with pytest.raises(UsageError, match=r"step-00000020/ckpt: cannot be read \(.*denied\)$"):
+        checkpoints.restore_latest()
+
+
+def test_weights_alone_are_no_state_of_a_run(tmp_path):
+    variable = tf.Variable(tf.zeros([20_000]))
+    save(Checkpoints(str(tmp_path), tf.train.Checkpoint(model=variable), keep=1, keep_every=0),
+         variable, 10)
+    both = tf.train.Checkpoint(model=variable, optimizer=tf.Variable(1.0))
+    with pytest.raises(UsageError, match="ckpt: not the state of this run; weights alone are a start "
+                                         "for a new --model_dir, with --init_checkpoint"):
+        Checkpoints(str(tmp_path), both, keep=1, keep_every=0).restore_latest()
 
 
 def test_disk_full_while_saving(run, tmp_path):

@@ -78,6 +78,8 @@ def test_overrides_come_on_top_of_the_size():
     (dict(objective="electrc"), r'expected one of .*electric; did you mean "electric"\?'),
     (dict(objective="electric"), "generator_kind='masked_lm': expected two_tower"),
     (dict(objective="mlm", generator_kind="uniform"), "generator_kind='uniform': expected masked_lm"),
+    (dict(objective="electric", generator_kind="two_tower", mask_prob=1.0),
+     "mask_prob=1.0: expected below 1 with objective"),
     (dict(masking="whole_words"), 'did you mean "whole_word"'),
     (dict(hiden_size=24), 'unknown setting "hiden_size" of ModelConfig; did you mean "hidden_size"'),
 ])

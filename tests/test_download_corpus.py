@@ -129,6 +129,18 @@ def test_a_connection_that_breaks_is_taken_up_where_it_was(hub, tmp_path, monkey
     assert first is None and 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= 15_000_000
 
 
+def test_a_retry_is_told_once(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(Hub, "break_after", 15_000_000)
+    result = subprocess.run(
+        [sys.executable, "-m", "data_prep.download_corpus", "--repo=owner/name", "--files=large/*",
+         f"--output={tmp_path / 'corpus'}"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    lines = result.stderr.splitlines()
+    assert result.returncode == 0 and len(ranges(hub)) == 2
+    assert any("peer closed connection" in line or "resume" in line for line in lines), lines
+    assert len(lines) == len(set(lines)) and not any("HTTP Request" in line for line in lines)
+
+
 def test_a_download_that_was_killed_keeps_whole_files_only(hub, tmp_path, monkeypatch):
     output = tmp_path / "corpus"
     command = [sys.executable, "-m", "data_prep.download_corpus", "--repo=owner/name",

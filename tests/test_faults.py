@@ -9,15 +9,16 @@ import tensorflow as tf
 from engine_helpers import Data, damaged, make_data, model_config, run_config
 
 from electra_es.config import PretrainingConfig
-from electra_es.data.inputs import synthetic_batch, usable_shards
+from electra_es.data.inputs import synthetic_batch
 from electra_es.data.records import load_records_info, shard_name
+from electra_es.data.shards import usable_shards
 from electra_es.errors import CheckFailed, UsageError
 from electra_es.files import only_run_in
 from electra_es.model.batches import VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.text.tokenizer import load_tokenizer
 from electra_es.training import steps
-from electra_es.training.checkpoints import completed_steps
+from electra_es.training.checkpoint_files import completed_steps
 from electra_es.training.evaluation import evaluate_run
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.run_dir import prepare_model_dir

@@ -5,13 +5,16 @@ import json
 import pathlib
 import subprocess
 import sys
+import typing
 
 import pytest
 from absl import flags as absl_flags
+from command_helpers import Accepted, fresh_flags, main_of, stop
 
 from electra_es import flags
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, model_config
 from electra_es.errors import UsageError
+from electra_es.settings import field_type
 
 HPARAMS = pathlib.Path(__file__).parent.parent / "hparams"
 
@@ -163,3 +166,128 @@ def test_help_is_what_the_command_is_for_and_its_settings(arguments, first_line,
     assert f"python {' '.join(arguments[:-1])}".split(" --")[0] in result.stdout
     assert f"  {setting}" in result.stdout
     assert "absl" not in result.stdout and ":\n  --" not in result.stdout
+
+
+PLACES = ("--data_dir=d", "--vocab_dir=v", "--model_dir=m")
+
+
+@pytest.mark.parametrize(("command", "arguments", "flag", "mode"), [
+    # The run on the sample.
+    ("run_pretraining.py", ["--init_checkpoint=x"], "init_checkpoint",
+     r"a run on the sample \(no --data_dir"),
+    ("run_pretraining.py", ["--mode=train"], "mode", "a run on the sample"),
+    ("run_pretraining.py", ["--tpu=local"], "tpu", "a run on the sample"),
+    ("run_pretraining.py", ["--tpu_zone=z"], "tpu_zone", "a run on the sample"),
+    ("run_pretraining.py", ["--gcp_project=p"], "gcp_project", "a run on the sample"),
+    ("run_pretraining.py", ["--vocab_dir=v"], "vocab_dir", "a run on the sample"),
+    ("run_pretraining.py", ["--model_dir=m"], "model_dir", "a run on the sample"),
+    ("run_pretraining.py", ["--mode=evaluate", "--tpu=local"], "tpu", "an evaluation on the sample"),
+    ("run_pretraining.py", ["--mode=evaluate", "--save_every=3"], "save_every", "an evaluation on"),
+    # A run of one's own.
+    ("run_pretraining.py", [*PLACES, "--sample_dir=s"], "sample_dir", "--data_dir"),
+    ("run_pretraining.py", [*PLACES, "--tpu_zone=z"], "tpu_zone", "no --tpu"),
+    ("run_pretraining.py", [*PLACES, "--tpu=local", "--gcp_project=p"], "gcp_project", "--tpu=local"),
+    ("run_pretraining.py", [*PLACES, "--tpu=grpc://h:1", "--tpu_zone=z"], "tpu_zone", "--tpu=grpc"),
+    ("run_pretraining.py", [*PLACES, "--mode=evaluate", "--learning_rate=1e-3"], "learning_rate",
+     "--mode=evaluate"),
+    ("run_pretraining.py", [*PLACES, "--mode=evaluate", "--set", "keep_every=5"], "keep_every",
+     "--mode=evaluate"),
+    ("run_pretraining.py", [*PLACES, "--mode=evaluate", "--init_checkpoint=x"], "init_checkpoint",
+     "--mode=evaluate"),
+    ("run_pretraining.py", ["--print_schedule", "--data_dir=d"], "data_dir", "--print_schedule"),
+    ("run_pretraining.py", ["--print_schedule", "--mode=train"], "mode", "--print_schedule"),
+    ("run_pretraining.py", ["--print_schedule", "--set=hidden_size=4"], "hidden_size",
+     "--print_schedule"),
+    ("electra_es.preflight", ["--log_every=3"], "log_every", "preflight"),
+    ("electra_es.preflight", ["--set", "lower_case=1"], "lower_case", "preflight"),
+    ("electra_es.detect.__main__", ["--model=m", "--port=80", "Hola."], "port", "no --serve"),
+    ("electra_es.detect.__main__", ["--model=m", "--host=h", "--input=-"], "host", "no --serve"),
+    ("electra_es.detect.__main__", ["--model=m", "--serve", "--json"], "json", "--serve"),
+    ("electra_es.export.huggingface.__main__", ["--import_from=i", "--output=o", "--watts=3"], "watts",
+     "--import_from"),
+    ("electra_es.export.huggingface.__main__", ["--import_from=i", "--output=o", "--name=n"], "name",
+     "--import_from"),
+    ("electra_es.export.huggingface.__main__", ["--model_dir=m", "--output=o", "--import_generator=g"],
+     "import_generator", "--model_dir"),
+    ("electra_es.export.huggingface.__main__", ["--model_dir=m", "--output=o", "--private"], "private",
+     "no --push_to_hub"),
+    ("data_prep.audit_vocabulary", ["--vocab_dir=v", "--max_unseen=3"], "max_unseen", "no --records"),
+    ("data_prep.audit_vocabulary", ["--vocab_dir=v", "--min_count=3"], "min_count", "no --records"),
+    ("data_prep.audit_vocabulary", ["--vocab_dir=v", "--overwrite"], "overwrite", "no --output"),
+    ("data_prep.download_corpus", ["--corpus=culturax", "--repo=a/b", "--output=o"], "repo", "--corpus"),
+    ("data_prep.count_words", ["--input=i", "--output=o", "--runner=FlinkRunner", "--workers=2"],
+     "workers", "--runner=FlinkRunner"),
+    ("data_prep.train_vocabulary", ["--counts=c", "--output=o", "--workers=2"], "workers", "--counts"),
+    ("data_prep.train_vocabulary", ["--counts=c", "--output=o", "--sample_fraction=0.5"],
+     "sample_fraction", "--counts"),
+    ("data_prep.train_vocabulary", ["--input=i", "--output=o", "--model_type=bpe"], "model_type",
+     "--tokenizer=wordpiece"),
+    ("data_prep.train_vocabulary", ["--from_vocab=v", "--output=o", "--vocab_size=90"], "vocab_size",
+     "--from_vocab"),
+    ("data_prep.build_tfrecords", ["--near_duplicate_threshold=0.8"], "near_duplicate_threshold",
+     "--dedup=none"),
+    ("data_prep.build_tfrecords", ["--scheme=original", "--packing=documents"], "packing",
+     "--scheme=original"),
+    ("data_prep.build_tfrecords", ["--language_detector=none"], "language_detector", "no --language"),
+    ("data_prep.build_tfrecords", ["--runner=FlinkRunner", "--workers=2"], "workers", "--runner=Flink"),
+    ("data_prep.build_tfrecords", ["--runner=DirectRunner", "--work_dir=w"], "work_dir", "--runner=Dir"),
+])
+def test_a_flag_without_effect_is_refused(command, arguments, flag, mode, monkeypatch):
+    if command == "data_prep.build_tfrecords":
+        arguments = ["--input=i", "--vocab_dir=v", "--output=o", *arguments]
+    fresh_flags(monkeypatch, command, arguments)
+    with pytest.raises(UsageError, match=f"^--{flag} has no effect with {mode}.*: leave it out$"):
+        main_of(command)()
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--mode=evaluate", "--eval_batch_size=7", "--hidden_size=24", "--num_heads=3", "--seed=3",
+     "--vocab_size=600", "--distribution=cpu"],
+    [*PLACES, "--mode=evaluate", "--eval_examples=7", "--tpu=local", "--precision=bfloat16"],
+    [*PLACES, "--mode=train", "--tpu=node", "--tpu_zone=z", "--gcp_project=p", "--init_checkpoint=x",
+     "--learning_rate=1e-3"],
+    ["--print_schedule", "--model_size=small", "--num_train_steps=100", "--set", "warmup_steps=10"],
+    ["--save_every=3", "--sample_dir=s"],
+])
+def test_flags_with_an_effect_are_not_refused(arguments, monkeypatch):
+    fresh_flags(monkeypatch, "run_pretraining.py", arguments)
+    main = main_of("run_pretraining.py")
+    monkeypatch.setitem(main.__globals__, "resolve", stop)  # what comes after the refusals
+    with pytest.raises(Accepted):
+        main()
+
+
+def test_evaluation_without_data_is_of_the_run_on_the_sample(monkeypatch, tmp_path):
+    fresh_flags(monkeypatch, "run_pretraining.py", ["--mode=evaluate", f"--sample_dir={tmp_path}"])
+    with pytest.raises(UsageError, match=f"--sample_dir={tmp_path}: no run on the sample is there"):
+        main_of("run_pretraining.py")()
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (dict(lr_decay_power=2.0, lr_schedule="cosine"),
+     "--lr_decay_power has no effect with lr_schedule=cosine"),
+    (dict(cpu_replicas=2, distribution="gpu"), "--cpu_replicas has no effect with distribution=gpu"),
+    (dict(generator_width=0.5, objective="mlm"), "--generator_width has no effect with objective=mlm"),
+    (dict(generator_heads=2, generator_kind="shared"),
+     "--generator_heads has no effect with generator_kind=shared"),
+    (dict(temperature=2.0, generator_kind="uniform"),
+     "--temperature has no effect with generator_kind=uniform"),
+    (dict(discriminator_weight=2.0, objective="mlm"),
+     "--discriminator_weight has no effect with objective=mlm"),
+])
+def test_a_setting_that_others_leave_without_effect_is_refused(given, message):
+    with pytest.raises(UsageError, match=f"{message}: leave it out"):
+        flags.resolve(given, "", str(HPARAMS))
+
+
+def test_what_a_recipe_says_without_effect_is_not_refused(tmp_path):
+    """The recipe of debug has a temperature, which mlm does not sample with."""
+    model, _, _ = flags.resolve({"objective": "mlm"}, "", str(HPARAMS))
+    assert (model.objective, model.temperature) == ("mlm", 2.0)
+
+
+def test_only_with_names_choices_of_settings():
+    for cls in (ModelConfig, PretrainingConfig):
+        for field in dataclasses.fields(cls):
+            for other, values in field.metadata["only_with"].items():
+                assert set(values) < set(typing.get_args(field_type(cls, other)))

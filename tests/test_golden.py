@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import DATA
 
-from electra_es.config import PretrainingConfig
+from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.masking import gather_positions, scatter_update
 from electra_es.model.pretrainer import loss_denominators, total_loss
 from electra_es.model.variables import get_weights, named_variables, set_weights
@@ -41,10 +41,10 @@ def forward(golden_model, golden_batch):
         outputs = model(inputs, masked, sampled_ids=sampled_ids)
         denominators = loss_denominators(inputs, masked, model.config, model.vocab)
         loss = total_loss(outputs, denominators, model.config)
-    views = named_variables(model)
-    gradients = tape.gradient(loss, [view.variable for view in views.values()])
-    by_name = {name: tf.convert_to_tensor(gradient).numpy().reshape(view.shape)
-               for (name, view), gradient in zip(views.items(), gradients, strict=True)}
+    variables = named_variables(model)
+    gradients = tape.gradient(loss, list(variables.values()))
+    by_name = {name: tf.convert_to_tensor(gradient).numpy()
+               for name, gradient in zip(variables, gradients, strict=True)}
     embedded = model.generator_embeddings(masked.input_ids, inputs.segment_ids)
     generator = model.generators[0](embedded, inputs.input_mask)
     discriminator = model.encode(outputs.corrupted_ids, inputs.input_mask, inputs.segment_ids)
@@ -83,7 +83,8 @@ def test_ids_and_labels(forward, golden):
 
 def test_losses(forward, golden, golden_batch):
     outputs, (_, masked, _) = forward["outputs"], golden_batch
-    sums = {name: value.numpy() for name, value in metric_sums(outputs, masked).items()}
+    sums = {name: value.numpy() for name, value in metric_sums(
+        outputs, masked, ModelConfig()).items()}
     metrics = summarise(sums, 1.0, 50.0)
     rows = tf.reduce_sum(outputs.rtd_losses * outputs.rtd_weights, -1) / tf.reduce_sum(
         outputs.rtd_weights, -1)
@@ -98,11 +99,11 @@ def test_attention_maps(forward, golden, golden_batch):
     """softmax(q.k / sqrt(d)) over the tokens that are not padding, of every block."""
     inputs, _, _ = golden_batch
     model, x = forward["model"], forward["discriminator"].embeddings
-    mask = model.discriminator.attention_mask(x, inputs.input_mask)
+    bias = model.discriminator.attention_bias(inputs.input_mask)
     for i, block in enumerate(model.discriminator.blocks):
-        _, scores = block._attention_layer(x, x, attention_mask=mask, return_attention_scores=True)
-        assert_close(scores, golden["out/disc_attention_maps"][i], 1e-5, f"layer {i}")
-        x = block([x, mask])
+        probabilities = block.attention_probabilities(x, bias)
+        assert_close(probabilities, golden["out/disc_attention_maps"][i], 1e-5, f"layer {i}")
+        x = block(x, bias)
 
 
 def test_gradients(forward, golden):
@@ -133,7 +134,7 @@ def three_steps(model, batch, rate_of_update, generator_weight=1.0, discriminato
                      for g in tape.gradient(loss, model.trainable_variables)]
         gradients, norm = clip_by_global_norm(gradients, SCHEDULE.clip_norm)
         rate = rate_of_update(adam.iterations + 1)
-        sums = metric_sums(outputs, masked)
+        sums = metric_sums(outputs, masked, model.config)
         adam.apply(gradients, tf.constant(True))
         return dict(learning_rate=rate, global_norm=norm, total_loss=loss,
                     mlm_loss=sums["mlm_loss"] / sums["mlm_weight"],
@@ -174,8 +175,8 @@ def test_three_steps_with_the_rate_of_the_step_before(golden_model, golden_batch
                                   (adam.second_moments, "adam_v3", 1e-12)):
         by_variable = {v.ref(): m for v, m in
                        zip(model.trainable_variables, moments, strict=True)}
-        for name, view in named_variables(model).items():
-            moment = by_variable[view.variable.ref()].numpy().reshape(view.shape)
+        for name, variable in named_variables(model).items():
+            moment = by_variable[variable.ref()].numpy()
             assert_close(moment, golden[f"{group}/{name}"], 1e-4, f"{group}/{name}", atol=noise)
 
 
@@ -234,7 +235,7 @@ def test_scatter_and_gather(golden):
 
 def test_canonical_names_are_the_originals(forward, golden_weights):
     assert set(named_variables(forward["model"])) == set(golden_weights)
-    shapes = {name: view.shape for name, view in named_variables(forward["model"]).items()}
+    shapes = {name: v.shape for name, v in named_variables(forward["model"]).items()}
     assert shapes == {name: array.shape for name, array in golden_weights.items()}
 
 

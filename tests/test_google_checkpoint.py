@@ -212,7 +212,7 @@ def test_deltas_are_resolved_to_the_tables_that_ids_are_looked_up_in(tiny_config
                         for name, view in named_variables(model).items()}, "x")
     weights = get_resolved_weights(model)
     assert not [name for name in weights if "delta" in name]
-    plain = Embeddings(config, 61, 12, "plain")
+    plain = Embeddings(config, 61, 12, "plain", 0)
     ids = tf.constant([[2, 17, 60, 3]])
     segments = tf.constant([[0, 0, 1, 1]])
     plain(ids, segments)

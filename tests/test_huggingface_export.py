@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 import transformers
 from export_helpers import (
@@ -24,12 +25,14 @@ from export_helpers import (
 )
 from safetensors.numpy import load_file, save_file
 
+from electra_es.detect.scoring import load_detector
 from electra_es.errors import CheckFailed, UsageError
 from electra_es.export.huggingface import write
 from electra_es.export.huggingface.read import import_folder, load_folder
 from electra_es.export.huggingface.write import export_huggingface, push_to_hub
 from electra_es.model.variables import get_weights
 from electra_es.run_config import load_run
+from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.run_dir import load_model
 
 # What a published folder's config.json holds beside the model's shape (SELECTRA's, by keys).
@@ -60,9 +63,11 @@ def folder(exported, tmp_path) -> pathlib.Path:
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file but the card, whose training section knows less after an import."""
+    """SHA-256 of every file but those that say where it comes from: the card, whose training section
+    knows less after an import, and export.json."""
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"}
+            for path in sorted(folder.rglob("*")) if path.is_file()
+            and path.name not in ("README.md", "export.json")}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -219,7 +224,7 @@ def test_unsaid_text_settings_are_those_of_berts_tokeniser(exported, tmp_path, s
 ])
 def test_other_objectives(tmp_path, settings, parts):
     source = write_model_dir(tmp_path / "model", "wordpiece", **settings)
-    assert export_huggingface(str(source), str(tmp_path / "published")) == parts
+    assert export_huggingface(str(source), str(tmp_path / "published")).parts == parts
     model = load_model(str(source))[0]
     ids = our_scores("wordpiece")["token_ids"][:2, :9]
     if "generator" in parts:
@@ -327,6 +332,79 @@ def test_an_export_that_reads_back_otherwise_is_not_left(tmp_path, monkeypatch):
     with pytest.raises(CheckFailed, match="differ by"):
         export_huggingface(str(model_dir("wordpiece")), str(tmp_path / "published"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("settings, tensor", [
+    (dict(), "generator_predictions.dense.weight"),
+    (dict(objective="mlm"), NORM),
+    (dict(embedding_sharing="untied"), "electra.embeddings.position_embeddings.weight"),
+    (dict(embedding_sharing="gradient_disentangled"), "electra.embeddings.token_type_embeddings.weight"),
+    (dict(generator_kind="shared"), "generator_lm_head.bias"),
+])
+def test_a_generator_that_reads_back_otherwise_is_not_left(tmp_path, monkeypatch, settings, tensor):
+    def spoil(weights, part, config, real=write.published_arrays):
+        arrays = real(weights, part, config)
+        if part == "generator":
+            arrays[tensor] = arrays[tensor].copy()
+            arrays[tensor][-1] += 0.01  # of token types: that of second segments
+        return arrays
+
+    monkeypatch.setattr(write, "published_arrays", spoil)
+    source = write_model_dir(tmp_path / "model", "wordpiece", **settings)
+    with pytest.raises(CheckFailed, match="the exported generator's logits .* differ by"):
+        export_huggingface(str(source), str(tmp_path / "published"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("settings, lines", [
+    (dict(), ["tokens of the discriminator", "logits of the discriminator",
+              "tokens of the generator", "logits of the generator at [MASK]"]),
+    (dict(generator_kind="uniform"), ["tokens of the discriminator", "logits of the discriminator"]),
+    (dict(objective="mlm"), ["tokens of the generator", "logits of the generator at [MASK]"]),
+])
+def test_an_export_says_what_was_compared(tmp_path, settings, lines):
+    source = write_model_dir(tmp_path / "model", "wordpiece", **settings)
+    exported = export_huggingface(str(source), str(tmp_path / "published"))
+    assert [line.partition(" (")[0] for line in exported.compared] == lines
+    assert all("the same" in line or "differ by at most" in line for line in exported.compared)
+    assert exported.summary("DIR", "M", "read back").count("\n  ") == len(lines)
+
+
+def test_a_generator_alone_is_a_model_of_berts_objective(tmp_path):
+    source = write_model_dir(tmp_path / "model", "wordpiece", objective="mlm")
+    export_huggingface(str(source), str(tmp_path / "published"))
+    import_folder(str(tmp_path / "published"), str(tmp_path / "imported"))
+    assert load_run(str(tmp_path / "imported")).model == load_run(str(source)).model
+    export_huggingface(str(tmp_path / "imported"), str(tmp_path / "again"))
+    assert digests(tmp_path / "again") == digests(tmp_path / "published")
+    with pytest.raises(UsageError, match="objective=mlm has no discriminator"):
+        load_detector(str(tmp_path / "published"))
+
+
+def test_disentangled_parts_come_back_one_by_one(tmp_path):
+    source = write_model_dir(tmp_path / "model", "wordpiece", embedding_sharing="gradient_disentangled")
+    export_huggingface(str(source), str(tmp_path / "published"))
+    with pytest.raises(UsageError, match="gradient_disentangled.*expected the discriminator alone"):
+        import_folder(str(tmp_path / "published"), str(tmp_path / "imported"))
+    import_folder(str(tmp_path / "published" / "discriminator"), str(tmp_path / "imported"))
+    # A generator that the import drew is not published as if it were trained.
+    assert export_huggingface(str(tmp_path / "imported"), str(tmp_path / "again")).parts == [
+        "discriminator"]
+    assert digests(tmp_path / "again" / "discriminator") == digests(
+        tmp_path / "published" / "discriminator")
+
+
+def test_an_import_that_reads_back_otherwise_is_not_left(folder, tmp_path, monkeypatch):
+    def spoil(self, step, examples_seen, real=Checkpoints.save):
+        table = self.state.model.embeddings.word_embeddings
+        table.assign_add(tf.ones_like(table))
+        real(self, step, examples_seen)
+        table.assign_sub(tf.ones_like(table))
+
+    monkeypatch.setattr(Checkpoints, "save", spoil)
+    with pytest.raises(CheckFailed, match="electra/embeddings/word_embeddings, read back, differs"):
+        import_folder(str(folder), str(tmp_path / "imported"))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_push_uploads_each_part_as_a_repository(exported, monkeypatch):

@@ -11,7 +11,7 @@ from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTrainin
 
 from electra_es.model.batches import Inputs, MaskedInputs
 from electra_es.model.pretrainer import build_pretrainer
-from electra_es.model.variables import get_weights, named_variables, set_weights
+from electra_es.model.variables import get_weights, set_weights
 
 MAX_DIFFERENCE = 1e-4
 
@@ -95,8 +95,8 @@ def test_logits(settings, tiny_config, vocab_facts):
     # Biases and LayerNorm differ from their initial 0 and 1 here, or they would be untested.
     random = np.random.default_rng(3)
     set_weights(model, {
-        name: view.read() + 0.1 * random.normal(size=view.shape).astype(np.float32)
-        for name, view in named_variables(model).items()}, "random")
+        name: value + 0.1 * random.normal(size=value.shape).astype(np.float32)
+        for name, value in get_weights(model).items()}, "random")
     weights = get_weights(model)
     ids, mask, segments = batch()
     tensors = dict(input_ids=torch.tensor(ids.astype(np.int64)), attention_mask=torch.tensor(mask),

@@ -9,10 +9,10 @@ from electra_es.data.inputs import (
     check_records,
     num_streams,
     training_dataset,
-    usable_shards,
     validation_dataset,
 )
 from electra_es.data.records import RecordsInfo, load_records_info, shard_paths
+from electra_es.data.shards import usable_shards
 from electra_es.data.tfrecord import decode_example, read_records
 from electra_es.errors import UsageError
 

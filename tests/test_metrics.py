@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from electra_es.config import ModelConfig
+from electra_es.data.inputs import synthetic_batch
 from electra_es.model.batches import MaskedInputs
-from electra_es.model.pretrainer import Outputs
+from electra_es.model.masking import mask
+from electra_es.model.pretrainer import Outputs, build_pretrainer
+from electra_es.model.randomness import derive_key
 from electra_es.training.metrics import AUC_BINS, area_under_curve, auc_histograms, metric_sums, summarise
 
 # Two rows of five tokens, the last two of row 1 padding; two predictions each, one slot unused.
@@ -32,7 +36,7 @@ def outputs_and_masked():
 
 def test_metrics_by_hand():
     outputs, masked = outputs_and_masked()
-    sums = {**metric_sums(outputs, masked), **auc_histograms(outputs)}
+    sums = {**metric_sums(outputs, masked, ModelConfig()), **auc_histograms(outputs)}
     found = summarise({name: value.numpy() for name, value in sums.items()}, 2.0, 50.0)
     # 8 tokens; flagged: +1, +3 of row 0 (both replaced), +0.5 (not), +2 (replaced) of row 1.
     assert found == pytest.approx({
@@ -44,9 +48,33 @@ def test_metrics_by_hand():
     }, rel=1e-6)
 
 
+@pytest.mark.parametrize("settings, missing", [
+    (dict(objective="mlm"), {"disc_loss", "disc_accuracy", "disc_precision", "disc_recall", "disc_auc",
+                             "replaced_share", "sampled_masked_lm_accuracy"}),
+    (dict(generator_kind="uniform"), {"masked_lm_loss", "masked_lm_accuracy",
+                                      "sampled_masked_lm_accuracy"}),
+    (dict(generator_kind="shared"), set()),
+    (dict(objective="electric", generator_kind="two_tower"), set()),
+])
+def test_a_part_that_the_model_lacks_has_no_figures(tiny_config, vocab_facts, settings, missing):
+    config = tiny_config(num_layers=1, **settings)
+    model = build_pretrainer(config, vocab_facts)
+    inputs = synthetic_batch(2, 13, 61)
+    masked = mask(inputs, config, vocab_facts, derive_key(1, "masking"))
+    outputs = model(inputs, masked, tf.fill([2, 2], 0.5))
+    sums = {**metric_sums(outputs, masked, config), **auc_histograms(outputs)}
+    found = summarise({name: value.numpy() for name, value in sums.items()}, 2.0, 50.0)
+    everything = {"loss", "masked_lm_loss", "masked_lm_accuracy", "sampled_masked_lm_accuracy",
+                  "disc_loss", "disc_accuracy", "disc_precision", "disc_recall", "replaced_share",
+                  "disc_auc"}
+    assert found.keys() == everything - missing
+    assert found["loss"] == pytest.approx(
+        2 * found.get("masked_lm_loss", 0) + 50 * found.get("disc_loss", 0))
+
+
 def test_empty_sums_give_numbers():
     outputs, masked = outputs_and_masked()
-    sums = {**metric_sums(outputs, masked), **auc_histograms(outputs)}
+    sums = {**metric_sums(outputs, masked, ModelConfig()), **auc_histograms(outputs)}
     found = summarise({name: 0 * value.numpy() for name, value in sums.items()}, 1.0, 50.0)
     assert found["loss"] == 0 and found["disc_auc"] == 0.5
 

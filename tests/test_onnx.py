@@ -28,7 +28,7 @@ def test_same_logits_on_200_sentences(tmp_path, variant):
         assert np.max(np.abs(logits - ours["logits"][first:last])[mask]) <= 1e-4
     assert {path.name for path in (tmp_path / "onnx").iterdir()} == {
         "model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json", "text.json",
-        "vocab.txt" if variant == "wordpiece" else "spm.model"}
+        "export.json", "vocab.txt" if variant == "wordpiece" else "spm.model"}
 
 
 def test_a_model_without_discriminator_is_refused(tmp_path):

@@ -127,11 +127,10 @@ def test_layer_norm_and_biases_do_not_decay(name, decays):
 
 
 def test_every_variable_of_a_model_is_in_its_decay_group(golden_model):
-    """The group follows from the variable's name, which Model Garden gives."""
-    views = named_variables(golden_model())
-    for canonical, view in views.items():
+    """The group follows from the variable's name, which Keras makes of its layers' names."""
+    for canonical, variable in named_variables(golden_model()).items():
         one_dimensional = canonical.endswith(("bias", "beta", "gamma"))
-        assert bool(_NOT_DECAYED.search(view.variable.name)) == one_dimensional, view.variable.name
+        assert bool(_NOT_DECAYED.search(variable.name)) == one_dimensional, variable.name
 
 
 def test_multipliers_scale_the_whole_update():

@@ -3,12 +3,15 @@
 import collections
 import glob
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 from conftest import TINY
+from engine_helpers import make_data, model_config, run_config
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, VocabularyFacts
@@ -18,20 +21,15 @@ from electra_es.model.variables import get_weights, set_weights
 from electra_es.sample import TRAIN_GLOB
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, schedule_for
+from electra_es.training.run_dir import load_model
 from electra_es.training.steps import TrainStep, training_keys
+from electra_es.training.train import train
 
 STEPS, B, L, V = 50, 8, 37, 401
 VOCAB = VocabularyFacts(size=V, pad_id=0, cls_id=2, sep_id=3, mask_id=4,
                         word_starts=np.ones(V, bool))
 MODEL = ModelConfig(**{**TINY, "max_position_embeddings": 41, "num_layers": 2, "hidden_size": 36})
 CONFIG = PretrainingConfig(num_train_steps=400, warmup_steps=10, learning_rate=1e-3)
-
-
-@pytest.fixture
-def mixed_bfloat16():
-    tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    yield
-    tf_keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +47,9 @@ def sample_batches():
     return rows
 
 
-def losses(rows, initial_weights):
+def losses(rows, initial_weights, precision="float32"):
     """Total, generator's and discriminator's loss of every step: float [STEPS, 3]."""
-    model = build_pretrainer(MODEL, VOCAB)
+    model = build_pretrainer(MODEL, VOCAB, precision)
     set_weights(model, initial_weights, "initial")
     step = tf.function(TrainStep(
         model, Adam(model.trainable_variables, schedule_for(CONFIG), CONFIG), MODEL, CONFIG))
@@ -73,7 +71,7 @@ def float32_run(sample_batches):
     return initial_weights, losses(sample_batches, initial_weights)
 
 
-def test_losses_stay_within_two_per_cent(float32_run, sample_batches, mixed_bfloat16):
+def test_losses_stay_within_two_per_cent(float32_run, sample_batches):
     """The generator's loss in every step; all losses in every ten steps.
 
     One sample that falls on the other side of a border is another token for the discriminator, so
@@ -81,7 +79,7 @@ def test_losses_stay_within_two_per_cent(float32_run, sample_batches, mixed_bflo
     are changed by their last bfloat16 bit.
     """
     initial_weights, full = float32_run
-    short = losses(sample_batches, initial_weights)
+    short = losses(sample_batches, initial_weights, "bfloat16")
     assert full[-10:, 0].mean() < 0.6 * full[0, 0]  # it learns in those steps
     in_every_step = np.abs(short / full - 1).max(axis=0)
     windows = (short.reshape(5, 10, 3).mean(1) / full.reshape(5, 10, 3).mean(1))
@@ -98,8 +96,8 @@ def graph_operations(graph):
         yield from graph._get_function(function.signature.name).graph.get_operations()
 
 
-def test_losses_and_softmax_are_float32(mixed_bfloat16):
-    model = build_pretrainer(MODEL, VOCAB)
+def test_losses_and_softmax_are_float32():
+    model = build_pretrainer(MODEL, VOCAB, "bfloat16")
     assert all(v.dtype == tf.float32 for v in model.trainable_variables)
 
     @tf.function
@@ -124,4 +122,31 @@ def test_losses_and_softmax_are_float32(mixed_bfloat16):
                  "SquaredDifference", "Rsqrt"):
         assert types[kind] and set(types[kind]) == {tf.float32}, kind
     # The products, where the time goes, are bfloat16.
-    assert types["Einsum"].count(tf.bfloat16) >= 24 and tf.float32 not in types["MatMul"]
+    products = types["Einsum"] + types["MatMul"]
+    assert products.count(tf.bfloat16) >= 4 * 8 and tf.float32 not in products
+
+
+def test_a_bfloat16_run_leaves_no_trace_in_the_process(tmp_path):
+    """What is loaded afterwards computes in float32, as a fresh process does; also after a run
+    that fails while it builds its model."""
+    data = make_data(tmp_path / "data")
+    train(model_config(), run_config(
+        deterministic=False, precision="bfloat16", num_train_steps=1, restart_steps=()),
+        model_dir=str(tmp_path / "run"), evaluate_at_end=False, **data._asdict())
+    program = (
+        "import sys, numpy as np\n"
+        "from electra_es.training.run_dir import load_model\n"
+        "model = load_model(sys.argv[1])[0]\n"
+        "ids = np.arange(2 * 13).reshape(2, 13).astype(np.int32)\n"
+        "np.save(sys.argv[2], model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)))\n")
+    fresh = tmp_path / "fresh.npy"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "run"), str(fresh)], check=True)
+    model = load_model(str(tmp_path / "run"))[0]
+    assert {layer.compute_dtype for layer in model.submodules
+            if isinstance(layer, tf_keras.layers.Layer)} == {"float32"}
+    ids = np.arange(2 * 13).reshape(2, 13).astype(np.int32)
+    np.testing.assert_array_equal(
+        model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)), np.load(fresh))
+    with pytest.raises(AttributeError):
+        build_pretrainer(model_config(), None, "bfloat16")  # type: ignore[arg-type]
+    assert tf_keras.mixed_precision.global_policy().name == "float32"

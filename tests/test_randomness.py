@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from electra_es.model.batches import Inputs, MaskedInputs
-from electra_es.model.encoder import _DerivedDropout, dropout_seed
+from electra_es.model.dropout import Dropout, dropout_seed
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, threefry2x32, uniform
 
@@ -84,7 +84,7 @@ def test_dropout_masks():
     """Zeros at the rate, the rest scaled up, other masks in other layers and rows."""
     seed = stateless_seed(derive_key(42, "dropout"), tf.constant(3, tf.int64))
     with dropout_seed(seed):
-        masks = [_DerivedDropout(layer).dropout(tf.ones([100, 300]), 0.1).numpy()
+        masks = [Dropout(0.1, layer)(tf.ones([100, 300]), training=True).numpy()
                  for layer in (0, 1, 2)]
     for mask in masks:
         np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.9], rtol=1e-6)
@@ -93,4 +93,4 @@ def test_dropout_masks():
     assert np.abs(np.corrcoef(dropped) - np.eye(3)).max() < 0.02
     assert np.abs(np.corrcoef(masks[0]) - np.eye(100)).mean() < 0.1
     with pytest.raises(RuntimeError, match="outside `dropout_seed`"):
-        _DerivedDropout(0).dropout(tf.ones([2, 3]), 0.1)
+        Dropout(0.1, 0)(tf.ones([2, 3]), training=True)

@@ -89,6 +89,35 @@ def test_another_configuration_in_the_same_directory_is_refused(sample_run):
     assert sorted(os.listdir(root / "model" / "checkpoints")) == before
 
 
+def test_a_run_that_goes_on_shows_its_new_weights(sample_run):
+    """The SavedModel of the step where it had stopped is made anew; one of the same step is not."""
+    root, killed_at, first = sample_run
+    export = root / "saved_model" / "export.json"
+    assert json.loads(export.read_text())["step"] == killed_at + 8
+    assert f"after {killed_at + 8:,} steps?" in first.stdout
+    arguments = [*SHORT, f"--sample_dir={root}", f"--stop_at_step={killed_at + 16}"]
+    second = run(*arguments)
+    assert second.returncode == 0, second.stderr
+    assert json.loads(export.read_text())["step"] == killed_at + 16
+    assert f"after {killed_at + 16:,} steps?" in second.stdout
+    assert first.stdout.split("5/5")[1] != second.stdout.split("5/5")[1]
+    written = export.stat().st_mtime_ns
+    third = run(*arguments)
+    assert f"of step {killed_at + 16:,} is there already" in third.stdout
+    assert export.stat().st_mtime_ns == written
+    assert third.stdout.split("5/5")[1] == second.stdout.split("5/5")[1]
+
+
+@pytest.mark.parametrize("flags", [
+    ["--objective=mlm"], ["--distribution=cpu", "--cpu_replicas=2"]])
+def test_the_sample_run_ends_with_other_settings_too(tmp_path, flags):
+    """BERT's objective has no discriminator to show, and two replicas want devices of their own
+    before the vocabulary is made."""
+    result = run(*SHORT, f"--sample_dir={tmp_path}", "--stop_at_step=4", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "5/5" in result.stdout and "after 4 steps?" in result.stdout
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--lerning_rate=1"], "Unknown command line flag 'lerning_rate'. Did you mean: learning_rate ?"),
     (["--set", "generator_wdth=0.5"],

@@ -23,6 +23,7 @@ from export_helpers import (
 
 from electra_es.config import ModelConfig
 from electra_es.errors import CheckFailed, UsageError
+from electra_es.export import saved_model
 from electra_es.export.saved_model import NUM_CANDIDATES, TextModel, export_saved_model
 from electra_es.model.pretrainer import build_pretrainer
 
@@ -191,6 +192,34 @@ def test_a_difference_after_reloading_is_found_and_leaves_nothing(tmp_path, expo
     write_model_dir(tmp_path / "model", "wordpiece", seed=21)
     with pytest.raises(CheckFailed, match="reloaded SavedModel's .* differ by"):
         export_saved_model(str(tmp_path / "model"), str(tmp_path / "exported"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("settings, signature, output", [
+    (dict(), "fill_mask", "probabilities"), (dict(), "score_ids", "logits"),
+    (dict(), "detect", "offsets"), (dict(), "encode", "pooled"),
+    (dict(objective="mlm"), "fill_mask", "positions"),
+    (dict(objective="electric", generator_kind="two_tower"), "fill_mask", "token_ids"),
+])
+def test_a_difference_in_any_output_is_found(tmp_path, monkeypatch, settings, signature, output):
+    def save(text_model, path, real=saved_model._save):
+        function = getattr(text_model, signature)
+
+        def spoilt(*inputs):
+            outputs = function(*inputs)
+            value = outputs[output]
+            # Half of what fill_mask shows, another token, another place, another logit.
+            spoil = value / 2 if output == "probabilities" else value + tf.ones_like(value)
+            return {**outputs, output: spoil}
+
+        specs = text_model.functions[signature].input_signature
+        text_model.functions[signature] = tf.function(spoilt, input_signature=specs)
+        real(text_model, path)
+
+    monkeypatch.setattr(saved_model, "_save", save)
+    source = write_model_dir(tmp_path / "model", "wordpiece", **settings)
+    with pytest.raises(CheckFailed, match=f"the reloaded SavedModel.*{signature}"):
+        export_saved_model(str(source), str(tmp_path / "exported"))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -21,13 +21,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from data_prep import files
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.engine_local import check_input
-from data_prep.build.statistics import SAVED, Statistics
+from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
 from data_prep.build.tasks import Job, Task
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
 
-STATISTICS = "statistics"
-COUNTS_FILE = "shard_counts.npy"
 
 # Every channel that a worker opens is worth a line to Beam.
 logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)

@@ -17,9 +17,10 @@ from data_prep.build import tasks as pipeline_tasks
 from data_prep import files
 from data_prep.build.statistics import SAVED, Statistics
 from data_prep.build.tasks import Job, Task
-from data_prep.build.workers import RunAll, pool, usable_cores
+from data_prep.build.workers import RunAll, pool
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
+from electra_es.hardware import usable_cores
 
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
@@ -92,6 +93,14 @@ def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: Ru
         np.concatenate([array if len(array) else array.reshape(0, width) for array in keys]))
     ends = np.cumsum([len(array) for array in keys])
     return [frozenset(np.flatnonzero(part).tolist()) for part in np.split(later, ends[:-1])]
+
+
+def file_names(num_tasks: int, num_shards: int) -> list[str]:
+    """Names of all files that a job may write into its work directory."""
+    spilled = ("", ".offsets.npy", ".ids.npy", SAVED)
+    return [*(f"task-{task:05d}.spill{end}" for task in range(num_tasks) for end in spilled),
+            *(f"task-{task:05d}.keys.npy" for task in range(num_tasks)),
+            *(f"shard-{shard:05d}.count" for shard in range(num_shards))]
 
 
 def _write_keys(task: Task, job: Job, path: str) -> None:

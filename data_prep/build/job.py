@@ -1,23 +1,26 @@
 """One job, from its settings to COMPLETED: the records directory that `BuildConfig` describes."""
 
+import dataclasses
 import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from data_prep.corpus import cleaning
 from data_prep.build import engine_local as pipeline_local
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.corpus import readers
 from data_prep import files
+from data_prep.outputs import check_apart
 from data_prep.build.settings import (
     DEFAULT_VALIDATION_FRACTION,
     TEXT_BYTES_PER_SHARD,
     BuildConfig,
 )
-from data_prep.build.statistics import Statistics
+from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
 from electra_es.text import audit
 from electra_es.data import records
 from electra_es.config import SPECIAL_TOKENS, TextConfig
@@ -31,6 +34,10 @@ MIN_TRAIN_SHARDS = 8
 COMPRESSION_RATIO = 3
 WORK_DIR = "_unfinished"
 FINGERPRINT_FILE = "fingerprint"
+SHOWN_NAMES = 20  # of input files, in stats.json
+# What is in the output beside the shards.
+_OWN_FILES = (records.COMPLETED_FILE, records.INFO_FILE, records.STATS_FILE, records.ID_COUNTS_FILE,
+              FINGERPRINT_FILE, TEXT_CONFIG_FILE, *VOCAB_FILES.values())
 
 
 def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> RecordsInfo:
@@ -50,13 +57,13 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     inputs = files.without(files.list_files(config.input), held_out)
     if config.dedup == "near":
         cleaning.band_shape(config.near_duplicate_threshold)
-    _check_apart(config)
     tasks = pipeline_tasks.plan_tasks(inputs, held_out)
     job = _job(config, inputs, held_out)
     fingerprint = job.fingerprint(tokenizer.config.vocab_sha256, tasks)
     shard_files = [files.join(config.output, records.shard_name(split, index, count))
                    for split, count in _shards(job).items() for index in range(count)]
     work_dir = _work_dir(config, fingerprint)
+    _check_apart(config, shard_files, work_dir, len(tasks))
     with _only_job_in(config.output):
         _prepare_output(config, f"{fingerprint} {files.state([*inputs, *held_out])}")
         if config.runner == "local":
@@ -74,7 +81,8 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
             special_ids={token: tokenizer.vocab.index(token) for token in SPECIAL_TOKENS},
             packing=job.packing, scheme=job.scheme)
         _copy_vocabulary(config.vocab_dir, tokenizer.config, config.output)
-        _finish(config.output, info, statistics, tokenizer, files.total_size(shard_files))
+        _finish(config.output, info, statistics, tokenizer, files.total_size(shard_files),
+                _sources(job, [*inputs, *held_out]))
         files.remove(work_dir)
     return info
 
@@ -90,16 +98,21 @@ def _only_job_in(output: str) -> Iterator[None]:
             files.remove(files.join(output, LOCK_FILE))
 
 
-def _check_apart(config: BuildConfig) -> None:
-    """Refuses an output that is the vocabulary, or in a folder of the input: the next job would read
-    records as text."""
-    output = os.path.realpath(config.output)
-    if output == os.path.realpath(config.vocab_dir):
+def _check_apart(config: BuildConfig, shard_files: Sequence[str], work_dir: str, num_tasks: int) -> None:
+    """Refuses an output that is the vocabulary, or that the input would list: the next job would
+    read records as text."""
+    if os.path.realpath(config.output) == os.path.realpath(config.vocab_dir):
         raise UsageError(f"output={config.output}: is vocab_dir too: expected another directory")
-    for part in (*files.parts_of(config.input), *files.parts_of(config.validation_input)):
-        if output.startswith(os.path.realpath(part) + os.sep):
-            raise UsageError(f"output={config.output}: is in the folder {part}, which is input: expected "
-                             "another directory")
+    inputs = dict(input=config.input, validation_input=config.validation_input)
+    vocabulary = [TEXT_CONFIG_FILE, *VOCAB_FILES.values()]
+    names = [*_OWN_FILES, LOCK_FILE]
+    in_between = [*pipeline_local.file_names(num_tasks, len(shard_files)), COUNTS_FILE,
+                  STATISTICS + SAVED, STATISTICS + ".ids.npy"]
+    check_apart(f"output={config.output}", [
+        *shard_files, *(files.join(config.output, name) for name in names)], **inputs)
+    check_apart(f"work_dir={work_dir}", [files.join(work_dir, name) for name in in_between], **inputs)
+    check_apart(f"vocab_dir={config.vocab_dir}",
+                [files.join(config.vocab_dir, name) for name in vocabulary], **inputs)
 
 
 def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
@@ -169,9 +182,8 @@ def _is_own_unfinished(names: Sequence[str], marker: str, fingerprint: str) -> b
 
 def _remove_records(output: str, names: Sequence[str]) -> None:
     """Removes what this tool writes, the marker first; whatever else is there makes it refuse."""
-    ours = {records.COMPLETED_FILE, records.INFO_FILE, records.STATS_FILE, records.ID_COUNTS_FILE,
-            FINGERPRINT_FILE, WORK_DIR, TEXT_CONFIG_FILE, *VOCAB_FILES.values()}
-    strangers = [name for name in names if name not in ours and not records.SHARD.fullmatch(name)]
+    strangers = [name for name in names if name not in (*_OWN_FILES, WORK_DIR)
+                 and not records.SHARD.fullmatch(name)]
     if strangers:
         raise UsageError(f"{output}: not removed: {strangers[0]} in it is no part of records")
     if not {records.COMPLETED_FILE, records.INFO_FILE, FINGERPRINT_FILE}.intersection(names):
@@ -186,10 +198,23 @@ def _copy_vocabulary(vocab_dir: str, text: TextConfig, output: str) -> None:
         files.write_bytes(files.join(output, name), files.read_bytes(files.join(vocab_dir, name)))
 
 
+def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """What a reader of the model card may want to know: input files (names without folders) and the
+    settings that decide which documents are kept."""
+    return {
+        "input": {"files": len(inputs), "bytes": sum(size for _, size in inputs),
+                  "names": [os.path.basename(path) for path, _ in inputs[:SHOWN_NAMES]]},
+        "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
+                     "near_duplicate_threshold": job.near_duplicate_threshold,
+                     "packing": job.packing, "scheme": job.scheme,
+                     "validation_fraction": job.validation_fraction},
+    }
+
+
 def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer,
-            record_bytes: int) -> None:
+            record_bytes: int, sources: dict[str, Any]) -> None:
     """Writes counts and description, runs the audit of the vocabulary, and marks the end."""
-    stats = statistics.report(info.max_seq_length, tokenizer.unk_id, record_bytes)
+    stats = statistics.report(info.max_seq_length, tokenizer.unk_id, record_bytes) | sources
     for reason, shown in stats["bad_input_examples"].items():
         logging.warning("bad input: %s, %d times, such as %s", reason, stats["bad_input"][reason],
                         "; ".join(shown))

@@ -12,6 +12,9 @@ from data_prep import files
 SHOWN_BAD_EXAMPLES = 3
 # Ending of the file that `Statistics.save` writes last.
 SAVED = ".json"
+# What a Beam job leaves in its work directory: the statistics of all tasks, and examples a shard.
+STATISTICS = "statistics"
+COUNTS_FILE = "shard_counts.npy"
 
 
 @dataclass

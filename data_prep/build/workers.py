@@ -48,11 +48,6 @@ class RunAll(Protocol):
         """
 
 
-def usable_cores() -> int:
-    """Cores that this process may use; a container or `taskset` may grant fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def start_server() -> None:
     """Starts the server; called early, it imports TensorFlow while this process does."""
     _CONTEXT.set_forkserver_preload(["data_prep.build.preload"])

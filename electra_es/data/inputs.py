@@ -15,16 +15,18 @@ import numpy as np
 import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig
-from electra_es.data.records import RecordsInfo, open_binary, shard_paths
-from electra_es.data.tfrecord import read_records
+from electra_es.data.parsing import make_parser, require
+from electra_es.data.records import RecordsInfo
+from electra_es.data.shards import Shards, usable_shards
 from electra_es.errors import UsageError
 from electra_es.model.batches import Inputs
 from electra_es.model.randomness import derive_key, fold_in, stateless_seed
 
 
 def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,
-                  vocab_sha256: str, data_dir: str) -> None:
-    """Raises UsageError where the records do not fit the run, or its lengths not each other."""
+                  vocab_sha256: str, data_dir: str, split: str = "train") -> None:
+    """Raises UsageError where the records do not fit the run, its lengths not each other, or where
+    there are none of `split`."""
     if info.vocab_sha256 and info.vocab_sha256 != vocab_sha256:
         raise UsageError(
             f"{data_dir}: records were built with vocabulary {info.vocab_sha256[:12]}, "
@@ -37,8 +39,9 @@ def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: Mo
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: expected at most "
             f"max_position_embeddings={model_config.max_position_embeddings}")
-    if not info.num_examples("train"):
-        raise UsageError(f"{data_dir}: no training examples: expected at least one")
+    if not info.num_examples(split):
+        raise UsageError(f"{data_dir}: no {'training' if split == 'train' else split} examples: "
+                         "expected at least one")
 
 
 def num_streams(config: PretrainingConfig, num_shards: int, num_hosts: int) -> int:
@@ -57,49 +60,9 @@ def num_streams(config: PretrainingConfig, num_shards: int, num_hosts: int) -> i
     return streams
 
 
-def usable_shards(data_dir: str, info: RecordsInfo, skip_corrupt: bool) -> list[tuple[str, int]]:
-    """(path, examples) of the training shards that are not empty.
-
-    With `skip_corrupt` every shard is read once and checked, so that what is left out is known
-    (and named) before the first step, and positions stay exact.
-    """
-    shards = list(zip(shard_paths(data_dir, info, "train"), info.examples["train"], strict=True))
-    shards = [(path, count) for path, count in shards if count]
-    if not skip_corrupt:
-        return shards
-    faults = {path: fault for path, count in shards if (fault := shard_fault(path, count))}
-    for fault in faults.values():
-        print(f"warning: left out: {fault}", flush=True)
-    if len(faults) == len(shards):
-        raise UsageError(f"{data_dir}: no shard can be read: expected at least one")
-    return [(path, count) for path, count in shards if path not in faults]
-
-
-def shard_fault(path: str, count: int) -> str:
-    """One line on what is wrong with a shard that should hold `count` examples; empty if nothing."""
-    try:
-        with open_binary(path) as file:
-            found = sum(1 for _ in read_records(file, path))
-    except (UsageError, OSError, tf.errors.OpError) as error:
-        return str(error)
-    return "" if found == count else f"{path}: {found} examples, expected {count}"
-
-
-def name_bad_shard(shards: list[tuple[str, int]]) -> UsageError | None:
-    """Finds the shard behind an error of the input pipeline, which does not name it itself.
-
-    Returns:
-      the error to raise instead, or None where every shard is whole and the reason is another.
-    """
-    for path, count in shards:
-        if fault := shard_fault(path, count):
-            return UsageError(f"{fault}; --skip_corrupt_shards leaves it out")
-    return None
-
-
 def training_dataset(
-    shards: list[tuple[str, int]], info: RecordsInfo, config: PretrainingConfig, *,
-    first_example: int, batch_size: int, host: int = 0, num_hosts: int = 1,
+    shards: Shards, info: RecordsInfo, config: PretrainingConfig, *,
+    first_example: int, batch_size: int, host: int = 0, num_hosts: int = 1, vocab_size: int = 0,
 ) -> tf.data.Dataset:
     """The endless training batches of one host, from example number `first_example` on.
 
@@ -110,9 +73,10 @@ def training_dataset(
       first_example: a multiple of train_batch_size.
       batch_size: rows per batch (those of one replica).
       host, num_hosts: which of the streams to read.
+      vocab_size: V; 0: what the records say of themselves.
 
     Returns:
-      a dataset of `Inputs` of [batch_size, L].
+      a dataset of `Inputs` of [batch_size, L]; for errors see `shards.bad_shard_named`.
     """
     streams = num_streams(config, len(shards), num_hosts)
     paths = tf.ragged.constant([[path for path, _ in shards[s::streams]] for s in range(streams)])
@@ -138,34 +102,31 @@ def training_dataset(
             epochs = tf.fill(tf.shape(order), epoch)
             return tf.data.Dataset.from_tensor_slices((order, skips, epochs))
 
-        def shard_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        def shuffled_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor):
             path, count = stream_paths[shard], stream_counts[shard]
-            records = tf.data.TFRecordDataset(path).batch(count).get_single_element()
-            found = tf.size(records, out_type=tf.int64)
-            with tf.control_dependencies([tf.debugging.assert_equal(
-                    found, count, message="shard has fewer examples than info.json says")]):
-                order = _shuffled(count, stateless_seed(
-                    fold_in(stream_key, epoch), tf.cast(shard, tf.int64) + 1))
-            return tf.gather(records, order[skip:])
+            records = _shard_records(path, count)
+            order = _shuffled(count, stateless_seed(
+                fold_in(stream_key, epoch), tf.cast(shard, tf.int64) + 1))[skip:]
+            return tf.gather(records, order), tf.fill(tf.shape(order), path)
 
         examples = tf.data.Dataset.counter(first_epoch, dtype=tf.int64).flat_map(epoch_shards)
         # Shards that lie wholly before the position are not opened.
         examples = examples.filter(lambda shard, skip, epoch: skip < stream_counts[shard])
-        examples = examples.map(shard_records).prefetch(1).unbatch()
+        examples = examples.map(shuffled_records).prefetch(1).unbatch()
         return examples.enumerate(position).map(
-            lambda i, record: (record, i * streams + stream))
+            lambda i, example: (*example, i * streams + stream))
 
     dataset = tf.data.Dataset.range(host, streams, num_hosts).interleave(
         stream_examples, cycle_length=streams // num_hosts, block_length=1)
     dataset = dataset.batch(batch_size, drop_remainder=True)
-    parse = _parser(info, config.max_seq_length)
+    parse = make_parser(info, config.max_seq_length, vocab_size)
     return dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
         tf.data.AUTOTUNE)
 
 
 def validation_dataset(
     data_dir: str, info: RecordsInfo, config: PretrainingConfig, *,
-    batch_size: int, global_batch_size: int, host: int = 0, num_hosts: int = 1,
+    batch_size: int, global_batch_size: int, host: int = 0, num_hosts: int = 1, vocab_size: int = 0,
 ) -> tf.data.Dataset:
     """The validation examples of one host, once and in order.
 
@@ -173,10 +134,18 @@ def validation_dataset(
     """
     total = info.num_examples("validation")
     total = min(total, config.eval_examples or total)
-    paths = shard_paths(data_dir, info, "validation")
-    dataset = tf.data.TFRecordDataset(paths).take(total).enumerate()
-    dataset = dataset.map(lambda i, record: (record, i))
-    parse = _parser(info, config.max_seq_length)
+    shards = usable_shards(data_dir, info, skip_corrupt=False, split="validation")
+
+    @tf.autograph.experimental.do_not_convert
+    def examples(path: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(
+            (_shard_records(path, count), tf.fill([count], path)))
+
+    dataset = tf.data.Dataset.from_tensor_slices(
+        ([path for path, _ in shards], np.array([count for _, count in shards], np.int64)))
+    dataset = dataset.flat_map(examples).take(total).enumerate().map(
+        lambda i, example: (*example, i))
+    parse = make_parser(info, config.max_seq_length, vocab_size)
     dataset = dataset.batch(1).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
     missing = -total % global_batch_size
     empty = tf.zeros([missing, config.max_seq_length], tf.int32)
@@ -186,42 +155,18 @@ def validation_dataset(
         tf.data.AUTOTUNE)
 
 
+def _shard_records(path: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """string [count]: the records of a whole shard."""
+    records = tf.data.TFRecordDataset(path).batch(count).get_single_element()
+    found = tf.size(records, out_type=tf.int64)
+    check = require((found == count)[tf.newaxis], path[tf.newaxis], found[tf.newaxis], " examples",
+                    tf.strings.as_string(count))
+    with tf.control_dependencies([check]):
+        return tf.identity(records)
+
+
 def _shuffled(n: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_shuffle(tf.range(tf.cast(n, tf.int32)), seed)
-
-
-def _parser(info: RecordsInfo, length: int):
-    """(serialised [B], example_index [B]) -> `Inputs`, for the directory's layout."""
-    if info.kind == "google":
-        fixed = tf.io.FixedLenFeature([info.max_seq_length], tf.int64)
-        google_features = {"input_ids": fixed, "input_mask": fixed, "segment_ids": fixed}
-
-        @tf.autograph.experimental.do_not_convert
-        def parse_google(records: tf.Tensor, index: tf.Tensor) -> Inputs:
-            parsed = tf.io.parse_example(records, google_features)
-            pad = [[0, 0], [0, length - info.max_seq_length]]
-            ids, mask, segments = (
-                tf.pad(tf.cast(parsed[name], tf.int32), pad) for name in google_features)
-            return Inputs(ids, mask, segments, index)
-
-        return parse_google
-
-    features = {
-        "input_ids": tf.io.RaggedFeature(tf.int64),
-        "second_segment_start": tf.io.FixedLenFeature([], tf.int64),
-    }
-
-    @tf.autograph.experimental.do_not_convert
-    def parse(records: tf.Tensor, index: tf.Tensor) -> Inputs:
-        parsed = tf.io.parse_example(records, features)
-        lengths = parsed["input_ids"].row_lengths()
-        ids = tf.cast(parsed["input_ids"].to_tensor(shape=[None, length]), tf.int32)
-        mask = tf.sequence_mask(lengths, length, tf.int32)
-        place = tf.range(length, dtype=tf.int64)[tf.newaxis, :]
-        second = tf.cast(place >= parsed["second_segment_start"][:, tf.newaxis], tf.int32)
-        return Inputs(ids, mask, second * mask, index)
-
-    return parse
 
 
 def synthetic_batch(batch_size: int, length: int, vocab_size: int) -> Inputs:

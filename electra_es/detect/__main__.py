@@ -6,44 +6,52 @@ r"""Shows which tokens of a sentence look replaced.
     python -m electra_es.detect --model=DIR --json "Pan rosa." "Otra frase."
     python -m electra_es.detect --model=DIR --serve       # a page at http://127.0.0.1:8000
 
-DIR is a model directory, a SavedModel or a Hugging Face folder. In a terminal the tokens come in
-colour with their logits below, piped they come as a table.
+DIR is a model directory, a SavedModel, a Hugging Face folder or an ONNX folder. In a terminal the
+tokens come in colour with their logits below, piped they come as a table.
 """
 
 import os
 import shutil
 import sys
 
-from absl import flags
-
 from electra_es.detect.scoring import load_detector, read_sentences, to_json, to_table, to_terminal
 from electra_es.errors import UsageError, run_main
-from electra_es.flags import parse_flags, required
+from electra_es.flags import define, parse_flags, refuse_given, required
+from electra_es.settings import NAME, PATH, Range, Text
 
 
 def main() -> None:
-    model = flags.DEFINE_string("model", "", "Model directory, SavedModel or Hugging Face folder.")
-    source = flags.DEFINE_string("input", "", "File with a sentence a line; -: standard input.")
-    as_json = flags.DEFINE_bool("json", False, "Print JSON.")
-    serve = flags.DEFINE_bool("serve", False, "Serve a page to type sentences into.")
-    host = flags.DEFINE_string("host", "127.0.0.1", "Address for --serve.")
-    port = flags.DEFINE_integer("port", 8000, "Port for --serve; 0: any free one.")
+    model = define("model", str, "", "Model directory or an export of one.", PATH)
+    source = define("input", str, "", "File with a sentence a line; -: standard input.",
+                    Text(f"- or {PATH}", lambda text: text == "-" or PATH.holds(text)))
+    as_json = define("json", bool, False, "Print JSON.")
+    serve = define("serve", bool, False, "Serve a page to type sentences into.")
+    host = define("host", str, "127.0.0.1", "Address for --serve.", NAME)
+    port = define("port", int, 8000, "Port for --serve; 0: any free one.",
+                  Range(low=0, high=65_535, why="TCP has no other ports"))
     sentences = parse_flags()
-    path = required(model, "a model directory, a SavedModel or a Hugging Face folder")
+    if serve.value:
+        refuse_given("--serve", ("json",))
+    else:
+        refuse_given("no --serve", ("host", "port"))
+    path = required(model, "a model directory or an export of one")
     if bool(sentences or source.value) == serve.value:
         raise UsageError("expected sentences, or --input=FILE, or --serve")
     if source.value:
         sentences = sentences + read_sentences(source.value)
     detector = load_detector(path)
+    made_of = "" if detector.step is None else f"{path}: weights of step {detector.step:,}"
     if serve.value:
         from electra_es.detect.server import serve_forever
 
+        print(made_of or path, flush=True)
         serve_forever(detector, host.value, port.value)
         return
     scored = detector(sentences)
     if as_json.value:
         print(to_json(scored))
     elif sys.stdout.isatty():
+        print(*([f"{made_of}\n"] if made_of else []))
         print(to_terminal(scored, shutil.get_terminal_size().columns, "NO_COLOR" not in os.environ))
     else:
         print(to_table(scored))

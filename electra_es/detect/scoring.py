@@ -4,11 +4,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from electra_es.errors import UsageError
+from electra_es.export.output import read_origin
 from electra_es.export.saved_model import TextModel, usable_length
 from electra_es.run_config import CONFIG_FILE
 from electra_es.training.run_dir import load_model
@@ -39,37 +41,54 @@ class ScoredSentence(NamedTuple):
 Detector = Callable[[Sequence[str]], list[ScoredSentence]]
 
 
-def load_detector(path: str) -> Detector:
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A discriminator from a file; called with sentences, it scores their tokens."""
+
+    function: Callable
+    step: int | None  # of the checkpoint it was made of; None: it does not say
+
+    def __call__(self, sentences: Sequence[str]) -> list[ScoredSentence]:
+        return _score(self.function, sentences)
+
+
+def load_detector(path: str) -> LoadedDetector:
     """Loads a discriminator.
 
     Args:
-      path: a model directory, a SavedModel or a Hugging Face folder (of the discriminator, or one
-        with `discriminator/` in it).
+      path: a model directory, a SavedModel, an ONNX folder or a Hugging Face folder (of the
+        discriminator, or one with `discriminator/` in it).
 
     Raises:
       UsageError: none of these, or without a discriminator.
     """
+    origin = read_origin(path) or read_origin(os.path.join(path, "discriminator"))
+    step = origin.step if origin else None
     if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
         signatures = tf.saved_model.load(path).signatures
         if "detect" not in signatures:
             raise UsageError(f"--model={path}: a SavedModel without the signature detect: expected "
                              "one of electra_es.export.saved_model with a discriminator")
-        return lambda sentences: _score(signatures["detect"], sentences)
+        return LoadedDetector(signatures["detect"], step)
+    if tf.io.gfile.exists(os.path.join(path, "model.onnx")):
+        from electra_es.export.onnx_model import load_onnx
+
+        return LoadedDetector(load_onnx(path).detect, step)
     if _is_hugging_face(path):
-        from electra_es.export.huggingface.write import load_folder
+        from electra_es.export.huggingface.read import load_folder
 
         source = load_folder(path)
         model, tokenizer, run = source.model, source.tokenizer, source.run
     elif tf.io.gfile.exists(os.path.join(path, CONFIG_FILE)):
-        model, tokenizer, run, _ = load_model(path)
+        model, tokenizer, run, step = load_model(path)
     else:
-        raise UsageError(f"--model={path}: expected a model directory, a SavedModel or a Hugging Face "
-                         "folder")
+        raise UsageError(f"--model={path}: expected a model directory, a SavedModel, a Hugging Face "
+                         "folder or an ONNX folder")
     if model.rtd_head is None:
         raise UsageError(f"--model={path}: objective={run.model.objective} has no discriminator: "
                          "expected a model with one")
     text_model = TextModel(model, tokenizer, usable_length(run))
-    return lambda sentences: _score(text_model.functions["detect"], sentences)
+    return LoadedDetector(text_model.functions["detect"], step)
 
 
 def detect(path: str, sentences: Sequence[str]) -> list[ScoredSentence]:
@@ -78,8 +97,9 @@ def detect(path: str, sentences: Sequence[str]) -> list[ScoredSentence]:
 
 
 def _is_hugging_face(path: str) -> bool:
-    if tf.io.gfile.exists(os.path.join(path, "discriminator", CONFIG_FILE)):
-        return True
+    for part in ("discriminator", "generator"):
+        if tf.io.gfile.exists(os.path.join(path, part, CONFIG_FILE)):
+            return True
     try:
         with tf.io.gfile.GFile(os.path.join(path, CONFIG_FILE)) as file:
             return "model_type" in json.loads(file.read())

@@ -5,13 +5,13 @@ address by default. There it answers only requests that were meant for it (their
 that a page elsewhere cannot reach it through the browser.
 """
 
-import http.server
 import ipaddress
 import json
 import os
 from http import HTTPStatus
 
 from electra_es.detect.scoring import Detector, to_json
+from electra_es.detect.transport import BadRequest, Handler, Server
 from electra_es.errors import UsageError
 
 MAX_BODY_BYTES = 64 * 1024
@@ -25,29 +25,21 @@ _FILES = {
 }
 
 
-class BadRequest(ValueError):
-    """A request that cannot be answered, with its status."""
-
-    def __init__(self, status: HTTPStatus, message: str):
-        super().__init__(message)
-        self.status = status
-
-
-def make_server(detector: Detector, host: str, port: int) -> http.server.ThreadingHTTPServer:
+def make_server(detector: Detector, host: str, port: int) -> Server:
     """A server that is bound but not yet running; its real port is `server_address[1]`.
 
     Raises:
       UsageError: the address cannot be used.
     """
-    class Handler(_Handler):
+    class BoundHandler(_Handler):
         pass
 
-    Handler.detector = staticmethod(detector)
+    BoundHandler.detector = staticmethod(detector)
     try:
-        server = http.server.ThreadingHTTPServer((host, port), Handler)
-    except (OSError, OverflowError) as error:
+        server = Server((host, port), BoundHandler)
+    except (OSError, OverflowError, UnicodeError) as error:
         raise UsageError(f"--host={host} --port={port}: {error}: expected a free local address") from None
-    Handler.allowed_hosts = _allowed_hosts(host, server.server_address[1])
+    BoundHandler.allowed_hosts = _allowed_hosts(host, server.server_address[1])
     return server
 
 
@@ -77,75 +69,41 @@ def _allowed_hosts(host: str, port: int) -> frozenset[str]:
     return frozenset(f"{name}:{port}" for name in ("localhost", "127.0.0.1", host))
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Handler):
     detector: Detector
     allowed_hosts: frozenset[str] = frozenset()
-    protocol_version = "HTTP/1.1"
-    timeout = 30
 
-    def do_GET(self) -> None:
-        try:
-            self._check_host()
-            if self.path not in _FILES:
-                raise BadRequest(HTTPStatus.NOT_FOUND, "no such page")
-            name, kind = _FILES[self.path]
-            with open(os.path.join(_STATIC, name), "rb") as file:
-                self._answer(HTTPStatus.OK, file.read(), kind)
-        except BadRequest as error:
-            self._refuse(error)
+    def answer_get(self) -> tuple[bytes, str]:
+        self._check_host()
+        if self.path not in _FILES:
+            raise BadRequest(HTTPStatus.NOT_FOUND, "no such page")
+        name, kind = _FILES[self.path]
+        with open(os.path.join(_STATIC, name), "rb") as file:
+            return file.read(), kind
 
-    def do_POST(self) -> None:
-        try:
-            self._check_host()
-            if self.path != "/detect":
-                raise BadRequest(HTTPStatus.NOT_FOUND, "no such page")
-            scored = type(self).detector(self._read_sentences())
-            self._answer(HTTPStatus.OK, to_json(scored).encode("utf-8"), "application/json")
-        except BadRequest as error:
-            self._refuse(error)
+    def answer_post(self) -> tuple[bytes, str]:
+        self._check_host()
+        if self.path != "/detect":
+            raise BadRequest(HTTPStatus.NOT_FOUND, "no such page")
+        # A type that a form of another page cannot send without asking first.
+        if self.headers.get_content_type() != "application/json":
+            raise BadRequest(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+        scored = type(self).detector(_sentences(self.read_body(MAX_BODY_BYTES)))
+        return to_json(scored).encode("utf-8", "replace"), "application/json"
 
     def _check_host(self) -> None:
         if self.allowed_hosts and self.headers.get("Host") not in self.allowed_hosts:
             raise BadRequest(HTTPStatus.FORBIDDEN, "the request names another host")
 
-    def _read_sentences(self) -> list[str]:
-        # A type that a form of another page cannot send without asking first.
-        if self.headers.get_content_type() != "application/json":
-            raise BadRequest(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
-            raise BadRequest(HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length")
-        if int(length) > MAX_BODY_BYTES:
-            raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                             f"{length} bytes: expected at most {MAX_BODY_BYTES}")
-        try:
-            sentences = json.loads(self.rfile.read(int(length)))["sentences"]
-        except (ValueError, KeyError, TypeError):
-            raise BadRequest(HTTPStatus.BAD_REQUEST,
-                             'expected an object {"sentences": [...]}') from None
-        if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
-            raise BadRequest(HTTPStatus.BAD_REQUEST, "sentences: expected a list of strings")
-        if len(sentences) > MAX_SENTENCES:
-            raise BadRequest(HTTPStatus.BAD_REQUEST,
-                             f"{len(sentences)} sentences: expected at most {MAX_SENTENCES}")
-        return sentences
 
-    def _refuse(self, error: BadRequest) -> None:
-        # What may be left unread of the request would be taken for the next one.
-        self.close_connection = True
-        self._answer(error.status, json.dumps({"error": str(error)}).encode("utf-8"),
-                     "application/json")
-
-    def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args) -> None:
-        """Keeps what people type out of the terminal; errors reach the page."""
+def _sentences(body: bytes) -> list[str]:
+    try:
+        sentences = json.loads(body)["sentences"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadRequest(HTTPStatus.BAD_REQUEST, 'expected an object {"sentences": [...]}') from None
+    if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "sentences: expected a list of strings")
+    if len(sentences) > MAX_SENTENCES:
+        raise BadRequest(HTTPStatus.BAD_REQUEST,
+                         f"{len(sentences)} sentences: expected at most {MAX_SENTENCES}")
+    return sentences

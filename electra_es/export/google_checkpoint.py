@@ -21,14 +21,23 @@ from absl import flags
 
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, size_name
 from electra_es.errors import UsageError, run_main
+from electra_es.export.compare import check_weights
 from electra_es.export.output import new_directory
-from electra_es.flags import define_config_flags, given_settings, parse_flags, required
+from electra_es.flags import (
+    define,
+    define_assignments,
+    define_config_flags,
+    given_settings,
+    parse_flags_only,
+    required,
+)
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.model.variables import set_weights
 from electra_es.run_config import CONFIG_FILE
+from electra_es.settings import PATH
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config
 from electra_es.training.checkpoints import Checkpoints
-from electra_es.training.run_dir import prepare_model_dir, vocabulary_facts
+from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
 # Variables that are not weights, by the last part of their name: the moments of the optimiser,
 # the step, and a scalar that some of Google's checkpoints hold and nothing reads.
@@ -139,6 +148,7 @@ def import_google_checkpoint(checkpoint: str, vocab: str, output: str, *, text: 
     Raises:
       UsageError: unreadable checkpoint or vocabulary, or variables that are missing, unknown or
         of another shape. Nothing is written then.
+      CheckFailed: the weights, read back, are not those of the checkpoint. Nothing is left then.
     """
     arrays, step = read_checkpoint(checkpoint)
     config = infer_model_config(
@@ -157,6 +167,7 @@ def import_google_checkpoint(checkpoint: str, vocab: str, output: str, *, text: 
             prepare_model_dir(scratch, tokenizer, vocab_dir, config, pretraining)
             state = tf.train.Checkpoint(model=model)
             Checkpoints(scratch, state, keep=1, keep_every=0).save(step, examples_seen=0)
+            check_weights(load_model(scratch)[0], model, output)
     return step
 
 
@@ -175,14 +186,13 @@ def _copy_vocabulary(vocab: str, directory: str, text: TextConfig) -> Tokenizer:
 
 def main() -> None:
     define_config_flags(TextConfig, skip=("tokenizer", "vocab_size", "vocab_sha256"))
-    checkpoint = flags.DEFINE_string("checkpoint", "", "Prefix of the TF1 checkpoint.")
-    vocab = flags.DEFINE_string("vocab", "", "Its vocab.txt.")
-    output = flags.DEFINE_string("output", "", "Model directory to write.")
-    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier model directory there.")
-    assignments = flags.DEFINE_multi_string(
-        "set", [], "key=value of a model setting that the variables do not tell; may be repeated.")
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+    checkpoint = define("checkpoint", str, "", "Prefix of the TF1 checkpoint.", PATH)
+    vocab = define("vocab", str, "", "Its vocab.txt.", PATH)
+    output = define("output", str, "", "Model directory to write.", PATH)
+    overwrite = define("overwrite", bool, False, "Replace an earlier model directory there.")
+    assignments = define_assignments(
+        "key=value of a model setting that the variables do not tell; may be repeated.")
+    parse_flags_only()
     given = given_settings(flags.FLAGS, assignments.value)
     text = {key: value for key, value in given.items() if key in TextConfig.__dataclass_fields__}
     model = {key: value for key, value in given.items() if key in ModelConfig.__dataclass_fields__}

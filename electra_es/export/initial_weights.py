@@ -8,10 +8,17 @@ from electra_es.errors import UsageError
 from electra_es.export.google_checkpoint import read_checkpoint
 from electra_es.export.huggingface.read import load_folder
 from electra_es.model.pretrainer import ElectraPretrainer
-from electra_es.model.variables import get_weights, set_weights
+from electra_es.model.variables import (
+    get_resolved_weights,
+    get_weights,
+    named_variables,
+    set_weights,
+)
 from electra_es.run_config import CONFIG_FILE
 from electra_es.text.tokenizer import Tokenizer
 from electra_es.training.run_dir import load_model
+
+_OWN_EMBEDDINGS = "generator/embeddings/"
 
 
 def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source: str) -> str:
@@ -39,7 +46,7 @@ def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source:
         other, other_tokenizer, _, step = load_model(source)
         kind = f"step {step}"
     elif any(os.path.exists(os.path.join(source, part, CONFIG_FILE))
-             for part in ("", "discriminator")):
+             for part in ("", "discriminator", "generator")):
         other, other_tokenizer, _, _, new = load_folder(source)
         kind = "Hugging Face"
     else:
@@ -51,7 +58,13 @@ def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source:
             f"--init_checkpoint={source}: {len(other_tokenizer.vocab)} pieces, the run has "
             f"{len(tokenizer.vocab)}, and {sum(a != b for a, b in pairs)} of them differ: expected "
             "the same vocabulary")
-    arrays = {name: array for name, array in get_weights(other).items() if name not in new}
-    set_weights(model, arrays, source, require="discriminator")
+    ours = named_variables(model)
+    deltas = any(name.endswith("_delta") for name in ours)
+    arrays = get_weights(other) if deltas else get_resolved_weights(other)
     without = f"; {len(new)} variables that it lacks are new" if new else ""
+    own = [name for name in arrays if name.startswith(_OWN_EMBEDDINGS) and name not in ours]
+    if own:
+        without += "; its generator's own embeddings are left out, as the run shares one table"
+    arrays = {name: array for name, array in arrays.items() if name not in (*new, *own)}
+    set_weights(model, arrays, source, require="discriminator")
     return f"weights of {source} ({kind}){without}"

@@ -7,30 +7,34 @@ The folder holds model.onnx (input_ids, attention_mask and token_type_ids int64 
 float32 [B, L], any B and L up to the model's length) and the files of the tokeniser.
 """
 
+import json
 import logging
 import os
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import tensorflow as tf
-from absl import flags
 
-from electra_es.errors import CheckFailed, UsageError, run_main
+from electra_es.errors import UsageError, run_main
+from electra_es.export.compare import PROBES, Comparison, Probes, tokenized
 from electra_es.export.huggingface.names import hub_config
 from electra_es.export.huggingface.write import json_bytes, published_arrays, tokenizer_files
-from electra_es.export.output import new_directory
-from electra_es.export.saved_model import MAX_DIFFERENCE, PROBES, TextModel, usable_length
-from electra_es.flags import parse_flags, required
+from electra_es.export.output import Exported, new_directory, origin_of
+from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.flags import define, parse_flags_only, required
+from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.model.variables import get_resolved_weights
 from electra_es.run_config import CONFIG_FILE
+from electra_es.settings import PATH
+from electra_es.text.tokenizer import load_tokenizer
 from electra_es.training.run_dir import load_model
 
 MODEL_FILE = "model.onnx"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> None:
+def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Exported:
     """Writes the discriminator of `model_dir` and compares onnxruntime's logits with ours.
 
     Raises:
@@ -47,7 +51,7 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> None
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed: expected "
                          "`pip install -r requirements-onnx.txt`") from None
-    model, tokenizer, run, _ = load_model(model_dir)
+    model, tokenizer, run, step = load_model(model_dir)
     if model.rtd_head is None:
         raise UsageError(f"--model_dir={model_dir}: objective={run.model.objective} has no "
                          "discriminator: expected a model with one")
@@ -61,7 +65,50 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> None
             with open(os.path.join(scratch, name), "wb") as file:
                 file.write(data)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        _check_same(TextModel(model, tokenizer, usable_length(run)), session)
+        compared = Comparison("onnxruntime")
+        _compare(compared, model, tokenized(PROBES, tokenizer, usable_length(run)), session)
+        origin = origin_of(model_dir, step)
+        origin.write(scratch)
+    return Exported(["discriminator"], origin, compared.lines)
+
+
+class OnnxDiscriminator:
+    """What `TextModel` needs of a model, out of an ONNX file."""
+
+    variables: tuple = ()
+    rtd_head = True
+    mlm_head = None
+
+    def __init__(self, session: Any):
+        self.session = session
+
+    def rtd_logits(self, input_ids, input_mask, segment_ids) -> np.ndarray:
+        """float32 [B, L] of int32 [B, L]; not in a graph."""
+        arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))
+        logits, = self.session.run(None, dict(zip(INPUTS, arrays, strict=True)))
+        return logits
+
+
+def load_onnx(folder: str) -> TextModel:
+    """The model of an ONNX folder from strings on; call `detect` of it.
+
+    Raises:
+      UsageError: a file is missing or cannot be read, or onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UsageError("onnxruntime is not installed: expected "
+                         "`pip install -r requirements-onnx.txt`") from None
+    path = os.path.join(folder, MODEL_FILE)
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        with open(os.path.join(folder, TOKENIZER_CONFIG_FILE), encoding="utf-8") as file:
+            max_length = int(json.load(file)["model_max_length"])
+    except Exception as error:  # onnxruntime has no common class of its errors
+        raise UsageError(f"{folder}: not an ONNX folder that can be read ({str(error).splitlines()[0]})"
+                         ) from None
+    return TextModel(cast(Any, OnnxDiscriminator(session)), load_tokenizer(folder), max_length)
 
 
 def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -> None:
@@ -94,25 +141,27 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
             dynamic_shapes=dict.fromkeys(INPUTS, axes), external_data=False)
 
 
-def _check_same(text_model: TextModel, session: Any) -> None:
-    ours = text_model.detect(tf.constant(PROBES))
-    ids, mask = (ours[name].numpy().astype(np.int64) for name in ("token_ids", "mask"))
-    logits, = session.run(None, dict(zip(INPUTS, (ids, mask, np.zeros_like(ids)), strict=True)))
-    difference = float(np.max(np.abs(logits - ours["logits"])[mask > 0]))
-    if not difference <= MAX_DIFFERENCE:
-        raise CheckFailed(f"onnxruntime's logits differ by {difference:.2g} from the model's: "
-                          f"expected at most {MAX_DIFFERENCE:g}")
+def _compare(compared: Comparison, model: ElectraPretrainer, probes: Probes, session: Any) -> None:
+    """With one segment and with two, and all probes at once as well as one alone."""
+    for name, segments in (("one segment", np.zeros_like(probes.ids)), ("two segments", probes.segments)):
+        expected = model.rtd_logits(probes.ids, probes.mask, segments).numpy()
+        for rows in (slice(None), slice(1, 2)):
+            ids, mask, types = (array[rows].astype(np.int64)
+                                for array in (probes.ids, probes.mask, segments))
+            logits, = session.run(None, dict(zip(INPUTS, (ids, mask, types), strict=True)))
+            # Padding is not compared.
+            compared.close(f"logits of {len(ids)} texts of {name}", logits[mask > 0],
+                           expected[rows][mask > 0])
 
 
 def main() -> None:
-    model_dir = flags.DEFINE_string("model_dir", "", "Model directory to export.")
-    output = flags.DEFINE_string("output", "", "Directory to write.")
-    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier ONNX export there.")
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
-    export_onnx(required(model_dir, "a model directory"),
-                required(output, "a directory to write"), overwrite=overwrite.value)
-    print(f"{output.value}: written, and equal to {model_dir.value} in onnxruntime")
+    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
+    output = define("output", str, "", "Directory to write.", PATH)
+    overwrite = define("overwrite", bool, False, "Replace an earlier ONNX export there.")
+    parse_flags_only()
+    exported = export_onnx(required(model_dir, "a model directory"),
+                           required(output, "a directory to write"), overwrite=overwrite.value)
+    print(exported.summary(output.value, model_dir.value, "run with onnxruntime"))
 
 
 if __name__ == "__main__":

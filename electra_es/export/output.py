@@ -1,11 +1,72 @@
-"""Writing an exported directory: under a temporary name, renamed once it is whole and checked."""
+"""Writing an exported directory: under a temporary name, renamed once it is whole and checked, with
+a file that says what it was made of."""
 
 import contextlib
+import dataclasses
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import tensorflow as tf
+
+from electra_es import __version__
 from electra_es.errors import UsageError
+from electra_es.run_config import CONFIG_FILE
+from electra_es.training.checkpoint_files import checkpoint_path
+
+EXPORT_FILE = "export.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an export was made of; `export.json` in it, to be read without TensorFlow."""
+
+    step: int  # of the checkpoint
+    config_sha256: str  # of the model directory's config.json
+    checkpoint_sha256: str  # of the checkpoint's index, which holds a checksum of every variable
+    version: str = __version__  # of this project
+
+    def write(self, folder: str) -> None:
+        with open(os.path.join(folder, EXPORT_FILE), "w", encoding="utf-8") as file:
+            file.write(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+class Exported(NamedTuple):
+    """What an export wrote, and what it was compared on."""
+
+    parts: list[str]
+    origin: Origin
+    compared: list[str]
+
+    def summary(self, output: str, model_dir: str, how: str) -> str:
+        """What a command prints: what was written, and a line for each thing compared."""
+        first = (f"{output}: {', '.join(self.parts)} of step {self.origin.step:,} written, {how} and "
+                 f"equal to {model_dir} in")
+        return "\n".join([first, *(f"  {line}" for line in self.compared)])
+
+
+def origin_of(model_dir: str, step: int) -> Origin:
+    """What an export of the checkpoint of `step` in `model_dir` is made of."""
+    paths = (os.path.join(model_dir, CONFIG_FILE), checkpoint_path(model_dir, step) + ".index")
+    digests = []
+    for path in paths:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            digests.append(hashlib.sha256(file.read()).hexdigest())
+    return Origin(step, *digests)
+
+
+def read_origin(folder: str) -> Origin | None:
+    """What the export in `folder` was made of; None: it does not say."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(folder, EXPORT_FILE)) as file:
+            values = json.loads(file.read())
+        return Origin(**values) if isinstance(values["step"], int) else None
+    except (tf.errors.OpError, ValueError, TypeError, KeyError):
+        return None
 
 
 @contextlib.contextmanager
@@ -23,7 +84,10 @@ def new_directory(output: str, *, overwrite: bool, recognised_by: str) -> Iterat
     output = os.path.abspath(output)
     if os.path.lexists(output):
         if not overwrite:
-            raise UsageError(f"--output={output}: exists already: expected a new path, or --overwrite")
+            origin = read_origin(output)
+            made = f", an export of step {origin.step:,}" if origin else ""
+            raise UsageError(f"--output={output}: exists already{made}: expected a new path, or "
+                             "--overwrite")
         if not os.path.exists(os.path.join(output, recognised_by)):
             raise UsageError(f"--output={output}: not an export (no {recognised_by} in it): "
                              "expected a new path; --overwrite replaces earlier exports only")

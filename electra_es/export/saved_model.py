@@ -9,37 +9,28 @@
 Shapes: B sentences, L tokens of the longest one with [CLS] and [SEP], H hidden, M masks.
 """
 
-
+import logging
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the tokeniser's operations for reloading
-from absl import flags
 
 from electra_es.config import SPECIAL_TOKENS
-from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.export.output import new_directory
-from electra_es.flags import parse_flags, required
+from electra_es.errors import run_main
+from electra_es.export.compare import MASK_PROBES, PROBES, Comparison, mask_logits, tokenized
+from electra_es.export.output import Exported, new_directory, origin_of
+from electra_es.flags import define, parse_flags_only, required
 from electra_es.model.masking import gather_positions
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.run_config import Run
+from electra_es.settings import PATH
 from electra_es.text.tokenizer import Tokenizer
 from electra_es.training.run_dir import load_model
 
 NUM_CANDIDATES = 10
-MAX_DIFFERENCE = 1e-4
-
-# What a reloaded SavedModel is compared on: accents composed and decomposed, upper case, numbers,
-# unknown characters, markup that is text, nothing at all, and more than any model takes.
-PROBES = (
-    "Estamos desayunando pan rosa con tomate y aceite de oliva.",
-    "¿Cuándo volverá el pingüino a la montaña? ¡Mañana, a las 7:45!",
-    "El an\u0303o pasado AU\u0301N llovi\u0301a en «Logroño»…",
-    "Un 字 raro, un \u200bespacio sin ancho y [SEP] como texto.",
-    "",
-    "La corriente del río arrastraba hojas. " * 150,
-)
+# Where logarithms of probabilities are compared; float32 reaches to 1e-38.
+_SMALLEST = np.float32(1e-30)
 
 _TEXTS = tf.TensorSpec([None], tf.string, name="texts")
 
@@ -182,7 +173,7 @@ class TextModel(tf.Module):
         return tf.where(special, -1, words)
 
 
-def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) -> None:
+def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) -> Exported:
     """Writes the model of `model_dir` as a SavedModel and compares it, reloaded, with its source.
 
     Args:
@@ -194,51 +185,93 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
       UsageError: no such model, or `output` exists or cannot be written.
       CheckFailed: the reloaded SavedModel differs from the model; nothing is left behind.
     """
-    model, tokenizer, run, _ = load_model(model_dir)
+    model, tokenizer, run, step = load_model(model_dir)
     with new_directory(output, overwrite=overwrite, recognised_by="saved_model.pb") as scratch:
         text_model = TextModel(model, tokenizer, usable_length(run))
-        tf.saved_model.save(text_model, scratch, signatures=dict(text_model.functions))
-        reloaded = tf.saved_model.load(scratch)
-        _check_same(model, tokenizer, usable_length(run), reloaded.signatures)
+        _save(text_model, scratch)
+        signatures = tf.saved_model.load(scratch).signatures
+        compared = Comparison("the reloaded SavedModel")
+        _compare_encoder(compared, text_model, model, signatures["encode"])
+        if model.rtd_head is not None:
+            _compare_discriminator(compared, text_model, model, signatures)
+        if model.mlm_head is not None:
+            _compare_generator(compared, text_model, model, signatures["fill_mask"])
+        origin = origin_of(model_dir, step)
+        origin.write(scratch)
+    return Exported(list(text_model.functions), origin, compared.lines)
 
 
-def _check_same(model: ElectraPretrainer, tokenizer: Tokenizer, max_length: int, signatures) -> None:
-    """Compares signatures with the eager model, fed by the tokeniser that training uses."""
-    inner = [row[:max_length - 2] for row in tokenizer.encode_batch(PROBES)]
-    rows = [[tokenizer.cls_id, *row, tokenizer.sep_id] for row in inner]
-    length = max(len(row) for row in rows)
-    ids = np.array([row + [tokenizer.pad_id] * (length - len(row)) for row in rows], np.int32)
-    mask = np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows], np.int32)
-    probes = tf.constant(PROBES)
-    encoded = signatures["encode"](texts=probes)
-    if not np.array_equal(encoded["token_ids"], ids) or not np.array_equal(encoded["mask"], mask):
-        raise CheckFailed("the reloaded SavedModel tokenises otherwise than its source")
-    segments = tf.zeros_like(ids)
-    sequence = tf.cast(model.encode(ids, mask, segments).layers[-1], tf.float32)
-    pairs = {"embeddings": (encoded["sequence"], sequence)}
-    if "detect" in signatures:
-        logits = model.rtd_logits(ids, mask, segments)
-        scored = signatures["score_ids"](
-            input_ids=tf.constant(ids), input_mask=tf.constant(mask), segment_ids=segments)
-        pairs["logits of detect"] = (signatures["detect"](texts=probes)["logits"], logits)
-        pairs["logits of score_ids"] = (scored["logits"], logits)
-    for name, (found, expected) in pairs.items():
-        # Of padding nothing is asked.
-        difference = float(np.max(np.abs(found - expected)[mask > 0]))
-        if not difference <= MAX_DIFFERENCE:
-            raise CheckFailed(f"the reloaded SavedModel's {name} differ by {difference:.2g} from its "
-                              f"source's: expected at most {MAX_DIFFERENCE:g}")
+def _save(text_model: TextModel, path: str) -> None:
+    # It warns of every function that is not to be called from outside; the signatures are.
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        tf.saved_model.save(text_model, path, signatures=dict(text_model.functions))
+    finally:
+        logger.setLevel(level)
+
+
+def _compare_encoder(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
+                     encode) -> None:
+    """With the eager model, fed by the tokeniser that training uses."""
+    probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
+    found = {name: value.numpy() for name, value in encode(texts=tf.constant(PROBES)).items()}
+    compared.equal("tokens", found["token_ids"], probes.ids)
+    compared.equal("masks of padding", found["mask"], probes.mask)
+    layers = model.encode(probes.ids, probes.mask, tf.zeros_like(probes.ids)).layers
+    sequence, weights = tf.cast(layers[-1], tf.float32).numpy(), probes.mask[:, :, np.newaxis]
+    real = probes.mask > 0  # padding is not compared
+    compared.close("embeddings of encode", found["sequence"][real], sequence[real])
+    compared.close("means of embeddings of encode", found["pooled"],
+                   (sequence * weights).sum(axis=1) / weights.sum(axis=1))
+
+
+def _compare_discriminator(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
+                           signatures) -> None:
+    texts = tf.constant(PROBES)
+    probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
+    real = probes.mask > 0
+    found, eager = signatures["detect"](texts=texts), text_model.detect(texts)
+    for name in ("token_ids", "tokens", "words", "offsets", "normalized", "truncated"):
+        compared.equal(f"{name} of detect", found[name].numpy(), eager[name].numpy())
+    for name, segments in (("detect", np.zeros_like(probes.ids)), ("score_ids", probes.segments)):
+        if name == "score_ids":
+            found = signatures[name](input_ids=tf.constant(probes.ids), segment_ids=tf.constant(segments),
+                                     input_mask=tf.constant(probes.mask))
+        logits = model.rtd_logits(probes.ids, probes.mask, segments)
+        compared.close(f"logits of {name}", found["logits"].numpy()[real], logits.numpy()[real])
+        compared.close(f"probabilities of {name}", found["probabilities"].numpy()[real],
+                       tf.sigmoid(logits).numpy()[real])
+
+
+def _compare_generator(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
+                       fill_mask) -> None:
+    """By logarithms, as probabilities over a large vocabulary are all small."""
+    tokenizer = text_model.tokenizer
+    probes = tokenized(MASK_PROBES, tokenizer, text_model.max_length)
+    found = {name: value.numpy() for name, value in fill_mask(texts=tf.constant(MASK_PROBES)).items()}
+    exists = found["positions"] >= 0
+    rows, slots = np.nonzero(exists)
+    compared.equal("positions of fill_mask", np.stack([rows, found["positions"][rows, slots]]),
+                   np.stack(np.nonzero(probes.ids == tokenizer.mask_id)))
+    logits = mask_logits(model, probes, np.zeros_like(probes.ids))
+    expected = tf.nn.log_softmax(logits).numpy()
+    shown = np.log(np.maximum(found["probabilities"][exists], _SMALLEST))
+    of_shown = np.take_along_axis(expected, found["token_ids"][exists], axis=1)
+    best = -np.sort(-expected, axis=1)[:, :NUM_CANDIDATES]
+    for name, values in (("of the tokens that fill_mask shows", of_shown), ("of the best tokens", best)):
+        compared.close(f"log probabilities {name}", shown, np.maximum(values, np.log(_SMALLEST)))
 
 
 def main() -> None:
-    model_dir = flags.DEFINE_string("model_dir", "", "Model directory to export.")
-    output = flags.DEFINE_string("output", "", "Directory to write.")
-    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier SavedModel there.")
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
-    export_saved_model(required(model_dir, "a model directory"),
-                       required(output, "a directory to write"), overwrite=overwrite.value)
-    print(f"{output.value}: written, reloaded and equal to {model_dir.value}")
+    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
+    output = define("output", str, "", "Directory to write.", PATH)
+    overwrite = define("overwrite", bool, False, "Replace an earlier SavedModel there.")
+    parse_flags_only()
+    exported = export_saved_model(required(model_dir, "a model directory"),
+                                  required(output, "a directory to write"), overwrite=overwrite.value)
+    print(exported.summary(output.value, model_dir.value, "reloaded"))
 
 
 if __name__ == "__main__":

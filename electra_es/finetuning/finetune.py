@@ -19,6 +19,7 @@ from electra_es.finetuning.trials import Run, Stopped, Trial, one_at_a_time, run
 from electra_es.model.pretrainer import count_parameters
 from electra_es.training.devices import TpuAddress, set_up_devices
 from electra_es.training.interruption import StopSignal
+from electra_es.training.workers import Workers
 
 PRETRAINED_DIR = "pretrained"
 
@@ -51,10 +52,11 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
     # ---- Devices, model, data: what can be wrong is looked at before step 1.
     check_local(output, tpu)
     strategy = set_up_devices(config.for_training(1), tpu)
-    with only_run_in(output), StopSignal(strategy) as stop:
+    with only_run_in(output), StopSignal(Workers(strategy)) as stop:
         model_dir = as_model_dir(model, os.path.join(output, PRETRAINED_DIR))
         with strategy.scope():
-            pretrained = load_pretrained(model_dir, model, config.seed if from_scratch else None)
+            pretrained = load_pretrained(model_dir, model, config.precision,
+                                         config.seed if from_scratch else None)
         check_fits(config, pretrained)
         scored = splits_to_score(task, config, data_dir, with_selection=bool(grid))
         data = load_task_data(task, pretrained.tokenizer, config, data_dir, ("train", *scored),

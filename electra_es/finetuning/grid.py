@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from electra_es.config import field_type
 from electra_es.errors import UsageError, nearest_hint
 from electra_es.finetuning.settings import FinetuningConfig
+from electra_es.settings import field_type
 
 Grid = Mapping[str, tuple[Any, ...]]
 

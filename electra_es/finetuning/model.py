@@ -11,7 +11,7 @@ from electra_es.config import ModelConfig
 from electra_es.errors import UsageError
 from electra_es.export.huggingface.read import import_folder
 from electra_es.finetuning.heads import Head
-from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
+from electra_es.model.pretrainer import ElectraPretrainer, Precision, build_pretrainer
 from electra_es.run_config import CONFIG_FILE, load_run
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.optimization import layerwise_multipliers
@@ -33,21 +33,23 @@ class Pretrained(NamedTuple):
     origin: str  # such as "runs/small, step 300000"
 
 
-def load_pretrained(model_dir: str, source: str, scratch_seed: int | None = None) -> Pretrained:
+def load_pretrained(model_dir: str, source: str, precision: Precision = "float32",
+                    scratch_seed: int | None = None) -> Pretrained:
     """Loads a model directory; call it under the strategy's scope.
 
     Args:
       source: what the user called it.
+      precision: the type that the encoder computes in.
       scratch_seed: if given, weights are drawn anew from it, for a comparison with pretraining.
     """
     if scratch_seed is None:
-        model, tokenizer, run, step = load_model(model_dir)
+        model, tokenizer, run, step = load_model(model_dir, precision)
         origin = f"{source}, step {step}" if model_dir == source else source
     else:
         # Before the tokeniser is made, as setting the seed clears SentencePiece models.
         tf_keras.utils.set_random_seed(scratch_seed)
         run, tokenizer = load_run(model_dir), load_tokenizer(model_dir)
-        model = build_pretrainer(run.model, vocabulary_facts(tokenizer))
+        model = build_pretrainer(run.model, vocabulary_facts(tokenizer), precision)
         origin = f"{source}, weights drawn anew"
     return Pretrained(model, [variable.numpy() for variable in model.variables], run.model,
                       tokenizer, model_dir, origin)

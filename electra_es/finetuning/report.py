@@ -12,24 +12,23 @@ import base64
 import os
 from typing import Any, NamedTuple
 
-from absl import flags
-
 from electra_es.errors import UsageError, run_main
-from electra_es.flags import parse_flags, required
+from electra_es.flags import define, parse_flags_only, required
+from electra_es.settings import PATH
 
 ENDINGS = (".md", ".html", ".png")
 
 
 def main() -> None:
-    paths = flags.DEFINE_list("results", [], "results.json files, or the directories of runs.")
-    output = flags.DEFINE_string("output", "", "Where to: a name in .md, .html or .png.")
-    with_ensemble = flags.DEFINE_bool("ensemble", False, "Add the mean of the trials' probabilities.")
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+    paths = define("results", tuple[str, ...], (),
+                   "results.json files, or the directories of runs; comma-separated.", PATH)
+    output = define("output", str, "", "Where to: a name in .md, .html or .png.", PATH)
+    with_ensemble = define("ensemble", bool, False, "Add the mean of the trials' probabilities.")
+    parse_flags_only()
     if not paths.value:
         raise UsageError("--results: expected a results.json or the directory of a run, or several "
                          "with commas between")
-    written = write_report(paths.value, required(output, "a name in .md, .html or .png"),
+    written = write_report(list(paths.value), required(output, "a name in .md, .html or .png"),
                            with_ensemble=with_ensemble.value)
     print(", ".join(written))
 

@@ -21,25 +21,26 @@ from absl import flags
 from electra_es.config import from_dict
 from electra_es.errors import EXIT_STOPPED, UsageError, run_main
 from electra_es.finetuning.settings import FinetuningConfig
-from electra_es.flags import define_config_flags, parse_flags, required
+from electra_es.flags import define, define_config_flags, parse_flags_only, required
+from electra_es.settings import NAME, PATH
 
 
 def main() -> int:
-    task_name = flags.DEFINE_string("task", "", "Name of a shipped task, or a JSON file.")
-    model = flags.DEFINE_string(
-        "model", "", "Model directory, Hugging Face folder, or OWNER/NAME of a model on the hub.")
-    data = flags.DEFINE_string("data", "", "Directory with the task's files; a bundled task needs none.")
-    output = flags.DEFINE_string("output", "", "Where the run lives, and goes on if it is there.")
-    grid = flags.DEFINE_string("grid", "", "Settings to choose from on dev: evales, or "
-                               "setting=value,value and so on.")
-    name = flags.DEFINE_string("name", "", "Name of the model in tables; none: that of --model.")
-    skip = flags.DEFINE_bool("skip_bad_rows", False, "Leave out (and count) rows that cannot be read.")
-    scratch = flags.DEFINE_bool("from_scratch", False, "Draw the model's weights anew: what the same "
-                                "network gives without pretraining.")
-    tpu = flags.DEFINE_string("tpu", "", "local, on a TPU VM.")
+    task_name = define("task", str, "", "Name of a shipped task, or a JSON file.", PATH)
+    model = define(
+        "model", str, "", "Model directory, Hugging Face folder, or OWNER/NAME of a model on the hub.",
+        PATH)
+    data = define("data", str, "", "Directory with the task's files; a bundled task needs none.", PATH)
+    output = define("output", str, "", "Where the run lives, and goes on if it is there.", PATH)
+    grid = define("grid", str, "", "Settings to choose from on dev: evales, or setting=value,value "
+                  "and so on.")
+    name = define("name", str, "", "Name of the model in tables; none: that of --model.", NAME)
+    skip = define("skip_bad_rows", bool, False, "Leave out (and count) rows that cannot be read.")
+    scratch = define("from_scratch", bool, False, "Draw the model's weights anew: what the same "
+                     "network gives without pretraining.")
+    tpu = define("tpu", str, "", "local, on a TPU VM.", NAME)
     define_config_flags(FinetuningConfig)
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+    parse_flags_only()
     # Not above: TensorFlow takes seconds to import, and --help needs none of it.
     from electra_es.finetuning.finetune import finetune
     from electra_es.finetuning.grid import parse_grid

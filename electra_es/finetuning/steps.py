@@ -13,7 +13,7 @@ from electra_es.config import PretrainingConfig
 from electra_es.finetuning.batches import Batch
 from electra_es.finetuning.heads import losses, probabilities
 from electra_es.finetuning.model import FinetuningModel
-from electra_es.model.encoder import dropout_seed
+from electra_es.model.dropout import dropout_seed
 from electra_es.model.randomness import Key, stateless_seed
 from electra_es.training.optimization import Adam
 from electra_es.training.steps import Sums, apply_gradients, number_of_step, run_step

@@ -1,21 +1,17 @@
 """Embeddings and transformer towers, after `modeling.BertModel` of google-research/electra.
 
-The transformer blocks are Model Garden's. What they do not offer is added here: dropout whose
-masks are derived from (seed, step), so that a resumed run repeats them bit for bit.
-
 Shapes: B batch, L length, V vocabulary, H hidden (of the tower at hand), E embedding.
 """
 
-import contextlib
-import threading
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
 import tf_keras
-from official.nlp.modeling import layers as garden
 
 from electra_es.config import ModelConfig
+from electra_es.model.block import Block, initializer, layer_norm
+from electra_es.model.dropout import Dropout
 
 Direction = Literal["both", "left_to_right", "right_to_left"]
 
@@ -27,22 +23,6 @@ class EncoderOutput(NamedTuple):
     layers: list[tf.Tensor]  # [B, L, H] each; the last one is the tower's output
 
 
-def gelu(x: tf.Tensor) -> tf.Tensor:
-    """The exact, erf form of GELU, as the original (`modeling.gelu`)."""
-    return tf.nn.gelu(x, approximate=False)
-
-
-def initializer(config: ModelConfig) -> tf_keras.initializers.Initializer:
-    """Truncated normal (cut at two deviations), a fresh one per weight (`create_initializer`)."""
-    return tf_keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-
-
-def layer_norm(config: ModelConfig, name: str) -> tf_keras.layers.LayerNormalization:
-    """LayerNorm over the last axis, always in float32."""
-    return tf_keras.layers.LayerNormalization(
-        epsilon=config.layer_norm_epsilon, dtype=tf.float32, name=name)
-
-
 class Embeddings(tf_keras.layers.Layer):
     """Sum of word, position and segment embeddings, normalised: [B, L] ids -> [B, L, E].
 
@@ -52,17 +32,18 @@ class Embeddings(tf_keras.layers.Layer):
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, width: int, name: str,
-                 base: "Embeddings | None" = None):
+                 dropout_number: int, base: "Embeddings | None" = None):
         super().__init__(name=name)
         self.config, self.vocab_size, self.width = config, vocab_size, width
         self.base = base
         self.norm = layer_norm(config, "LayerNorm")
-        self.dropout = tf_keras.layers.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout, dropout_number)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         config = self.config
 
-        def table(name: str, rows: int, init) -> tf.Variable:
+        def table(name: str, rows: int, init: str | tf_keras.initializers.Initializer
+                  ) -> tf.Variable:
             return self.add_weight(name=name, shape=[rows, self.width], initializer=init)
 
         learned = "zeros" if self.base is not None else initializer(config)
@@ -94,111 +75,38 @@ class Embeddings(tf_keras.layers.Layer):
         return self.dropout(self.norm(x))
 
 
-class Block(garden.TransformerEncoderBlock):
-    """Model Garden's block, but dropout after attention has the rate of outputs, as in the original
-    and in Model Garden's documentation; its code takes the rate of attention probabilities."""
-
-    def build(self, input_shape) -> None:
-        super().build(input_shape)
-        self._attention_dropout.rate = self._output_dropout_rate
-
-
 class Tower(tf_keras.layers.Layer):
     """Projection where widths differ, then transformer blocks: [B, L, E] -> [B, L, H]."""
 
     def __init__(self, config: ModelConfig, embedding_width: int, *, hidden_size: int,
                  num_layers: int, num_heads: int, intermediate_size: int, name: str,
-                 direction: Direction = "both"):
+                 dropout_numbers: Iterator[int], direction: Direction = "both"):
         super().__init__(name=name)
         self.direction = direction
-        self.attention_mask = garden.SelfAttentionMask()
         self.projection = None
         if embedding_width != hidden_size:
             # The original names no initialiser here, and TF1's default is Glorot's.
             self.projection = tf_keras.layers.Dense(hidden_size, name="embeddings_project")
         self.blocks = [
-            Block(
-                num_attention_heads=num_heads,
-                inner_dim=intermediate_size,
-                inner_activation=gelu,
-                kernel_initializer=initializer(config),
-                norm_epsilon=config.layer_norm_epsilon,
-                output_dropout=config.hidden_dropout,
-                attention_dropout=config.attention_dropout,
-                name=f"layer_{i}",
-            )
+            Block(config, hidden_size, num_heads, intermediate_size, dropout_numbers, f"layer_{i}")
             for i in range(num_layers)
         ]
 
     def call(self, embeddings: tf.Tensor, input_mask: tf.Tensor) -> EncoderOutput:
         x = embeddings if self.projection is None else self.projection(embeddings)
-        # [B, L, L]: 1 where a row's token may look at a column's token
-        mask = self.attention_mask(x, input_mask)
-        if self.direction == "left_to_right":
-            mask = tf.linalg.band_part(mask, -1, 0)
-        elif self.direction == "right_to_left":
-            mask = tf.linalg.band_part(mask, 0, -1)
+        bias = self.attention_bias(input_mask)
         projected, outputs = x, []
         for block in self.blocks:
-            x = block([x, mask])
+            x = block(x, bias)
             outputs.append(x)
         return EncoderOutput(projected, outputs)
 
-
-_AUTO_SELECT = 3  # tf.random.Algorithm.AUTO_SELECT: the device's own generator
-_dropout_seed = threading.local()
-
-
-@contextlib.contextmanager
-def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
-    """Derives every dropout mask drawn inside from `seed`, int32 [2].
-
-    Thread-local, because a strategy traces each replica in a thread of its own.
-    """
-    _dropout_seed.value = seed
-    try:
-        yield
-    finally:
-        _dropout_seed.value = None
-
-
-class _DerivedDropout:
-    """Stands in for the random generator of a Keras dropout layer.
-
-    tf_keras draws from a stateful stream, which no checkpoint restores. Its layers ask
-    `_random_generator.dropout` for the mask; this one derives it from the step's seed and the
-    layer's number.
-
-    The number goes into the generator's key by one addition, and the comparison is the mask: with
-    `stateless_fold_in` and `tf.nn.experimental.stateless_dropout` the step of the small model needs
-    a fifth more memory for activations on a TPU (docs/preflight.md).
-    """
-
-    def __init__(self, number: int):
-        self.number = number
-
-    def dropout(self, inputs: tf.Tensor, rate: float, noise_shape: tf.Tensor | None = None) -> tf.Tensor:
-        seed = getattr(_dropout_seed, "value", None)
-        if seed is None:
-            raise RuntimeError("dropout outside `dropout_seed`: call with training=False")
-        key = tf.bitcast(seed, tf.uint64) + tf.constant(self.number, tf.uint64)
-        noise = tf.raw_ops.StatelessRandomUniformV2(
-            shape=tf.shape(inputs) if noise_shape is None else noise_shape, key=key[tf.newaxis],
-            counter=tf.zeros([2], tf.uint64), alg=_AUTO_SELECT)
-        return tf.where(noise >= rate, inputs / tf.cast(1.0 - rate, inputs.dtype), 0)
-
-
-def keep_softmax_in_float32(model: tf.Module) -> None:
-    """Has attention weights computed in float32 whatever the compute type: Model Garden's blocks
-    would take bfloat16, whose 8 bits leave probabilities near 1 no room."""
-    for layer in model.submodules:
-        if isinstance(layer, tf_keras.layers.Softmax):
-            layer._set_dtype_policy("float32")
-
-
-def derive_dropout(model: tf.Module) -> int:
-    """Puts all dropout of a built model under `dropout_seed`; returns how many layers there are."""
-    dropouts = [m for m in model.submodules if isinstance(m, tf_keras.layers.Dropout)]
-    for number, layer in enumerate(dropouts):
-        layer._random_generator = _DerivedDropout(number)
-    return len(dropouts)
+    def attention_bias(self, input_mask: tf.Tensor) -> tf.Tensor:
+        """[B, L] of 0 and 1 -> float32 [B, 1, 1, L], or [B, 1, L, L] where a token sees one side
+        only: 0 where the token of a row may look at that of a column, -1e9 elsewhere."""
+        visible = tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis]
+        if self.direction != "both":
+            length = tf.shape(input_mask)[1]
+            lower, upper = (-1, 0) if self.direction == "left_to_right" else (0, -1)
+            visible *= tf.linalg.band_part(tf.ones([length, length]), lower, upper)
+        return (1.0 - visible) * -1e9

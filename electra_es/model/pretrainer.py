@@ -4,28 +4,27 @@ Shapes: B batch, L length, K predictions, V vocabulary, H hidden, E embedding.
 Source: `run_pretraining.PretrainingModel` of google-research/electra; paper section 3.
 """
 
-from typing import NamedTuple
+import contextlib
+import itertools
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 import tf_keras
 
 from electra_es.config import ModelConfig
 from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
-from electra_es.model.encoder import (
-    Embeddings,
-    Tower,
-    derive_dropout,
-    gelu,
-    initializer,
-    keep_softmax_in_float32,
-    layer_norm,
-)
+from electra_es.model.block import gelu, initializer, layer_norm
+from electra_es.model.encoder import Direction, Embeddings, EncoderOutput, Tower
 from electra_es.model.masking import candidate_positions, gather_positions, scatter_update
 from electra_es.model.sampling import sample_from_softmax
 
+Precision = Literal["float32", "bfloat16"]
+
 
 class Outputs(NamedTuple):
-    """What a forward pass gives, float32 unless said otherwise.
+    """What a forward pass gives, float32 unless said otherwise. Without a discriminator
+    (`objective=mlm`) there is nothing of it, nor samples for it: None.
 
     A loss is the sum of `*_losses * *_weights` over a sum of weights that the caller counts
     over the whole step (all replicas and micro-batches), see `total_loss`.
@@ -34,12 +33,12 @@ class Outputs(NamedTuple):
     mlm_logits: tf.Tensor  # [B, K, V]
     mlm_losses: tf.Tensor  # [B, K]; [B, L] for the two-tower generator
     mlm_weights: tf.Tensor  # of the same shape
-    sampled_ids: tf.Tensor  # int32 [B, K]
-    corrupted_ids: tf.Tensor  # int32 [B, L]
-    labels: tf.Tensor  # int32 [B, L], 1 where a token was replaced
-    rtd_logits: tf.Tensor  # [B, L]
-    rtd_losses: tf.Tensor  # [B, L]
-    rtd_weights: tf.Tensor  # [B, L], 1 for all tokens but padding
+    sampled_ids: tf.Tensor | None = None  # int32 [B, K]
+    corrupted_ids: tf.Tensor | None = None  # int32 [B, L]
+    labels: tf.Tensor | None = None  # int32 [B, L], 1 where a token was replaced
+    rtd_logits: tf.Tensor | None = None  # [B, L]
+    rtd_losses: tf.Tensor | None = None  # [B, L]
+    rtd_weights: tf.Tensor | None = None  # [B, L], 1 for all tokens but padding
 
 
 class MaskedLMHead(tf_keras.layers.Layer):
@@ -52,7 +51,7 @@ class MaskedLMHead(tf_keras.layers.Layer):
             width, activation=gelu, kernel_initializer=initializer(config), name="dense")
         self.norm = layer_norm(config, "LayerNorm")
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         self.output_bias = self.add_weight(
             name="output_bias", shape=[self.vocab_size], initializer="zeros")
         super().build(input_shape)
@@ -91,11 +90,13 @@ class ElectraPretrainer(tf_keras.layers.Layer):
     def __init__(self, config: ModelConfig, vocab: VocabularyFacts):
         super().__init__(name="electra")
         self.config, self.vocab = config, vocab
+        self.dropout_numbers = itertools.count()
         self._add_embeddings()
         self.discriminator = Tower(
             config, config.embedding_size, hidden_size=config.hidden_size,
             num_layers=config.num_layers, num_heads=config.num_heads,
-            intermediate_size=config.intermediate_size, name="discriminator")
+            intermediate_size=config.intermediate_size, name="discriminator",
+            dropout_numbers=self.dropout_numbers)
         self.generators: list[Tower] = []
         if config.generator_kind == "two_tower":
             self.generators = [self._generator("generator_ltr", "left_to_right"),
@@ -110,27 +111,32 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         self.rtd_head = ReplacedTokenHead(config) if config.objective != "mlm" else None
 
     def _add_embeddings(self) -> None:
-        config, v = self.config, self.vocab.size
+        config = self.config
         if config.uses_full_size_generator or config.embedding_sharing == "tied":
-            self.embeddings = Embeddings(config, v, config.embedding_size, "embeddings")
+            self.embeddings = self._embeddings("embeddings", config.embedding_size)
             self.generator_embeddings = self.embeddings
         elif config.embedding_sharing == "gradient_disentangled":
-            self.generator_embeddings = Embeddings(
-                config, v, config.embedding_size, "generator_embeddings")
-            self.embeddings = Embeddings(
-                config, v, config.embedding_size, "embeddings", base=self.generator_embeddings)
+            self.generator_embeddings = self._embeddings(
+                "generator_embeddings", config.embedding_size)
+            self.embeddings = self._embeddings(
+                "embeddings", config.embedding_size, base=self.generator_embeddings)
         else:
             # Untied embeddings are as wide as the generator, as in the original.
-            self.embeddings = Embeddings(config, v, config.embedding_size, "embeddings")
-            self.generator_embeddings = Embeddings(
-                config, v, config.generator_hidden_size, "generator_embeddings")
+            self.embeddings = self._embeddings("embeddings", config.embedding_size)
+            self.generator_embeddings = self._embeddings(
+                "generator_embeddings", config.generator_hidden_size)
 
-    def _generator(self, name: str, direction) -> Tower:
+    def _embeddings(self, name: str, width: int, base: Embeddings | None = None) -> Embeddings:
+        return Embeddings(
+            self.config, self.vocab.size, width, name, next(self.dropout_numbers), base)
+
+    def _generator(self, name: str, direction: Direction) -> Tower:
         config = self.config
         return Tower(
             config, self.generator_embeddings.width, hidden_size=config.generator_hidden_size,
             num_layers=config.generator_num_layers, num_heads=config.generator_num_heads,
-            intermediate_size=config.generator_intermediate_size, name=name, direction=direction)
+            intermediate_size=config.generator_intermediate_size, name=name, direction=direction,
+            dropout_numbers=self.dropout_numbers)
 
     def generator_sequence(self, input_ids: tf.Tensor, input_mask: tf.Tensor,
                            segment_ids: tf.Tensor) -> tf.Tensor:
@@ -159,7 +165,8 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             inputs.input_ids, inputs.input_mask, inputs.segment_ids)
         return self.mlm_head(sequence, self.generator_embeddings.word_table)
 
-    def encode(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor):
+    def encode(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
+               ) -> EncoderOutput:
         """`EncoderOutput` of the discriminator: what fine-tuning and embeddings use."""
         return self.discriminator(self.embeddings(input_ids, segment_ids), input_mask)
 
@@ -176,7 +183,7 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         Args:
           inputs: the batch.
           masked: its selected positions.
-          draws: float32 [B, K] in [0, 1), for sampling.
+          draws: float32 [B, K] in [0, 1), for sampling; objective mlm does without.
           sampled_ids: int32 [B, K], instead of sampling (tests against fixed numbers).
           training: whether dropout is on; Keras hands it on to every layer inside.
         """
@@ -192,6 +199,8 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             logits = self.mlm_logits(masked, inputs)
             mlm_losses = _cross_entropy(logits, masked.original_ids)
             mlm_weights = masked.weights
+        if self.rtd_head is None:
+            return Outputs(logits, mlm_losses, mlm_weights)
         if sampled_ids is None:
             sampled_ids = sample_from_softmax(
                 logits / config.temperature, draws,
@@ -200,14 +209,11 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         differs = tf.cast(corrupted_ids != inputs.input_ids, tf.int32)
         labels = written if config.objective == "electric" else written * differs
         rtd_weights = tf.cast(inputs.input_mask, tf.float32)
-        rtd_logits = tf.zeros_like(rtd_weights)
-        rtd_losses = tf.zeros_like(rtd_weights)
-        if self.rtd_head is not None:
-            rtd_logits = self.rtd_logits(corrupted_ids, inputs.input_mask, inputs.segment_ids)
-            if config.objective == "electric":
-                rtd_logits += self._noise_log_odds(cloze, corrupted_ids)
-            rtd_losses = tf.nn.sigmoid_cross_entropy_with_logits(
-                tf.cast(labels, tf.float32), rtd_logits)
+        rtd_logits = self.rtd_logits(corrupted_ids, inputs.input_mask, inputs.segment_ids)
+        if config.objective == "electric":
+            rtd_logits += self._noise_log_odds(cloze, corrupted_ids)
+        rtd_losses = tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.cast(labels, tf.float32), rtd_logits)
         return Outputs(logits, mlm_losses, mlm_weights, sampled_ids, corrupted_ids, labels,
                        rtd_logits, rtd_losses, rtd_weights)
 
@@ -242,21 +248,42 @@ def total_loss(outputs: Outputs, denominators: tf.Tensor, config: ModelConfig) -
     count and averages, which weights tokens of sparse replicas more.
     """
     mlm = tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights)
+    loss = config.generator_weight * mlm / (denominators[0] + 1e-6)
+    if outputs.rtd_losses is None:
+        return loss
     rtd = tf.reduce_sum(outputs.rtd_losses * outputs.rtd_weights)
-    return (config.generator_weight * mlm / (denominators[0] + 1e-6)
-            + config.discriminator_weight * rtd / (denominators[1] + 1e-6))
+    return loss + config.discriminator_weight * rtd / (denominators[1] + 1e-6)
 
 
-def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts) -> ElectraPretrainer:
-    """A model with all its variables, dropout derived; build it under the strategy's scope."""
-    model = ElectraPretrainer(config, vocab)
-    ids = tf.zeros([1, 2], tf.int32)
-    inputs = Inputs(ids, tf.ones_like(ids), ids, tf.zeros([1], tf.int64))
-    masked = MaskedInputs(ids, ids[:, :1], ids[:, :1], tf.zeros([1, 1]))
-    model(inputs, masked, tf.zeros([1, 1]))
-    derive_dropout(model)
-    keep_softmax_in_float32(model)
+def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
+                     precision: Precision = "float32") -> ElectraPretrainer:
+    """A model with all its variables; build it under the strategy's scope.
+
+    Args:
+      config: its shape and objective.
+      vocab: of what it is trained on.
+      precision: the type that its towers compute in; variables are float32 in any case.
+    """
+    with _compute_type(precision):
+        model = ElectraPretrainer(config, vocab)
+        ids = tf.zeros([1, 2], tf.int32)
+        inputs = Inputs(ids, tf.ones_like(ids), ids, tf.zeros([1], tf.int64))
+        masked = MaskedInputs(ids, ids[:, :1], ids[:, :1], tf.zeros([1, 1]))
+        model(inputs, masked, tf.zeros([1, 1]))
     return model
+
+
+@contextlib.contextmanager
+def _compute_type(precision: str) -> Iterator[None]:
+    """Gives the layers made inside their type. Keras takes it from a global policy, which would
+    otherwise be that of every model made later in the process, for an export for instance."""
+    before = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy(
+        "mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy(before)
 
 
 def count_parameters(layers: list[tf_keras.layers.Layer]) -> int:

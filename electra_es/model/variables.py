@@ -17,11 +17,11 @@ tables are deltas to the generator's (`embedding_sharing=gradient_disentangled`)
 original does not know, they are named `electra/embeddings/word_embeddings_delta` and
 `position_embeddings_delta`.
 
-Kernels are [in, out]: attention heads, an axis of their own in the model, are folded into H.
+Kernels are [in, out].
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -35,36 +35,19 @@ from electra_es.model.pretrainer import ElectraPretrainer
 DISCRIMINATOR_PREFIXES = ("electra/", "discriminator_predictions/")
 
 
-class VariableView(NamedTuple):
-    """A variable and the shape that it has under its canonical name."""
-
-    variable: tf.Variable
-    shape: tuple[int, ...]
-
-    def read(self) -> np.ndarray:
-        """The value, float32, in the canonical shape."""
-        return self.variable.numpy().reshape(self.shape)
-
-    def assign(self, array: np.ndarray) -> None:
-        """Sets the value from an array of the canonical shape."""
-        self.variable.assign(np.asarray(array, np.float32).reshape(self.variable.shape))
-
-
-def named_variables(model: ElectraPretrainer) -> dict[str, VariableView]:
+def named_variables(model: ElectraPretrainer) -> dict[str, tf.Variable]:
     """Every trainable variable of a built model, once, by canonical name, in a fixed order."""
-    views: dict[str, VariableView] = {}
-    for prefix, layer in _layers(model):
-        for leaf, variable in _leaves(layer):
-            views[f"{prefix}/{leaf}"] = VariableView(variable, _canonical_shape(leaf, variable))
-    named = {view.variable.ref() for view in views.values()}
+    variables = {f"{prefix}/{leaf}": variable
+                 for prefix, layer in _layers(model) for leaf, variable in _leaves(layer)}
+    named = {variable.ref() for variable in variables.values()}
     unnamed = [v.name for v in model.trainable_variables if v.ref() not in named]
-    assert not unnamed and len(named) == len(views), f"without a canonical name: {unnamed}"
-    return views
+    assert not unnamed and len(named) == len(variables), f"without a canonical name: {unnamed}"
+    return variables
 
 
 def get_weights(model: ElectraPretrainer) -> dict[str, np.ndarray]:
     """The values of `named_variables`: canonical name -> float32 array."""
-    return {name: view.read() for name, view in named_variables(model).items()}
+    return {name: variable.numpy() for name, variable in named_variables(model).items()}
 
 
 def get_resolved_weights(model: ElectraPretrainer) -> dict[str, np.ndarray]:
@@ -95,25 +78,25 @@ def set_weights(model: ElectraPretrainer, arrays: Mapping[str, np.ndarray], wher
     Raises:
       UsageError: a name is missing or unknown, a shape differs, or a value is not finite.
     """
-    views = named_variables(model)
-    missing = [name for name in views if name not in arrays]
+    variables = named_variables(model)
+    missing = [name for name in variables if name not in arrays]
     needed = [name for name in missing
               if require == "all" or name.startswith(DISCRIMINATOR_PREFIXES)]
-    extra = [name for name in arrays if name not in views]
+    extra = [name for name in arrays if name not in variables]
     if needed:
         raise UsageError(f"{where}: missing {_some(needed)}: expected every variable of the model")
     if extra:
         raise UsageError(f"{where}: unknown {_some(extra)}: expected only variables of the model"
                          f"{nearest_hint(extra[0], missing)}")
     for name, array in arrays.items():
-        if tuple(array.shape) != views[name].shape:
+        if list(array.shape) != variables[name].shape.as_list():
             raise UsageError(f"{where}: {name} has shape {list(array.shape)}: expected "
-                             f"{list(views[name].shape)}")
+                             f"{variables[name].shape.as_list()}")
         if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
             raise UsageError(f"{where}: {name} holds values of type {array.dtype}, not all of them "
                              "finite numbers: expected floating-point weights")
     for name, array in arrays.items():
-        views[name].assign(array)
+        variables[name].assign(np.asarray(array, np.float32))
     return missing
 
 
@@ -147,15 +130,15 @@ def _tower(prefix: str, tower: Tower) -> Iterator[tuple[str, tf_keras.layers.Lay
     if tower.projection is not None:
         yield f"{prefix}/embeddings_project", tower.projection
     for i, block in enumerate(tower.blocks):
-        at, attention = f"{prefix}/encoder/layer_{i}", block._attention_layer
-        yield f"{at}/attention/self/query", attention._query_dense
-        yield f"{at}/attention/self/key", attention._key_dense
-        yield f"{at}/attention/self/value", attention._value_dense
-        yield f"{at}/attention/output/dense", attention._output_dense
-        yield f"{at}/attention/output/LayerNorm", block._attention_layer_norm
-        yield f"{at}/intermediate/dense", block._intermediate_dense
-        yield f"{at}/output/dense", block._output_dense
-        yield f"{at}/output/LayerNorm", block._output_layer_norm
+        at = f"{prefix}/encoder/layer_{i}"
+        yield f"{at}/attention/self/query", block.query
+        yield f"{at}/attention/self/key", block.key
+        yield f"{at}/attention/self/value", block.value
+        yield f"{at}/attention/output/dense", block.attention_output
+        yield f"{at}/attention/output/LayerNorm", block.attention_norm
+        yield f"{at}/intermediate/dense", block.intermediate
+        yield f"{at}/output/dense", block.feed_forward_output
+        yield f"{at}/output/LayerNorm", block.feed_forward_norm
 
 
 def _leaves(layer: tf_keras.layers.Layer) -> Iterator[tuple[str, tf.Variable]]:
@@ -170,18 +153,6 @@ def _leaves(layer: tf_keras.layers.Layer) -> Iterator[tuple[str, tf.Variable]]:
         variable = getattr(layer, leaf, None)
         if variable is not None:
             yield leaf, variable
-
-
-def _canonical_shape(leaf: str, variable: tf.Variable) -> tuple[int, ...]:
-    shape = tuple(variable.shape)
-    if leaf == "bias":
-        return (int(np.prod(shape)),)
-    if leaf == "kernel" and len(shape) == 3:
-        # Queries, keys and values are [H, heads, H / heads], the attention's output is
-        # [heads, H / heads, H], and heads times their width is H.
-        width = max(shape[0], shape[2])
-        return (width, width)
-    return shape
 
 
 def _some(names: list[str]) -> str:

@@ -1,23 +1,25 @@
-"""Draws the report of a run.
+"""Draws the report of a run, or of several in one.
 
     python -m electra_es.monitoring --model_dir=runs/small --output=report.html
+    python -m electra_es.monitoring --model_dir=runs/small,runs/medium --output=report.html
     python -m electra_es.monitoring --model_dir=runs/small --output=report.png
 """
 
-from absl import flags
-
-from electra_es.errors import run_main
+from electra_es.errors import UsageError, run_main
 
 
 def main() -> None:
-    model_dir = flags.DEFINE_string("model_dir", "", "The run to draw.")
-    output = flags.DEFINE_string("output", "report.html", "Where to: a name in .html or .png.")
     # Not above: matplotlib takes longer to import than a short run to report.
-    from electra_es.flags import parse_flags, required
+    from electra_es.flags import define, parse_flags_only
     from electra_es.monitoring.report import write_report
+    from electra_es.settings import PATH
 
-    parse_flags()
-    write_report(required(model_dir, "a model directory"), output.value)
+    model_dirs = define("model_dir", tuple[str, ...], (), "The runs to draw, comma-separated.", PATH)
+    output = define("output", str, "report.html", "Where to: a name in .html or .png.", PATH)
+    parse_flags_only()
+    if not model_dirs.value:
+        raise UsageError("--model_dir: expected a model directory, or several with commas between")
+    print(write_report(model_dirs.value, output.value))
 
 
 if __name__ == "__main__":

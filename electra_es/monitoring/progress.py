@@ -1,35 +1,25 @@
 """What a run shows while it goes on: the progress line, TensorBoard, `metrics.jsonl`."""
 
-import json
-import os
 import time
-from typing import NamedTuple
-
-import tensorflow as tf
+from collections.abc import Mapping
+from typing import Any
 
 from electra_es.config import PretrainingConfig
 from electra_es.durations import format_duration
+from electra_es.monitoring import metrics_log
+from electra_es.monitoring.samples import SampleToken, sample_markdown
+from electra_es.monitoring.tensorboard import TensorBoardLog
+from electra_es.run_config import Run, load_run
 
-METRICS_FILE = "metrics.jsonl"
-EVALUATION_FILE = "evaluation.json"
-SAMPLES_FILE = "samples.jsonl"
-
-# What a line shows of the metrics that it is given.
+# What a line shows of the metrics that it is given; a model without a discriminator has no disc_*.
 _TRAINING = {"loss": "  loss {:.3f}", "masked_lm_loss": "  mlm {:.3f}",
              "masked_lm_accuracy": " acc {:.3f}", "disc_accuracy": "  disc acc {:.3f}",
              "disc_precision": " prec {:.3f}", "disc_recall": " rec {:.3f}",
-             "learning_rate": "  lr {:.2e}"}
+             "learning_rate": "  lr {:.2e}", "examples_per_second": "  {:.1f} ex/s",
+             "tokens_per_second": "  {:.0f} tok/s"}
 _EVALUATION = {"loss": " loss {:.3f}", "masked_lm_accuracy": "  mlm acc {:.3f}",
                "disc_accuracy": "  disc acc {:.3f}", "disc_precision": " prec {:.3f}",
                "disc_recall": " rec {:.3f}", "disc_auc": " AUC {:.4f}"}
-
-
-class SampleToken(NamedTuple):
-    """A token of a sample: as it was, as the discriminator saw it, and its verdict."""
-
-    original: str
-    shown: str
-    replaced_probability: float
 
 
 def parameter_line(name: str, parameters: int) -> str:
@@ -37,7 +27,7 @@ def parameter_line(name: str, parameters: int) -> str:
 
 
 class ProgressLog:
-    """Writes each stretch of steps as a line, TensorBoard scalars and a line of JSON."""
+    """Writes each stretch of steps as a line, TensorBoard scalars and a line of `metrics.jsonl`."""
 
     def __init__(self, model_dir: str, config: PretrainingConfig, *, is_chief: bool = True,
                  flops_per_example: float = 0.0, peak_flops: float = 0.0):
@@ -50,9 +40,23 @@ class ProgressLog:
         """
         self.model_dir, self.config, self.is_chief = model_dir, config, is_chief
         self.flops_per_example, self.peak_flops = flops_per_example, peak_flops
-        self.summaries = tf.summary.create_file_writer(
-            os.path.join(model_dir, "summaries")) if is_chief else tf.summary.create_noop_writer()
+        self.tensorboard = TensorBoardLog(model_dir)
         self._mark: tuple[float, int] | None = None
+        self._reported = 0  # the step up to which lines of this start tell
+
+    def start(self, step: int, run: Run, **facts: Any) -> None:
+        """Records that training begins after `step`. What was recorded of later steps is removed, as
+        they are about to be repeated.
+
+        Args:
+          run: for TensorBoard.
+          **facts: JSON values for `metrics.jsonl`: what this start trains on, and where.
+        """
+        self._reported = step
+        if self.is_chief:
+            metrics_log.tidy(self.model_dir, step)
+            metrics_log.append_metrics(self.model_dir, "start", step, facts)
+            self.tensorboard.start(step, run)
 
     def count_from(self, step: int) -> None:
         """Begins to take the time; called after the first stretch, which includes compiling."""
@@ -62,19 +66,18 @@ class ProgressLog:
     def is_counting(self) -> bool:
         return self._mark is not None
 
-    def train(self, step: int, metrics: dict[str, float]) -> None:
-        """Reports the stretch since the last report, which ended with `step`."""
+    def train(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Reports the steps since the last report, up to `step`."""
         metrics = {**metrics, **self._speed(step)}
         line = f"step {step}/{self.config.num_train_steps}" + _shown(_TRAINING, metrics)
+        if "flop_utilisation" in metrics:
+            line += f"  MFU {100 * metrics['flop_utilisation']:.1f} %"
         if "steps_per_second" in metrics:
             left = (self.config.num_train_steps - step) / metrics["steps_per_second"]
-            line += (f"  {metrics['examples_per_second']:.1f} ex/s  "
-                     f"{metrics['tokens_per_second']:.0f} tok/s")
-            if "flop_utilisation" in metrics:
-                line += f"  MFU {100 * metrics['flop_utilisation']:.1f} %"
             line += f"  ETA {format_duration(left)}"
         self.say(line)
-        self.write("train", step, metrics)
+        self._write("train", step, {**metrics, "steps": step - self._reported})
+        self._reported = step
         self.count_from(step)
 
     def _speed(self, step: int) -> dict[str, float]:
@@ -89,75 +92,40 @@ class ProgressLog:
             speed["flop_utilisation"] = examples * self.flops_per_example / self.peak_flops
         return speed
 
-    def evaluation(self, step: int, metrics: dict[str, float]) -> None:
-        """Reports an evaluation, and keeps it as `evaluation.json`."""
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Reports an evaluation, and keeps it as `evaluation.json` too.
+
+        Returns:
+          whether it is written; it is not where the last one, of the same step, is the same.
+        """
         self.say(f"evaluation at step {step}:" + _shown(_EVALUATION, metrics))
-        self.write("evaluation", step, metrics)
-        if self.is_chief:
-            path = os.path.join(self.model_dir, EVALUATION_FILE)
-            with tf.io.gfile.GFile(path + ".writing", "w") as file:
-                file.write(json.dumps({"step": step, **metrics}, indent=2) + "\n")
-            tf.io.gfile.rename(path + ".writing", path, overwrite=True)
         if self.is_counting:
             self.count_from(step)  # the time of an evaluation is not training time
+        if not self.is_chief or metrics_log.is_last_evaluation(self.model_dir, step, metrics):
+            return False
+        self._write("evaluation", step, metrics)
+        return True
 
     def samples(self, step: int, samples: list[list[SampleToken]]) -> None:
         """Keeps samples of corrupted text with the discriminator's verdict."""
         if not self.is_chief or not samples:
             return
-        with self.summaries.as_default():
-            tf.summary.text("samples", [sample_markdown(sample) for sample in samples], step=step)
-        self.summaries.flush()
-        self._append(SAMPLES_FILE, {"step": step, "samples": samples})
+        tokenizer = load_run(self.model_dir).text.tokenizer
+        self.tensorboard.text("evaluation", "samples",
+                              [sample_markdown(sample, tokenizer) for sample in samples], step)
+        metrics_log.append_samples(self.model_dir, step, samples)
 
-    def text(self, name: str, markdown: str, step: int) -> None:
+    def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
         if self.is_chief:
-            with self.summaries.as_default():
-                tf.summary.text(name, markdown, step=step)
-
-    def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
-        if not self.is_chief:
-            return
-        with self.summaries.as_default():
-            for name, value in metrics.items():
-                tf.summary.scalar(f"{kind}/{name}", value, step=step)
-        self.summaries.flush()
-        self._append(METRICS_FILE, {"kind": kind, "step": step, "time": time.time(), **metrics})
-
-    def _append(self, name: str, values: dict) -> None:
-        with tf.io.gfile.GFile(os.path.join(self.model_dir, name), "a") as file:
-            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+            self.tensorboard.scalars(kind, step, metrics)
+            metrics_log.append_metrics(self.model_dir, kind, step, metrics)
 
     def say(self, line: str) -> None:
         if self.is_chief:
             print(line, flush=True)
 
 
-def _shown(forms: dict[str, str], metrics: dict[str, float]) -> str:
+def _shown(forms: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     """The metrics that have a form; all of them where none has one, as in fine-tuning."""
     known = [form.format(metrics[name]) for name, form in forms.items() if name in metrics]
     return "".join(known) or "".join(f"  {name} {value:.4f}" for name, value in metrics.items())
-
-
-def sample_markdown(sample: list[SampleToken]) -> str:
-    """One line of Markdown: ~~original~~ **sample** where a token was replaced; behind each token
-    that was replaced or is taken for it, the discriminator's probability."""
-    words = []
-    for token in sample:
-        text = token.shown
-        if token.shown != token.original:
-            text = f"~~{token.original}~~ **{token.shown}**"
-        if token.shown != token.original or token.replaced_probability > 0.5:
-            text += f" `{token.replaced_probability:.2f}`"
-        words.append(text)
-    return " ".join(words)
-
-
-def configuration_markdown(settings: dict[str, dict]) -> str:
-    """Tables of the settings of each part, for TensorBoard."""
-    lines = []
-    for part, values in settings.items():
-        lines += [f"### {part}", "", "| setting | value |", "|---|---|"]
-        lines += [f"| {name} | {value} |" for name, value in values.items()]
-        lines.append("")
-    return "\n".join(lines)

@@ -10,54 +10,32 @@ and one whose files are damaged is passed over for the one before.
 import concurrent.futures
 import json
 import os
-import re
 
 import tensorflow as tf
-from absl import logging
 
-from electra_es.errors import UsageError
-
-_FOLDER = re.compile(r"step-(\d{8})")
-_MARKER = "COMPLETED"
-# What TensorFlow raises for files that are cut off, damaged or gone. Anything else (no permission,
-# a network that is down) says nothing about the checkpoint, and going back would lose steps.
-_DAMAGE = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError,
-           tf.errors.InvalidArgumentError, ValueError, LookupError, AssertionError)
-
-
-def checkpoint_path(model_dir: str, step: int) -> str:
-    """The prefix that TensorFlow knows the checkpoint of `step` by."""
-    return os.path.join(_folder(model_dir, step), "ckpt")
-
-
-def completed_steps(model_dir: str) -> list[int]:
-    """Steps of the whole checkpoints in `model_dir`, in order."""
-    root = os.path.join(model_dir, "checkpoints")
-    if not tf.io.gfile.isdir(root):
-        return []
-    steps = [int(match[1]) for name in tf.io.gfile.listdir(root)
-             if (match := _FOLDER.fullmatch(name.rstrip("/")))]
-    return sorted(step for step in steps
-                  if tf.io.gfile.exists(os.path.join(_folder(model_dir, step), _MARKER)))
+from electra_es.errors import UsageError, reason
+from electra_es.training.checkpoint_files import MARKER, Saved, completed_steps, folder, read_newest
+from electra_es.training.workers import Workers
 
 
 class Checkpoints:
     """Saves and restores the state of a run. Leaving its `with` waits for what is being written."""
 
     def __init__(self, model_dir: str, state: tf.train.Checkpoint, *, keep: int, keep_every: int,
-                 worker: int = 0, background: bool = False):
+                 workers: Workers | None = None, background: bool = False):
         """
         Args:
           model_dir: where `checkpoints/` is.
           state: the objects to save.
           keep: how many of the latest to keep.
           keep_every: also keep each at a multiple of this step; 0: none.
-          worker: number of this process; the workers of a strategy have to take part in saving,
-            but only worker 0 leaves its files.
+          workers: those of the strategy; all have to take part in saving, but only worker 0 leaves
+            its files.
           background: whether to write while training goes on, from a copy in the host's memory.
         """
         self.model_dir, self.state = model_dir, state
-        self.keep, self.keep_every, self.worker = keep, keep_every, worker
+        self.keep, self.keep_every = keep, keep_every
+        self.workers = workers or Workers()
         # Writing in the background adds the counter; made here, every checkpoint has it.
         self.state.save_counter  # noqa: B018
         self._options = tf.train.CheckpointOptions(enable_async=background)
@@ -83,9 +61,9 @@ class Checkpoints:
         if step in completed_steps(self.model_dir) and step not in self._damaged:
             return
         root = os.path.join(self.model_dir, "checkpoints")
-        scratch = os.path.join(root, f".writing-{self.worker}-step-{step:08d}")
+        scratch = os.path.join(root, f".writing-{self.workers.index}-step-{step:08d}")
         try:
-            if self.worker == 0:
+            if self.workers.index == 0:
                 self._remove_leftovers(root)
             tf.io.gfile.makedirs(scratch)
             # In the background, this returns as soon as the variables are copied.
@@ -105,7 +83,7 @@ class Checkpoints:
 
     def _finish(self, scratch: str, step: int, examples_seen: int) -> None:
         """The whole of a save after the files: rename, marker, old ones away."""
-        final = _folder(self.model_dir, step)
+        final = folder(self.model_dir, step)
         try:
             self.state.sync()
             files = os.path.join(scratch, "ckpt")
@@ -113,13 +91,13 @@ class Checkpoints:
                 # sync() keeps quiet about an error of TensorFlow's thread; the next write raises it.
                 self.state.write(files, self._options)
                 raise OSError("TensorFlow gives no reason")
-            if self.worker:
+            if self.workers.index:
                 tf.io.gfile.rmtree(scratch)
                 return
             if tf.io.gfile.exists(final):  # damaged, or left without its marker by a crash
                 tf.io.gfile.rmtree(final)
             tf.io.gfile.rename(scratch, final)
-            marker = os.path.join(final, _MARKER)
+            marker = os.path.join(final, MARKER)
             with tf.io.gfile.GFile(marker + ".writing", "w") as file:
                 file.write(json.dumps({"step": step, "examples_seen": examples_seen}) + "\n")
             tf.io.gfile.rename(marker + ".writing", marker)
@@ -132,39 +110,40 @@ class Checkpoints:
         if tf.io.gfile.exists(scratch):
             tf.io.gfile.rmtree(scratch)
         return UsageError(f"{self.model_dir}/checkpoints: a checkpoint cannot be written "
-                          f"({str(error).splitlines()[0]}); earlier checkpoints are whole")
+                          f"({reason(error)}); earlier checkpoints are whole")
 
-    def restore_latest(self) -> tuple[int, int]:
-        """Restores the newest checkpoint that is not damaged.
+    def restore_latest(self) -> Saved:
+        """Restores the newest checkpoint that is not damaged, the same one on every worker.
 
         Returns:
-          its step and the number of examples seen; (0, 0) if there is none.
+          what it says of itself; zeros if there is none.
 
         Raises:
-          UsageError: there are checkpoints, but none can be read.
+          UsageError: there are checkpoints, but none can be read, or they are not of this run; or
+            the workers found different ones.
         """
-        steps = completed_steps(self.model_dir)
-        for step in reversed(steps):
-            try:
-                with tf.io.gfile.GFile(os.path.join(_folder(self.model_dir, step), _MARKER)) as file:
-                    marker = json.loads(file.read())
-                self.state.read(checkpoint_path(self.model_dir, step)).assert_consumed()
-                return marker["step"], marker["examples_seen"]
-            except _DAMAGE as error:
-                self._damaged.add(step)
-                logging.warning("checkpoint of step %d cannot be read (%s); trying the one before",
-                                step, str(error).splitlines()[0])
-        if steps:
+        with self.workers.together():
+            found, damaged = read_newest(
+                self.model_dir,
+                lambda prefix: self.state.read(prefix).assert_consumed(),
+                "the state of this run; weights alone are a start for a new --model_dir, with "
+                "--init_checkpoint")
+        self._damaged.update(damaged)
+        saved = found or Saved(0, 0)
+        everywhere = {Saved(*row) for row in self.workers.gather(*saved)}
+        if len(everywhere) > 1:
+            steps = ", ".join(str(each.step) for each in sorted(everywhere))
             raise UsageError(
-                f"{self.model_dir}/checkpoints: none of the {len(steps)} checkpoints can be read")
-        return 0, 0
+                f"{self.model_dir}: the workers do not find the same checkpoint there (those of "
+                f"steps {steps}): expected one --model_dir that all of them share and can read")
+        return saved
 
     def _drop_old(self) -> None:
         # A damaged one is neither counted nor deleted: it may still be worth looking at.
         steps = [step for step in completed_steps(self.model_dir) if step not in self._damaged]
         for step in steps[:-self.keep]:
             if not (self.keep_every and step % self.keep_every == 0):
-                tf.io.gfile.rmtree(_folder(self.model_dir, step))
+                tf.io.gfile.rmtree(folder(self.model_dir, step))
 
     def _remove_leftovers(self, root: str) -> None:
         """Deletes what a crash left half-written."""
@@ -175,26 +154,20 @@ class Checkpoints:
 
 
 def restore_weights(model_dir: str, model: tf.Module) -> int:
-    """Restores the newest checkpoint's weights of `model`, and nothing else of it.
+    """Restores the weights of `model` from the newest checkpoint that is not damaged, and nothing
+    else of it.
 
     Returns:
       its step.
 
     Raises:
-      UsageError: there is none, or it is another model's.
+      UsageError: there is none, none can be read, or they are another model's.
     """
-    steps = completed_steps(model_dir)
-    if not steps:
-        raise UsageError(f"{model_dir}/checkpoints: expected at least one whole checkpoint")
-    path = checkpoint_path(model_dir, steps[-1])
-    try:
-        status = tf.train.Checkpoint(model=model).read(path)
+    def read(prefix: str) -> None:
+        status = tf.train.Checkpoint(model=model).read(prefix)
         status.assert_existing_objects_matched().expect_partial()
-    except (ValueError, AssertionError, tf.errors.OpError) as error:
-        raise UsageError(f"{path}: not the weights of this model ({str(error).splitlines()[0]})"
-                         ) from None
-    return steps[-1]
 
-
-def _folder(model_dir: str, step: int) -> str:
-    return os.path.join(model_dir, "checkpoints", f"step-{step:08d}")
+    saved, _ = read_newest(model_dir, read, "the weights of this model")
+    if saved is None:
+        raise UsageError(f"{model_dir}/checkpoints: expected at least one whole checkpoint")
+    return saved.step

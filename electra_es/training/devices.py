@@ -1,16 +1,21 @@
 """Which devices a run uses: TPU (local, named or grpc), GPUs, several workers, CPU."""
 
+import collections
+import contextlib
 import json
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras
 from absl import logging
-from official.common import distribute_utils
 
 from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError
+from electra_es.hardware import local_tpu, nvidia_gpus, usable_cores
 
 
 class TpuAddress(NamedTuple):
@@ -22,7 +27,7 @@ class TpuAddress(NamedTuple):
 
 
 def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
-    """Makes the strategy and sets precision, determinism and the seed of initial weights.
+    """Makes the strategy and sets determinism and the seed of initial weights.
 
     Call it before anything else touches TensorFlow's devices.
 
@@ -32,7 +37,6 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf_keras.utils.set_random_seed(config.seed)
-    set_precision(config)
     strategy = _make_strategy(config, tpu)
     replicas = strategy.num_replicas_in_sync
     for name in ("train_batch_size", "eval_batch_size"):
@@ -42,12 +46,6 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
                 f"{name}={getattr(config, name)}: expected a multiple of {parts} "
                 f"({replicas} replicas, {parts // replicas} micro-batches)")
     return strategy
-
-
-def set_precision(config: PretrainingConfig) -> None:
-    """Makes layers built from now on compute in the run's precision; variables stay float32."""
-    policy = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
-    tf_keras.mixed_precision.set_global_policy(policy)
 
 
 def _make_strategy(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
@@ -64,9 +62,10 @@ def _make_strategy(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
     if kind == "gpu":
         count = len(tf.config.list_physical_devices("GPU"))
         if not count:
-            raise UsageError("distribution=gpu: expected at least one GPU, TensorFlow sees none")
-        return distribute_utils.get_distribution_strategy(
-            "mirrored" if count > 1 else "one_device", num_gpus=count)
+            raise UsageError("distribution=gpu: expected at least one GPU, TensorFlow sees none "
+                             "(`python -m electra_es.devices` says why)")
+        return (tf.distribute.MirroredStrategy() if count > 1
+                else tf.distribute.OneDeviceStrategy("device:GPU:0"))
     return _cpu_strategy(config.cpu_replicas)
 
 
@@ -88,19 +87,48 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
             'distribution=multi_worker: expected the environment variable TF_CONFIG, for example '
             '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}') from None
-    return distribute_utils.get_distribution_strategy("multi_worker_mirrored")
+    with _quiet_libraries():
+        return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.Strategy:
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keeps what libraries write to stderr inside the `with` from it, unless that fails: gRPC's server
+    announces its start there, and no variable of the environment keeps it from doing so."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            written.seek(0)
+            os.write(stderr, written.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
     if not tpu.name:
         raise UsageError("distribution=tpu: expected --tpu=local, --tpu=NAME or --tpu=grpc://…")
-    if tpu.name != "local" and not tpu.name.startswith("grpc://"):
-        _match_runtime(tpu)
+    if tpu.name == "local" and not any(map(tf.config.list_physical_devices, ("TPU_SYSTEM", "TPU"))):
+        raise UsageError("--tpu=local: TensorFlow sees no TPU on this machine "
+                         "(`python -m electra_es.devices` shows what is installed)")
     try:
-        return distribute_utils.get_distribution_strategy("tpu", tpu_address=tpu.name)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--tpu={tpu.name}: no TPU can be reached there ({reason})") from None
+        if tpu.name != "local" and not tpu.name.startswith("grpc://"):
+            _match_runtime(tpu)
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            tpu.name, zone=tpu.zone or None, project=tpu.project or None)
+        if tpu.name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:  # TensorFlow's, Google's clients' and the network's have no common base
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise UsageError(f"--tpu={tpu.name}: no TPU can be reached there ({lines[0]}); "
+                         "`python -m electra_es.devices` shows what is installed") from None
+    return tf.distribute.TPUStrategy(resolver)
 
 
 def _match_runtime(tpu: TpuAddress) -> None:
@@ -117,13 +145,61 @@ def _match_runtime(tpu: TpuAddress) -> None:
     client.wait_for_healthy()
 
 
+def devices_used(strategy: tf.distribute.Strategy) -> str:
+    """`2 x NVIDIA L4`, `CPU (2 cores)`, `8 x TPU v3`: what the run computes on."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return f"{strategy.num_replicas_in_sync} x TPU {local_tpu()}".rstrip()
+    used = _count_names(_gpus_used(strategy)) or f"CPU ({usable_cores()} cores)"
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        workers = strategy.cluster_resolver.cluster_spec().num_tasks("worker")
+        used = f"{workers} worker(s), this one with {used}"
+    return used
+
+
+def devices_line(strategy: tf.distribute.Strategy) -> str:
+    """`devices: 2 x NVIDIA L4`: what the run uses, then what is there and not used."""
+    line = f"devices: {devices_used(strategy)}"
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return line
+    gpus = tf.config.list_physical_devices("GPU")
+    unused = []
+    if names := _count_names(gpus[len(_gpus_used(strategy)):]):
+        unused.append(f"{names} (--distribution=auto uses them)")
+    elif nvidia_gpus() and not gpus:
+        unused.append(f"{nvidia_gpus()} NVIDIA GPU(s) that TensorFlow does not see "
+                      "(`python -m electra_es.devices` says why)")
+    if local_tpu():
+        unused.append(f"TPU {local_tpu()} (--tpu=local)")
+    return line + (f"; not used: {', '.join(unused)}" if unused else "")
+
+
+def _gpus_used(strategy: tf.distribute.Strategy) -> list[tf.config.PhysicalDevice]:
+    if not any("GPU" in device for device in strategy.extended.worker_devices):
+        return []
+    gpus = tf.config.list_physical_devices("GPU")
+    return gpus[:1] if isinstance(strategy, tf.distribute.OneDeviceStrategy) else gpus
+
+
+def gpu_names(gpus: list[tf.config.PhysicalDevice]) -> list[str]:
+    """What the driver calls each of these GPUs."""
+    return [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
+
+
+def _count_names(gpus: list[tf.config.PhysicalDevice]) -> str:
+    """`2 x NVIDIA L4, 1 x NVIDIA A30`; empty for none."""
+    return ", ".join(f"{number} x {name}"
+                     for name, number in collections.Counter(gpu_names(gpus)).items())
+
+
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """Number of this process among the workers of a multi-worker strategy, otherwise 0. Worker 0,
-    the chief, is the one that writes."""
+    """Number of this process among those of a multi-worker strategy, otherwise 0. Number 0 is the
+    one that writes: the task "chief" where TF_CONFIG names one, and then the workers follow."""
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type != "worker":
         return 0
-    return resolver.task_id or 0
+    chiefs = resolver.cluster_spec().as_dict().get("chief", [])
+    return len(chiefs) + (resolver.task_id or 0)
+
 
 
 def check_reachable(tpu: TpuAddress, **directories: str) -> None:

@@ -1,5 +1,6 @@
 """Evaluation on the validation records: the same masks and samples each time."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,17 +10,17 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.data.inputs import check_records, validation_dataset
 from electra_es.data.records import RecordsInfo, load_records_info
-from electra_es.errors import UsageError
+from electra_es.data.shards import bad_shard_named, usable_shards
 from electra_es.model.batches import Inputs
-from electra_es.model.masking import mask
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.monitoring.progress import ProgressLog, SampleToken
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import restore_weights
-from electra_es.training.devices import TpuAddress, set_up_devices, worker_index
+from electra_es.training.devices import TpuAddress, check_reachable, set_up_devices
 from electra_es.training.metrics import summarise
-from electra_es.training.run_dir import check_same_model, vocabulary_facts
-from electra_es.training.steps import evaluation_keys, make_eval_step, sampling_draws
+from electra_es.training.run_dir import check_same_evaluation, vocabulary_facts
+from electra_es.training.steps import make_eval_step, make_show_step
+from electra_es.training.workers import Workers
 
 SAMPLES = 4
 
@@ -34,63 +35,68 @@ class Evaluation(NamedTuple):
 def make_evaluation(
     model: ElectraPretrainer, tokenizer: Tokenizer, model_config: ModelConfig,
     config: PretrainingConfig, strategy: tf.distribute.Strategy, data_dir: str, info: RecordsInfo,
-) -> Callable[[], Evaluation]:
-    """Returns a function that evaluates the model as it is at the time."""
+) -> Callable[..., Evaluation | None]:
+    """Returns a function that evaluates the model as it is at the time.
+
+    Everything is compiled at its first call and kept; on a TPU that takes minutes. It may be given a
+    function that it asks after each batch whether to stop, and then returns None.
+    """
     step = make_eval_step(model, model_config, config.seed, strategy)
+    show = make_show_step(model, model_config, config.seed, strategy)
+    total = info.num_examples("validation")
+    batches = -(-min(total, config.eval_examples or total) // config.eval_batch_size)
+    vocab_size = len(tokenizer.vocab)
 
     def host_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return validation_dataset(
-            data_dir, info, config,
+            data_dir, info, config, vocab_size=vocab_size,
             batch_size=context.get_per_replica_batch_size(config.eval_batch_size),
             global_batch_size=config.eval_batch_size, host=context.input_pipeline_id,
             num_hosts=context.num_input_pipelines)
 
-    def evaluate() -> Evaluation:
-        total = info.num_examples("validation")
-        batches = -(-min(total, config.eval_examples or total) // config.eval_batch_size)
-        iterator = iter(strategy.distribute_datasets_from_function(host_batches))
-        sums: dict[str, np.ndarray] = {}
-        for _ in range(batches):
-            new = {name: value.numpy().astype("float64")
-                   for name, value in step(next(iterator)).items()}
-            sums = {name: sums.get(name, 0.0) + value for name, value in new.items()}
-        metrics = summarise(sums, model_config.generator_weight, model_config.discriminator_weight)
-        return Evaluation(metrics, show_samples())
+    @functools.cache
+    def dataset() -> tf.distribute.DistributedDataset:
+        return strategy.distribute_datasets_from_function(host_batches)
 
-    def show_samples() -> list[list[SampleToken]]:
-        number = min(SAMPLES, info.num_examples("validation"))
-        if model.rtd_head is None:
-            return []
-        batch = next(iter(validation_dataset(
-            data_dir, info, config, batch_size=number, global_batch_size=number)))
-        return corrupted_samples(model, tokenizer, model_config, config.seed, strategy, batch)
+    @functools.cache
+    def shown() -> Inputs:
+        number = min(SAMPLES, total)
+        return next(iter(validation_dataset(
+            data_dir, info, config, vocab_size=vocab_size, batch_size=number,
+            global_batch_size=number)))
+
+    def evaluate(stopped: Callable[[], bool] = lambda: False) -> Evaluation | None:
+        sums: dict[str, np.ndarray] = {}
+        with bad_shard_named(usable_shards(data_dir, info, False, split="validation"), info,
+                             vocab_size):
+            iterator = iter(dataset())
+            for _ in range(batches):
+                new = {name: value.numpy().astype("float64")
+                       for name, value in step(next(iterator)).items()}
+                sums = {name: sums.get(name, 0.0) + value for name, value in new.items()}
+                if stopped():
+                    return None
+            samples = [] if model.rtd_head is None else read_samples(
+                tokenizer, shown(), *(part.numpy() for part in show(shown())))
+        metrics = summarise(sums, model_config.generator_weight, model_config.discriminator_weight)
+        return Evaluation(metrics, samples)
 
     return evaluate
 
 
-def corrupted_samples(
-    model: ElectraPretrainer, tokenizer: Tokenizer, model_config: ModelConfig, seed: int,
-    strategy: tf.distribute.Strategy, batch: Inputs,
-) -> list[list[SampleToken]]:
-    """What the generator makes of the examples, and the discriminator of that.
+def read_samples(tokenizer: Tokenizer, batch: Inputs, corrupted: np.ndarray, replaced: np.ndarray
+                 ) -> list[list[SampleToken]]:
+    """What the generator made of the examples, and the discriminator of that, as pieces.
 
     Args:
+      tokenizer: of the run.
       batch: [B, L].
+      corrupted: int32 [B, L], with samples written in.
+      replaced: float32 [B, L], the discriminator's probability.
 
     Returns:
       for each example its tokens without padding.
     """
-    keys = evaluation_keys(seed)
-
-    @tf.function(autograph=False)
-    def outputs(inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
-        masked = mask(inputs, model_config, model.vocab, keys.masking)
-        result = model(inputs, masked, sampling_draws(keys, inputs, masked))
-        return result.corrupted_ids, tf.sigmoid(result.rtd_logits)
-
-    # Every replica computes the same, so that this works wherever the variables are.
-    corrupted, replaced = (strategy.experimental_local_results(part)[0].numpy()
-                           for part in strategy.run(outputs, args=(batch,)))
     samples = []
     for row, length in enumerate(batch.input_mask.numpy().sum(axis=1)):
         samples.append([
@@ -103,24 +109,37 @@ def corrupted_samples(
 
 def evaluate_run(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str,
                  vocab_dir: str, model_dir: str, tpu: TpuAddress = TpuAddress()) -> dict[str, float]:
-    """Evaluates the latest checkpoint of `model_dir` on the validation records.
+    """Evaluates the newest checkpoint of `model_dir` on the validation records.
+
+    Args:
+      model_config, config: those of the run, see `run_dir.settings_of_run`.
+      data_dir: records directory, which need not be that of the run.
+      vocab_dir: vocabulary directory; `model_dir` is one too.
+      model_dir: the run's directory.
+      tpu: TPU to use, if any.
 
     Raises:
-      UsageError: no checkpoint, no validation records, or another model than that of `model_dir`.
+      UsageError: no checkpoint, no validation records, or another model, seed or length than that
+        of `model_dir`.
     """
+    check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
     strategy = set_up_devices(config, tpu)
     tokenizer = load_tokenizer(vocab_dir)
+    check_same_evaluation(model_dir, tokenizer.config, model_config, config)
     info = load_records_info(data_dir)
-    check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
-    if not info.num_examples("validation"):
-        raise UsageError(f"{data_dir}: no validation examples: expected at least one")
-    check_same_model(model_dir, tokenizer.config, model_config)
+    check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir,
+                  split="validation")
     with strategy.scope():
-        model = build_pretrainer(model_config, vocabulary_facts(tokenizer))
+        model = build_pretrainer(model_config, vocabulary_facts(tokenizer), config.precision)
     step = restore_weights(model_dir, model)
     evaluation = make_evaluation(
         model, tokenizer, model_config, config, strategy, data_dir, info)()
-    log = ProgressLog(model_dir, config, is_chief=worker_index(strategy) == 0)
-    log.evaluation(step, evaluation.metrics)
-    log.samples(step, evaluation.samples)
+    assert evaluation is not None
+    log = ProgressLog(model_dir, config, is_chief=Workers(strategy).index == 0)
+    report_evaluation(log, step, evaluation)
     return evaluation.metrics
+
+
+def report_evaluation(log: ProgressLog, step: int, evaluation: Evaluation) -> None:
+    if log.evaluation(step, evaluation.metrics):
+        log.samples(step, evaluation.samples)

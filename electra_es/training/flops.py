@@ -1,4 +1,4 @@
-"""Floating-point operations of the model, and what devices can do: for the utilisation.
+"""Floating-point operations of the model, and of the devices of a run: for the utilisation.
 
 Counted are the matrix products that the mathematics asks for (2 m n k each; the backward pass
 twice the forward one), as in PaLM (Chowdhery et al. 2022, appendix B): no recomputation, no
@@ -7,19 +7,12 @@ padding skipped, no element-wise work, no embedding look-ups.
 Shapes: L length, K predictions, E embedding, H hidden, F feed-forward, V vocabulary.
 """
 
-import os
-
 import tensorflow as tf
 
+from electra_es.chips import TPUS, gpu_peaks
 from electra_es.config import ModelConfig, PretrainingConfig
-
-# bfloat16 TFLOP/s of one replica: of a core (v2, v3) or a chip. TPUs multiply float32 in bfloat16
-# unless told otherwise. Google Cloud's system architecture pages.
-TPU_PEAKS = {"v2": 22.5, "v3": 61.5, "v4": 275.0, "v5litepod": 197.0, "v5p": 459.0, "v6e": 918.0}
-# TFLOP/s without sparsity in bfloat16, and in float32 (as TF32, TensorFlow's default there), from
-# NVIDIA's data sheets. The first name that occurs in the device's own wins.
-GPU_PEAKS = {"H100 PCIe": (756.0, 378.0), "H100": (989.0, 494.0), "H200": (989.0, 494.0),
-             "A100": (312.0, 156.0), "L4": (121.0, 60.0)}
+from electra_es.hardware import local_tpu
+from electra_es.training.devices import gpu_names
 
 
 def training_flops(config: ModelConfig, vocab_size: int, length: int) -> float:
@@ -55,11 +48,10 @@ def peak_flops(config: PretrainingConfig, strategy: tf.distribute.Strategy) -> f
     """
     tflops = config.peak_tflops
     if not tflops and isinstance(strategy, tf.distribute.TPUStrategy):
-        kind = os.environ.get("TPU_ACCELERATOR_TYPE", "").partition("-")[0]
-        tflops = TPU_PEAKS.get(kind, 0.0)
+        tflops = TPUS[local_tpu()].peak_tflops if local_tpu() in TPUS else 0.0
     elif not tflops and "GPU" in strategy.extended.worker_devices[0]:
-        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        peaks = [both for name, both in GPU_PEAKS.items() if name in details.get("device_name", "")]
+        names = set(gpu_names(tf.config.list_physical_devices("GPU")))
+        peaks = gpu_peaks(names.pop()) if len(names) == 1 else None
         if peaks:
-            tflops = peaks[0][0 if config.precision == "bfloat16" else 1]
+            tflops = peaks[0 if config.precision == "bfloat16" else 1]
     return tflops * 1e12 * strategy.num_replicas_in_sync

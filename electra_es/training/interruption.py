@@ -2,7 +2,7 @@
 
 import signal
 
-import tensorflow as tf
+from electra_es.training.workers import Workers
 
 
 class StopSignal:
@@ -11,20 +11,9 @@ class StopSignal:
     The second signal acts as it would have without this, for who cannot wait.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy):
-        self._strategy = strategy
+    def __init__(self, workers: Workers):
+        self._workers = workers
         self._received = False
-        self._is_shared = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-        @tf.function(autograph=False)
-        def count(received: tf.Tensor) -> tf.Tensor:
-            def everywhere() -> tf.Tensor:
-                context = tf.distribute.get_replica_context()
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(received))
-
-            return strategy.experimental_local_results(strategy.run(everywhere))[0]
-
-        self._count = count
 
     def __enter__(self) -> "StopSignal":
         self._before = {number: signal.signal(number, self._receive)
@@ -40,8 +29,5 @@ class StopSignal:
         signal.signal(number, self._before[signal.Signals(number)])
 
     def requested(self) -> bool:
-        """Whether any worker was signalled. Every worker has to call it at the same step: one
-        that left by itself would leave the others waiting for its gradients."""
-        if not self._is_shared:
-            return self._received
-        return bool(self._count(tf.constant(float(self._received))) > 0)
+        """Whether any worker was signalled. Every worker has to call it at the same step."""
+        return any(received for (received,) in self._workers.gather(int(self._received)))

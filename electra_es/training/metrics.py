@@ -10,41 +10,62 @@ Shapes: B batch, L length, K predictions.
 import numpy as np
 import tensorflow as tf
 
+from electra_es.config import ModelConfig
 from electra_es.model.batches import MaskedInputs
 from electra_es.model.pretrainer import Outputs
 
 AUC_BINS = 1000
-METRIC_SUMS = ("mlm_loss", "mlm_weight", "selected", "mlm_right", "sampled_right", "rtd_loss",
-               "tokens", "rtd_right", "flagged", "replaced", "flagged_and_replaced")
+_GENERATOR_SUMS = ("mlm_loss", "mlm_weight", "selected", "mlm_right")
+_DISCRIMINATOR_SUMS = ("rtd_loss", "tokens", "rtd_right", "flagged", "replaced",
+                       "flagged_and_replaced")
 
 
-def metric_sums(outputs: Outputs, masked: MaskedInputs) -> dict[str, tf.Tensor]:
-    """Sums over one batch: float32 scalars under the names of METRIC_SUMS."""
+def metric_names(config: ModelConfig) -> list[str]:
+    """The sums that there are: none of a part that the model does not have."""
+    names: list[str] = []
+    if config.generator_kind != "uniform":  # which learns nothing: its loss is ln V at all times
+        names += _GENERATOR_SUMS
+    if config.objective != "mlm":
+        names += _DISCRIMINATOR_SUMS
+    if config.generator_kind != "uniform" and config.objective != "mlm":
+        names.append("sampled_right")
+    return names
+
+
+def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> dict[str, tf.Tensor]:
+    """Sums over one batch: float32 scalars under the names of `metric_names`."""
     used = masked.weights
     predicted = tf.argmax(outputs.mlm_logits, axis=-1, output_type=tf.int32)
-    labels = tf.cast(outputs.labels, tf.float32)
-    flagged = tf.cast(outputs.rtd_logits > 0, tf.float32)
-    tokens = outputs.rtd_weights
-    right = tf.cast(tf.equal(flagged, labels), tf.float32)
-    return {
+    sums = {
         "mlm_loss": tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights),
         "mlm_weight": tf.reduce_sum(outputs.mlm_weights),
         "selected": tf.reduce_sum(used),
         "mlm_right": tf.reduce_sum(used * tf.cast(predicted == masked.original_ids, tf.float32)),
-        "sampled_right": tf.reduce_sum(
-            used * tf.cast(outputs.sampled_ids == masked.original_ids, tf.float32)),
-        "rtd_loss": tf.reduce_sum(outputs.rtd_losses * tokens),
-        "tokens": tf.reduce_sum(tokens),
-        "rtd_right": tf.reduce_sum(right * tokens),
-        "flagged": tf.reduce_sum(flagged * tokens),
-        "replaced": tf.reduce_sum(labels * tokens),
-        "flagged_and_replaced": tf.reduce_sum(flagged * labels * tokens),
     }
+    if outputs.rtd_logits is not None:
+        assert outputs.rtd_losses is not None and outputs.rtd_weights is not None
+        labels = tf.cast(outputs.labels, tf.float32)
+        flagged = tf.cast(outputs.rtd_logits > 0, tf.float32)
+        tokens = outputs.rtd_weights
+        right = tf.cast(tf.equal(flagged, labels), tf.float32)
+        sums |= {
+            "sampled_right": tf.reduce_sum(
+                used * tf.cast(outputs.sampled_ids == masked.original_ids, tf.float32)),
+            "rtd_loss": tf.reduce_sum(outputs.rtd_losses * tokens),
+            "tokens": tf.reduce_sum(tokens),
+            "rtd_right": tf.reduce_sum(right * tokens),
+            "flagged": tf.reduce_sum(flagged * tokens),
+            "replaced": tf.reduce_sum(labels * tokens),
+            "flagged_and_replaced": tf.reduce_sum(flagged * labels * tokens),
+        }
+    return {name: sums[name] for name in metric_names(config)}
 
 
 def auc_histograms(outputs: Outputs) -> dict[str, tf.Tensor]:
     """Histograms, float32 [AUC_BINS], of the discriminator's probability for original and for
-    replaced tokens (evaluation only)."""
+    replaced tokens (evaluation only); none without a discriminator."""
+    if outputs.rtd_logits is None:
+        return {}
     bins = tf.cast(tf.sigmoid(outputs.rtd_logits) * AUC_BINS, tf.int32)
     bins = tf.reshape(tf.minimum(bins, AUC_BINS - 1), [-1])
     replaced = tf.reshape(tf.cast(outputs.labels, tf.float32) * outputs.rtd_weights, [-1])
@@ -57,28 +78,31 @@ def auc_histograms(outputs: Outputs) -> dict[str, tf.Tensor]:
 
 def summarise(sums: dict[str, np.ndarray], generator_weight: float,
               discriminator_weight: float) -> dict[str, float]:
-    """Turns sums into the original's metrics.
+    """Turns sums into the original's metrics, of the parts that there are sums of.
 
     Returns:
-      loss, masked_lm_loss, masked_lm_accuracy, sampled_masked_lm_accuracy, disc_loss,
-      disc_accuracy, disc_precision, disc_recall, replaced_share and, where there are histograms,
-      disc_auc. All of them count [CLS] and [SEP] among the discriminator's tokens.
+      loss; of a generator that learns masked_lm_loss, masked_lm_accuracy; of a discriminator
+      disc_loss, disc_accuracy, disc_precision, disc_recall, replaced_share and, where there are
+      histograms, disc_auc, all of which count [CLS] and [SEP] among its tokens; of both
+      sampled_masked_lm_accuracy.
     """
     def ratio(above: str, below: str) -> float:
         return float(sums[above]) / max(float(sums[below]), 1e-6)
 
-    result = {
-        "masked_lm_loss": ratio("mlm_loss", "mlm_weight"),
-        "masked_lm_accuracy": ratio("mlm_right", "selected"),
-        "sampled_masked_lm_accuracy": ratio("sampled_right", "selected"),
-        "disc_loss": ratio("rtd_loss", "tokens"),
-        "disc_accuracy": ratio("rtd_right", "tokens"),
-        "disc_precision": ratio("flagged_and_replaced", "flagged"),
-        "disc_recall": ratio("flagged_and_replaced", "replaced"),
-        "replaced_share": ratio("replaced", "tokens"),
-    }
-    result["loss"] = (generator_weight * result["masked_lm_loss"]
-                      + discriminator_weight * result["disc_loss"])
+    result = {"loss": 0.0}
+    if "mlm_loss" in sums:
+        result["masked_lm_loss"] = ratio("mlm_loss", "mlm_weight")
+        result["masked_lm_accuracy"] = ratio("mlm_right", "selected")
+        result["loss"] += generator_weight * result["masked_lm_loss"]
+    if "sampled_right" in sums:
+        result["sampled_masked_lm_accuracy"] = ratio("sampled_right", "selected")
+    if "rtd_loss" in sums:
+        result["disc_loss"] = ratio("rtd_loss", "tokens")
+        result["disc_accuracy"] = ratio("rtd_right", "tokens")
+        result["disc_precision"] = ratio("flagged_and_replaced", "flagged")
+        result["disc_recall"] = ratio("flagged_and_replaced", "replaced")
+        result["replaced_share"] = ratio("replaced", "tokens")
+        result["loss"] += discriminator_weight * result["disc_loss"]
     if "replaced_histogram" in sums:
         result["disc_auc"] = area_under_curve(sums["original_histogram"], sums["replaced_histogram"])
     return result

@@ -3,23 +3,30 @@
     model_dir/
       config.json        resolved configuration, written before step 1
       text.json, vocab.txt (or spm.model)    copied in: the model never parts from its text rules
+      records.json       which records it trains on
       checkpoints/       see checkpoints.py
       summaries/, metrics.jsonl, samples.jsonl, evaluation.json
 """
 
 import dataclasses
+import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, to_json
-from electra_es.errors import UsageError
+from electra_es.data.records import RecordsInfo, shard_paths
+from electra_es.errors import UsageError, reason
 from electra_es.model.batches import VocabularyFacts
-from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
+from electra_es.model.pretrainer import ElectraPretrainer, Precision, build_pretrainer
 from electra_es.run_config import CONFIG_FILE, Run, load_run
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config, vocab_path
+from electra_es.training.checkpoint_files import completed_steps
 from electra_es.training.checkpoints import restore_weights
+
+RECORDS_FILE = "records.json"
 
 
 def vocabulary_facts(tokenizer: Tokenizer) -> VocabularyFacts:
@@ -28,18 +35,22 @@ def vocabulary_facts(tokenizer: Tokenizer) -> VocabularyFacts:
         sep_id=tokenizer.sep_id, mask_id=tokenizer.mask_id, word_starts=tokenizer.word_starts)
 
 
-def load_model(model_dir: str) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
-    """Rebuilds the model of `model_dir` with the weights of its latest checkpoint.
+def load_model(model_dir: str, precision: Precision = "float32"
+               ) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
+    """Rebuilds the model of `model_dir` with the weights of its newest checkpoint that can be read.
+
+    Args:
+      precision: the type that it computes in, whatever the run's precision.
 
     Returns:
-      the model (float32), its tokeniser, its configuration and the step of the weights.
+      the model, its tokeniser, its configuration and the step of the weights.
 
     Raises:
       UsageError: not a model directory, or one without a whole checkpoint.
     """
     run = load_run(model_dir)
     tokenizer = load_tokenizer(model_dir)
-    model = build_pretrainer(run.model, vocabulary_facts(tokenizer))
+    model = build_pretrainer(run.model, vocabulary_facts(tokenizer), precision)
     return model, tokenizer, run, restore_weights(model_dir, model)
 
 
@@ -63,18 +74,82 @@ def prepare_model_dir(model_dir: str, tokenizer: Tokenizer, vocab_dir: str,
         tf.io.gfile.copy(vocab_path(vocab_dir, tokenizer.config),
                          vocab_path(model_dir, tokenizer.config), overwrite=True)
         save_text_config(model_dir, tokenizer.config)
-        with tf.io.gfile.GFile(path + ".writing", "w") as file:
-            file.write(to_json(**run._asdict()))
-        tf.io.gfile.rename(path + ".writing", path)
+        _write(path, to_json(**run._asdict()))
     except (tf.errors.OpError, OSError) as error:
-        raise UsageError(f"{model_dir}: cannot be written ({str(error).splitlines()[0]})") from None
+        raise UsageError(f"{model_dir}: cannot be written ({reason(error)})") from None
     return False
 
 
-def check_same_model(model_dir: str, text: TextConfig, model: ModelConfig) -> None:
-    """Raises UsageError where `model_dir` holds another model, or the same for other text."""
+def check_same_records(model_dir: str, data_dir: str, info: RecordsInfo) -> None:
+    """Remembers which records a run trains on, or checks that they are those of its checkpoints.
+
+    The position in the data is a number, which means something else in other records.
+
+    Raises:
+      UsageError: the run has checkpoints, and the training records are not those it began with.
+    """
+    path = os.path.join(model_dir, RECORDS_FILE)
+    names = [os.path.basename(shard) for shard in shard_paths(data_dir, info, "train")]
+    counts = dict(zip(names, info.examples["train"], strict=True))
+    now = {"kind": info.kind, "vocab_sha256": info.vocab_sha256, "fingerprint": info.fingerprint,
+           "train": counts}
+    if not (completed_steps(model_dir) and tf.io.gfile.exists(path)):
+        _write(path, json.dumps(now, indent=2) + "\n")
+        return
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            before = json.loads(file.read())
+        shards = dict.fromkeys(counts) | before["train"]
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise UsageError(f"{path}: not what a run wrote ({reason(error)})") from None
+    if before == now:
+        return
+    differences = [f"{name} has {counts.get(name, 'no')} examples, had {count or 'none'}"
+                   for name, count in shards.items() if count != counts.get(name)]
+    raise UsageError(
+        f"{data_dir}: not the records that {model_dir} was trained on "
+        f"({differences[0] if differences else 'built of other text or settings'}): expected the "
+        f"same, or a new --model_dir with --init_checkpoint={model_dir}")
+
+
+def settings_of_run(model_dir: str, given: Mapping[str, Any]) -> tuple[ModelConfig, PretrainingConfig]:
+    """The settings of the run in `model_dir`, with those of `given` that may change.
+
+    Args:
+      model_dir: where `config.json` is.
+      given: setting -> value, as from the command line; those of the text are left out here.
+
+    Raises:
+      UsageError: no such run, or `given` contradicts a setting that makes the run what it is. An
+        evaluation may have another precision.
+    """
     run = load_run(model_dir)
-    _check_same(model_dir, run, run._replace(text=text, model=model))
+    model = _with_given(run.model, given)
+    pretraining = _with_given(run.pretraining, given)
+    old = dataclasses.replace(run.pretraining, precision=pretraining.precision)
+    _check_same(model_dir, run._replace(pretraining=old), Run(run.text, model, pretraining))
+    return model, pretraining
+
+
+def _with_given(config: Any, given: Mapping[str, Any]) -> Any:
+    fields = type(config).__dataclass_fields__
+    return dataclasses.replace(
+        config, **{name: value for name, value in given.items() if name in fields})
+
+
+def check_same_evaluation(model_dir: str, text: TextConfig, model: ModelConfig,
+                          pretraining: PretrainingConfig) -> None:
+    """Raises UsageError where `model_dir` holds another model, or one that other text, other masks
+    or another length belong to: figures of such an evaluation could not be compared."""
+    run = load_run(model_dir)
+    _check_same(model_dir, run, Run(text, model, dataclasses.replace(
+        run.pretraining, seed=pretraining.seed, max_seq_length=pretraining.max_seq_length)))
+
+
+def _write(path: str, text: str) -> None:
+    with tf.io.gfile.GFile(path + ".writing", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(path + ".writing", path, overwrite=True)
 
 
 def _check_same(model_dir: str, old: Run, new: Run) -> None:

@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, MaskedInputs
-from electra_es.model.encoder import dropout_seed
+from electra_es.model.dropout import dropout_seed
 from electra_es.model.masking import mask
-from electra_es.model.pretrainer import ElectraPretrainer, loss_denominators, total_loss
+from electra_es.model.pretrainer import ElectraPretrainer, Outputs, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
-from electra_es.training.metrics import METRIC_SUMS, auc_histograms, metric_sums
+from electra_es.training.metrics import auc_histograms, metric_names, metric_sums
 from electra_es.training.optimization import Adam, clip_by_global_norm
 
 Sums = dict[str, tf.Tensor]
@@ -86,18 +86,19 @@ class TrainStep:
             return part + 1, tf.nest.map_structure(tf.add, total, result)
 
         nothing = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
-                   {name: tf.constant(0.0) for name in METRIC_SUMS})
+                   {name: tf.constant(0.0) for name in metric_names(self.model_config)})
         return tf.while_loop(lambda part, total: part < parts, add_part, (0, nothing))[1]
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
-        draws = sampling_draws(self.keys, inputs, masked)
+        draws = sampling_draws(self.keys, inputs, masked, self.model_config)
         with tf.GradientTape() as tape, dropout_seed(seed):
             outputs = self.model(inputs, masked, draws, training=True)
             loss = total_loss(outputs, denominators, self.model_config)
         gradients = tape.gradient(
             loss, self.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return loss, [tf.convert_to_tensor(g) for g in gradients], metric_sums(outputs, masked)
+        return (loss, [tf.convert_to_tensor(g) for g in gradients],
+                metric_sums(outputs, masked, self.model_config))
 
 
 def number_of_step(optimizer: Adam) -> tf.Tensor:
@@ -130,8 +131,12 @@ def apply_gradients(optimizer: Adam, loss: tf.Tensor, gradients: list[tf.Tensor]
     return sums
 
 
-def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs) -> tf.Tensor:
-    """float32 [B, K]: one number per selected position, derived from the example's index."""
+def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: ModelConfig
+                   ) -> tf.Tensor | None:
+    """float32 [B, K]: one number per selected position, derived from the example's index; None
+    where there is no discriminator to draw samples for."""
+    if config.objective == "mlm":
+        return None
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
 
 
@@ -152,7 +157,8 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
-        nothing = {name: tf.constant(0.0) for name in (*METRIC_SUMS, "bad", "gradient_norm")}
+        nothing = {name: tf.constant(0.0)
+                   for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
         _, sums, bad_in_row, last_bad = tf.while_loop(
             lambda number, *_: number < num_steps, add_step,
             (0, nothing, bad_in_row, tf.constant(0, tf.int64)))
@@ -178,15 +184,44 @@ def reduce_sums(strategy: tf.distribute.Strategy, per_replica: Sums) -> Sums:
 def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
                    strategy: tf.distribute.Strategy):
     """Returns a compiled `step(inputs) -> sums`, with histograms for the AUC."""
-    keys = evaluation_keys(seed)
+    forward = evaluation_forward(model, model_config, seed)
 
     def replica_step(inputs: Inputs) -> Sums:
-        masked = mask(inputs, model_config, model.vocab, keys.masking)
-        outputs = model(inputs, masked, sampling_draws(keys, inputs, masked))
-        return {**metric_sums(outputs, masked), **auc_histograms(outputs)}
+        masked, outputs = forward(inputs)
+        return {**metric_sums(outputs, masked, model_config), **auc_histograms(outputs)}
 
     @tf.function(autograph=False)
     def step(inputs) -> Sums:
         return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
 
     return step
+
+
+def make_show_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
+                   strategy: tf.distribute.Strategy):
+    """Returns a compiled `step(inputs) -> (corrupted ids int32, probability of being replaced
+    float32)`, both [B, L]. Every replica computes the same, so that this works wherever the
+    variables are."""
+    forward = evaluation_forward(model, model_config, seed)
+
+    def replica_step(inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        _, outputs = forward(inputs)
+        return outputs.corrupted_ids, tf.sigmoid(outputs.rtd_logits)
+
+    @tf.function(autograph=False)
+    def step(inputs):
+        return [strategy.experimental_local_results(part)[0]
+                for part in strategy.run(replica_step, args=(inputs,))]
+
+    return step
+
+
+def evaluation_forward(model: ElectraPretrainer, model_config: ModelConfig, seed: int):
+    """Returns `forward(inputs) -> (masked, outputs)` with the masks and samples of evaluations."""
+    keys = evaluation_keys(seed)
+
+    def forward(inputs: Inputs) -> tuple[MaskedInputs, Outputs]:
+        masked = mask(inputs, model_config, model.vocab, keys.masking)
+        return masked, model(inputs, masked, sampling_draws(keys, inputs, masked, model_config))
+
+    return forward

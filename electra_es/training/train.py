@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig
-from electra_es.data.inputs import check_records, name_bad_shard, training_dataset, usable_shards
+from electra_es.data.inputs import check_records, training_dataset
+from electra_es.data.provenance import describe_records
 from electra_es.data.records import ID_COUNTS_FILE, load_records_info
-from electra_es.errors import CheckFailed
+from electra_es.data.shards import bad_shard_named, usable_shards
+from electra_es.errors import CheckFailed, UsageError
 from electra_es.files import only_run_in
 from electra_es.model.pretrainer import (
     ElectraPretrainer,
@@ -20,7 +22,8 @@ from electra_es.model.pretrainer import (
     discriminator_parameters,
 )
 from electra_es.monitoring.health import HealthWatch
-from electra_es.monitoring.progress import ProgressLog, configuration_markdown, parameter_line
+from electra_es.monitoring.progress import ProgressLog, parameter_line
+from electra_es.run_config import Run
 from electra_es.text.audit import audit
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import Checkpoints
@@ -28,20 +31,19 @@ from electra_es.training.devices import (
     TpuAddress,
     check_reachable,
     compiles_with_xla,
+    devices_line,
+    devices_used,
     set_up_devices,
-    worker_index,
 )
-from electra_es.training.evaluation import make_evaluation
+from electra_es.training.evaluation import make_evaluation, report_evaluation
 from electra_es.training.flops import peak_flops, training_flops
 from electra_es.training.interruption import StopSignal
+from electra_es.training.memory import check_memory
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, learning_rate, schedule_for
-from electra_es.training.run_dir import prepare_model_dir, vocabulary_facts
+from electra_es.training.run_dir import check_same_records, prepare_model_dir, vocabulary_facts
 from electra_es.training.steps import Sums, TrainStep, make_train_loop
-
-# What tf.data raises for a shard that is cut off, changed or gone.
-_INPUT_ERRORS = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError,
-                 tf.errors.OutOfRangeError)
+from electra_es.training.workers import Workers
 
 InitialWeights = Callable[[ElectraPretrainer, Tokenizer], str]
 
@@ -78,45 +80,60 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
     # ---- Devices, vocabulary, records: what can be wrong is looked at before step 1.
     check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
     strategy = set_up_devices(config, tpu)
-    tokenizer = load_tokenizer(vocab_dir)
-    info = load_records_info(data_dir)
-    check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
-    shards = usable_shards(data_dir, info, config.skip_corrupt_shards)
-    worker = worker_index(strategy)
+    workers = Workers(strategy)
+    is_chief = workers.index == 0
+    with workers.together():
+        tokenizer = load_tokenizer(vocab_dir)
+        vocab_size = len(tokenizer.vocab)
+        check_memory(model_config, config, vocab_size, strategy)
+        info = load_records_info(data_dir)
+        check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
+        shards = usable_shards(data_dir, info, config.skip_corrupt_shards, vocab_size)
 
-    with only_run_in(model_dir, is_chief=worker == 0), StopSignal(strategy) as stop:
-        if worker == 0:
-            prepare_model_dir(model_dir, tokenizer, vocab_dir, model_config, config)
+    with only_run_in(model_dir, is_chief=is_chief), StopSignal(workers) as stop:
+        with workers.together():
+            if is_chief:
+                prepare_model_dir(model_dir, tokenizer, vocab_dir, model_config, config)
+                check_same_records(model_dir, data_dir, info)
+        workers.check_same({
+            "vocab_sha256": tokenizer.config.vocab_sha256, "training_examples": info.examples,
+            **dataclasses.asdict(model_config), **dataclasses.asdict(config)})
         log = ProgressLog(
-            model_dir, config, is_chief=worker == 0, peak_flops=peak_flops(config, strategy),
+            model_dir, config, is_chief=is_chief, peak_flops=peak_flops(config, strategy),
             flops_per_example=training_flops(
-                model_config, len(tokenizer.vocab), config.max_seq_length))
+                model_config, vocab_size, config.max_seq_length))
 
         # ---- Model and optimiser, then the state of the latest checkpoint over both.
         with strategy.scope():
-            model = build_pretrainer(model_config, vocabulary_facts(tokenizer))
+            model = build_pretrainer(model_config, vocabulary_facts(tokenizer), config.precision)
             optimizer = Adam(model.trainable_variables, schedule_for(config), config)
         checkpoints = Checkpoints(
             model_dir, tf.train.Checkpoint(model=model, optimizer=optimizer),
-            keep=config.keep_checkpoints, keep_every=config.keep_every, worker=worker,
+            keep=config.keep_checkpoints, keep_every=config.keep_every, workers=workers,
             background=config.async_checkpoints)
         step, examples_seen = checkpoints.restore_latest()
+        if step > config.last_step:
+            raise UsageError(f"--stop_at_step={config.stop_at_step}: {model_dir} is at step {step} "
+                             "already: expected a later step")
+        origin = ""
         if initial_weights is not None and step == 0:
-            log.say(initial_weights(model, tokenizer))
+            origin = initial_weights(model, tokenizer)
+            log.say(origin)
 
+        log.say(devices_line(strategy))
         log.say(vocabulary_line(tokenizer, data_dir))
-        log.say(parameter_line("discriminator", discriminator_parameters(model)))
-        log.say(parameter_line("both towers", count_parameters([model])))
+        for name, parameters in parameter_counts(model).items():
+            log.say(parameter_line(name, parameters))
         log.say(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
                 f"training examples; step {step} of {config.num_train_steps}")
-        log.text("configuration", configuration_markdown(
-            {"text": dataclasses.asdict(tokenizer.config), "model": dataclasses.asdict(model_config),
-             "pretraining": dataclasses.asdict(config)}), step)
+        log.start(step, Run(tokenizer.config, model_config, config),
+                  devices=f"{devices_used(strategy)}; TensorFlow {tf.__version__}",
+                  data=describe_records(data_dir, info), initial_weights=origin)
 
         # ---- Data from the position of the checkpoint on, and the compiled loop over it.
         def host_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             return training_dataset(
-                shards, info, config, first_example=examples_seen,
+                shards, info, config, first_example=examples_seen, vocab_size=vocab_size,
                 batch_size=context.get_per_replica_batch_size(config.train_batch_size),
                 host=context.input_pipeline_id, num_hosts=context.num_input_pipelines)
 
@@ -136,11 +153,10 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         with checkpoints:
             while step < config.last_step and not stopping:
                 stretch = steps_until_due(step, config)
-                try:
+                # After an error steps of the stretch may be half applied: nothing is saved.
+                with bad_shard_named(shards, info, vocab_size,
+                                     "; --skip_corrupt_shards leaves it out"):
                     sums = _numpy(loop(batches, tf.constant(stretch), tf.constant(bad_in_row)))
-                except _INPUT_ERRORS as error:
-                    # Steps of the stretch may be half applied: nothing is saved.
-                    raise name_bad_shard(shards) or error from None
                 step += stretch
                 examples_seen += stretch * config.train_batch_size
                 bad_in_row = float(sums["bad_in_row"])
@@ -156,14 +172,19 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                     log.train(step, {
                         **metrics, "learning_rate": float(learning_rate(tf.constant(step), config)),
                         "gradient_norm": float(sums["gradient_norm"]),
-                        "bad_steps": float(pending["bad"])})
+                        "bad_steps": float(pending["bad"]), "tokens": float(pending["tokens"])})
                     for warning in health.warnings(step, metrics):
                         log.say(warning)
                     pending = {}
                 if is_due(step, config.save_every, config) or stopping:
                     checkpoints.save(step, examples_seen)
-                if config.eval_every and step % config.eval_every == 0 and step < config.last_step:
-                    evaluation = _evaluate(evaluate, log, step)
+                if (config.eval_every and step % config.eval_every == 0 and step < config.last_step
+                        and not stopping):
+                    result = evaluate(stop.requested)
+                    stopping = result is None
+                    if result:
+                        evaluation = result.metrics
+                        report_evaluation(log, step, result)
 
             if stopping and step < config.last_step:
                 checkpoints.save(step, examples_seen)
@@ -171,8 +192,27 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                 log.say(f"stopped by a signal at step {step}; saved. The same command goes on")
                 return TrainResult(step, evaluation, stopped_by_signal=True)
         if evaluate_at_end and info.num_examples("validation"):
-            evaluation = _evaluate(evaluate, log, step)
+            result = evaluate(stop.requested)
+            if result is None:
+                log.say(f"stopped by a signal in the evaluation at step {step}; the model is saved. "
+                        "The same command evaluates it")
+                return TrainResult(step, {}, stopped_by_signal=True)
+            evaluation = result.metrics
+            report_evaluation(log, step, result)
         return TrainResult(step, evaluation, stopped_by_signal=False)
+
+
+def parameter_counts(model: ElectraPretrainer) -> dict[str, int]:
+    """Parameters of what is published, and of all that is trained where that is more."""
+    everything = count_parameters([model])
+    if model.rtd_head is None:
+        return {"model": everything}
+    found = {"discriminator": discriminator_parameters(model)}
+    if model.generators == [model.discriminator]:
+        found["with the generator's head"] = everything
+    elif model.generators:
+        found["both towers" if len(model.generators) == 1 else "all three towers"] = everything
+    return found
 
 
 def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
@@ -207,13 +247,6 @@ def _check_finite(sums: dict[str, np.ndarray], step: int, config: PretrainingCon
         raise CheckFailed(
             f"{int(sums['bad_in_row'])} steps in a row, up to step {step}, had a non-finite loss or "
             f"gradient; {log.model_dir} keeps its last good checkpoint")
-
-
-def _evaluate(evaluate, log: ProgressLog, step: int) -> dict[str, float]:
-    evaluation = evaluate()
-    log.evaluation(step, evaluation.metrics)
-    log.samples(step, evaluation.samples)
-    return evaluation.metrics
 
 
 def _numpy(sums: Sums) -> dict[str, np.ndarray]:

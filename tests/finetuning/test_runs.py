@@ -267,7 +267,7 @@ def test_a_model_of_the_hub_is_imported_without_its_pickle(place, tmp_path, monk
 
 
 def test_from_scratch_begins_with_other_weights_than_the_model(place):
-    models = [load_pretrained(f"{place}/tiny", "m", seed) for seed in (None, 3, 3, 4)]
+    models = [load_pretrained(f"{place}/tiny", "m", scratch_seed=seed) for seed in (None, 3, 3, 4)]
     tables = [model.model.embeddings.word_embeddings.numpy() for model in models]
     assert models[1].origin == "m, weights drawn anew"
     np.testing.assert_array_equal(tables[1], tables[2])

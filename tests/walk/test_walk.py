@@ -61,7 +61,7 @@ def road(request, tmp_path_factory) -> tuple[Walk, Variant]:
     walk.run("data_prep.audit_vocabulary", "--vocab_dir=vocabulary", "--records=records",
              "--output=audit.json")
 
-    assert walk.run(*training(variant), "--print_schedule")
+    assert walk.run("run_pretraining.py", f"--num_train_steps={STEPS}", "--print_schedule")
     stopped = walk.stop_at(rf"^step \d+/{STEPS}", *training(variant))
     at = int(re.search(r"stopped by a signal at step (\d+); saved", stopped)[1])
     resumed = walk.run(*training(variant))
@@ -82,7 +82,7 @@ def test_evaluate_and_report(road):
     assert before["step"] == STEPS
     assert ("disc_auc" in before) == variant.discriminator
     log = (walk.folder / "model" / "metrics.jsonl").read_text()
-    printed = walk.run(*training(variant), "--mode=evaluate")
+    printed = walk.run("run_pretraining.py", "--mode=evaluate", "--data_dir=records", "--model_dir=model")
     assert ("AUC" in printed) == variant.discriminator
     # The same weights, masks and samples: nothing new to say, and nothing said twice.
     assert json.loads((walk.folder / "model" / "evaluation.json").read_text()) == before

@@ -11,46 +11,55 @@ Exporting gives DIR/discriminator and DIR/generator, each with model.safetensors
 tokenizer.json, tokenizer_config.json, the vocabulary, text.json and README.md.
 """
 
-from absl import flags
-
 from electra_es.errors import UsageError, run_main
 from electra_es.export.huggingface.read import import_folder
 from electra_es.export.huggingface.write import export_huggingface, push_to_hub
 from electra_es.export.model_card import CardOptions
-from electra_es.flags import parse_flags, required
+from electra_es.flags import define, parse_flags_only, refuse_given, refuse_unused, required
+from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
 
 def main() -> None:
-    model_dir = flags.DEFINE_string("model_dir", "", "Model directory to export.")
-    source = flags.DEFINE_string("import_from", "", "Hugging Face folder to import.")
-    generator = flags.DEFINE_string("import_generator", "", "Folder of its generator, if apart.")
-    output = flags.DEFINE_string("output", "", "Directory to write.")
-    overwrite = flags.DEFINE_bool("overwrite", False, "Replace an earlier export or import there.")
-    name = flags.DEFINE_string("name", "", "Name of the model in its card.")
-    licence = flags.DEFINE_string("licence", "", "Licence in its card, such as apache-2.0.")
-    datasets = flags.DEFINE_list("datasets", [], "Data sets in its card.")
-    watts = flags.DEFINE_float("watts", 0.0, "Mean power during training, for its card.")
-    results = flags.DEFINE_list("results", [], "Files of fine-tuning results, for its card.")
-    hub = flags.DEFINE_string("push_to_hub", "", "Repository to upload to, such as me/electra-es.")
-    private = flags.DEFINE_bool("private", False, "Make new repositories private.")
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
+    source = define("import_from", str, "", "Hugging Face folder to import.", PATH)
+    generator = define("import_generator", str, "", "Folder of its generator, if apart.", PATH)
+    output = define("output", str, "", "Directory to write.", PATH)
+    overwrite = define("overwrite", bool, False, "Replace an earlier export or import there.")
+    name = define("name", str, "", "Name of the model in its card.", NAME)
+    licence = define("licence", str, "", "Licence in its card, such as apache-2.0.", NAME)
+    datasets = define("datasets", tuple[str, ...], (), "Data sets in its card.", NAME)
+    watts = define("watts", float, 0.0, "Mean power during training, for its card.",
+                   Range(low=0, high=1e9, why="1e9 W is a power station"))
+    results = define("results", tuple[str, ...], (), "Files of fine-tuning results, for its card.",
+                     PATH)
+    notes = define("notes", str, "", "Markdown file for its card: authors, funding, contact.", PATH)
+    hub = define("push_to_hub", str, "", "Repository to upload to, such as me/electra-es.", REPOSITORY)
+    private = define("private", bool, False, "Make new repositories private.")
+    parse_flags_only()
     if bool(model_dir.value) == bool(source.value):
         raise UsageError("expected either --model_dir, to export, or --import_from")
+    if source.value:
+        refuse_unused("--import_from", {"import_from", "import_generator", "output", "overwrite"})
+    else:
+        refuse_given("--model_dir", {"import_generator"})
+    if not hub.value:
+        refuse_given("no --push_to_hub", {"private"})
     target = required(output, "a directory to write")
     if source.value:
         imported = import_folder(source.value, target, generator=generator.value,
                                  overwrite=overwrite.value)
         note = f"; {len(imported.new)} variables of a generator are new" if imported.new else ""
-        print(f"{target}: a model directory from {source.value}{note}; a run starts from it with "
+        print(f"{target}: a model directory from {source.value}, its weights read back and equal{note}; "
+              "a run starts from it with "
               f"--init_checkpoint={target}")
         return
-    options = CardOptions(name.value or hub.value, licence.value, tuple(datasets.value), watts.value,
-                          tuple(results.value))
-    parts = export_huggingface(model_dir.value, target, options=options, overwrite=overwrite.value)
-    print(f"{target}: {' and '.join(parts)} written, read back and equal to {model_dir.value}")
+    options = CardOptions(name.value or hub.value, licence.value, datasets.value, watts.value,
+                          results.value, notes.value)
+    exported = export_huggingface(model_dir.value, target, options=options, overwrite=overwrite.value)
+    print(exported.summary(target, model_dir.value, "read back"))
     if hub.value:
-        print("uploaded: " + ", ".join(push_to_hub(target, hub.value, parts, private.value)))
+        names = push_to_hub(target, hub.value, exported.parts, private.value)
+        print("uploaded: " + ", ".join(names))
 
 
 if __name__ == "__main__":

@@ -123,23 +123,27 @@ def hub_config(part: Part, config: ModelConfig, vocab_size: int, pad_id: int) ->
     }
 
 
-def model_config_from(discriminator: HubConfig, generator: HubConfig | None,
+def model_config_from(discriminator: HubConfig | None, generator: HubConfig | None,
                       sharing: Sharing) -> ModelConfig:
     """The configuration of a model with these parts; objective and masking are the recipe's.
 
     Args:
-      discriminator: its `config.json`, checked by `check_hub_config`.
+      discriminator: its `config.json`, checked by `check_hub_config`; None: the generator alone is
+        a model of BERT's objective.
       generator: the same of the generator; None: it gets the recipe's shape.
       sharing: what both parts have in common.
 
     Raises:
       UsageError: the shapes are none of an ELECTRA of this project.
     """
-    values: dict[str, Any] = {ours: discriminator[theirs] for ours, theirs in _SHAPE.items()}
-    values.update({ours: discriminator[theirs] for ours, theirs in _OTHER.items()
-                   if theirs in discriminator})
+    main = discriminator or generator
+    assert main is not None, "a folder without parts"
+    values: dict[str, Any] = {ours: main[theirs] for ours, theirs in _SHAPE.items()}
+    values.update({ours: main[theirs] for ours, theirs in _OTHER.items() if theirs in main})
     values["model_size"] = size_name(values["hidden_size"], values["num_layers"])
-    if sharing == "all":
+    if discriminator is None:
+        values["objective"] = "mlm"
+    elif sharing == "all":
         values["generator_kind"] = "shared"
     elif generator is not None:
         width = generator["hidden_size"]
@@ -153,6 +157,11 @@ def model_config_from(discriminator: HubConfig, generator: HubConfig | None,
     if generator is not None:
         for ours, expected in part_sizes("generator", config).items():
             if generator[_SHAPE[ours]] != expected:
+                if ours == "embedding_size" and generator[_SHAPE[ours]] == config.embedding_size:
+                    raise UsageError(
+                        "the generator has embeddings of its own, as wide as the discriminator's: parts "
+                        "of embedding_sharing=gradient_disentangled, published with their deltas added "
+                        "up, cannot be taken back together: expected the discriminator alone")
                 raise UsageError(
                     f"the generator's {_SHAPE[ours]}={generator[_SHAPE[ours]]}: expected {expected} "
                     f"beside a discriminator of hidden_size={config.hidden_size}")

@@ -17,7 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError
+from electra_es.export.compare import check_weights
 from electra_es.export.huggingface.names import (
+    ARCHITECTURES,
     HubConfig,
     Part,
     Sharing,
@@ -33,7 +35,7 @@ from electra_es.model.variables import named_variables, set_weights
 from electra_es.run_config import CONFIG_FILE, Run
 from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import Checkpoints
-from electra_es.training.run_dir import prepare_model_dir, vocabulary_facts
+from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -59,8 +61,8 @@ def load_folder(folder: str, generator: str = "") -> Imported:
     """Builds the model of a Hugging Face folder.
 
     Args:
-      folder: a local folder with the discriminator, or with `discriminator/` and perhaps
-        `generator/` in it.
+      folder: a local folder with one part, or with `discriminator/` or `generator/` or both in it.
+        A generator alone is a model of BERT's objective (mlm).
       generator: a folder with the generator, where it is published apart. Without any, the
         generator is new, of the recipe's shape, with the discriminator's embeddings.
 
@@ -71,13 +73,14 @@ def load_folder(folder: str, generator: str = "") -> Imported:
     folders = _part_folders(folder, generator)
     configs = {part: _read_config(path, part) for part, path in folders.items()}
     tensors = {part: _read_tensors(path) for part, path in folders.items()}
+    main = next(iter(folders))
     with tempfile.TemporaryDirectory() as vocab_dir:
-        max_length = _copy_vocabulary(folders["discriminator"], vocab_dir, configs["discriminator"])
+        max_length = _copy_vocabulary(folders[main], vocab_dir, configs[main])
         tokenizer = load_tokenizer(vocab_dir)
     _check_vocabulary(tokenizer, configs, folders)
     try:
         config = model_config_from(
-            configs["discriminator"], configs.get("generator"), _sharing(tensors))
+            configs.get("discriminator"), configs.get("generator"), _sharing(tensors))
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from None
     model = build_pretrainer(config, vocabulary_facts(tokenizer))
@@ -98,18 +101,20 @@ def import_folder(folder: str, output: str, *, generator: str = "", overwrite: b
 
     Raises:
       UsageError: as `load_folder`, or `output` exists or cannot be written. Nothing is left then.
+      CheckFailed: the weights, read back, are not those of the folder. Nothing is left then.
     """
     source = load_folder(folder, generator)
-    folders = _part_folders(folder, generator)
+    main, main_folder = next(iter(_part_folders(folder, generator).items()))
     with (new_directory(output, overwrite=overwrite, recognised_by=SOURCE_CONFIG_FILE) as scratch,
           tempfile.TemporaryDirectory() as vocab_dir):
-        _copy_vocabulary(folders["discriminator"], vocab_dir, source.configs["discriminator"])
+        _copy_vocabulary(main_folder, vocab_dir, source.configs[main])
         prepare_model_dir(scratch, source.tokenizer, vocab_dir, source.run.model,
                           source.run.pretraining)
         with open(os.path.join(scratch, SOURCE_CONFIG_FILE), "w", encoding="utf-8") as file:
             file.write(json.dumps(source.configs, indent=2, ensure_ascii=False) + "\n")
         state = tf.train.Checkpoint(model=source.model)
         Checkpoints(scratch, state, keep=1, keep_every=0).save(0, 0)
+        check_weights(load_model(scratch)[0], source.model, output)
     return source
 
 
@@ -123,12 +128,14 @@ def read_source_configs(model_dir: str) -> dict[Part, HubConfig]:
 
 
 def _part_folders(folder: str, generator: str) -> dict[Part, str]:
-    folders: dict[Part, str] = {"discriminator": folder}
-    inner = os.path.join(folder, "discriminator")
-    if os.path.exists(os.path.join(inner, CONFIG_FILE)):
-        folders["discriminator"] = inner
-        if os.path.exists(os.path.join(folder, "generator", CONFIG_FILE)):
-            folders["generator"] = os.path.join(folder, "generator")
+    """The folder of each part, the discriminator first."""
+    parts: tuple[Part, ...] = ("discriminator", "generator")
+    folders = {part: os.path.join(folder, part) for part in parts
+               if os.path.exists(os.path.join(folder, part, CONFIG_FILE))}
+    if not folders:
+        named = _read_json(folder, CONFIG_FILE).get("architectures") or [""]
+        alone = named[0] == ARCHITECTURES["generator"] and not generator
+        folders = {"generator" if alone else "discriminator": folder}
     if generator:
         folders["generator"] = generator
     return folders
@@ -225,7 +232,7 @@ def _check_vocabulary(tokenizer: Tokenizer, configs: dict[Part, HubConfig],
 
 def _sharing(tensors: dict[Part, dict[str, np.ndarray]]) -> Sharing:
     """Which of the discriminator's tensors the generator holds as well."""
-    if "generator" not in tensors:
+    if len(tensors) < 2:
         return "embeddings"
     ours, theirs = tensors["discriminator"], tensors["generator"]
 

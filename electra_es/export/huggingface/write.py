@@ -5,10 +5,11 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from electra_es.config import ModelConfig
-from electra_es.errors import CheckFailed, UsageError
+from electra_es.errors import UsageError
+from electra_es.export.compare import MASK_PROBES, PROBES, Comparison, mask_logits, tokenized
 from electra_es.export.huggingface.names import (
     Part,
     Sharing,
@@ -23,10 +24,12 @@ from electra_es.export.huggingface.read import (
     read_source_configs,
 )
 from electra_es.export.huggingface.tokenizer import tokenizer_config, tokenizer_json
-from electra_es.export.model_card import EXAMPLE, CardOptions, model_card, read_metrics
-from electra_es.export.output import new_directory
-from electra_es.export.saved_model import MAX_DIFFERENCE, PROBES, TextModel, usable_length
+from electra_es.export.model_card import EXAMPLE, CardOptions, model_card
+from electra_es.export.output import Exported, new_directory, origin_of
+from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.model.variables import get_resolved_weights
+from electra_es.monitoring.metrics_log import read_log
 from electra_es.run_config import CONFIG_FILE, Run
 from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer
 from electra_es.training.run_dir import load_model
@@ -35,7 +38,7 @@ CARD_FILE = "README.md"
 
 
 def export_huggingface(model_dir: str, output: str, *, options: CardOptions = CardOptions(),
-                       overwrite: bool = False) -> list[Part]:
+                       overwrite: bool = False) -> Exported:
     """Writes the parts of the model of `model_dir` as folders, reads them back and compares.
 
     Args:
@@ -45,19 +48,21 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
       overwrite: whether an earlier export there may be replaced.
 
     Returns:
-      the parts written.
+      the parts written, and what was compared.
 
     Raises:
       UsageError: no such model, or `output` exists or cannot be written.
       CheckFailed: what was read back differs from the model; nothing is left behind.
     """
     model, tokenizer, run, step = load_model(model_dir)
-    parts = parts_of(run.model)
+    origin, source = origin_of(model_dir, step), read_source_configs(model_dir)
+    # A generator that an import drew, as its source had none, is not published.
+    parts = [part for part in parts_of(run.model) if not source or part in source]
     text_model = TextModel(model, tokenizer, usable_length(run))
     example: list[tuple[str, float]] = []
     if model.rtd_head is not None:
         example = _score_example(text_model)
-    records, weights = read_metrics(model_dir), get_resolved_weights(model)
+    log, weights = read_log(model_dir), get_resolved_weights(model)
     configs = _configs(model_dir, run, tokenizer)
     shared_files = tokenizer_files(model_dir, run, tokenizer)
     marker = f"{parts[0]}/{WEIGHTS_FILE}"
@@ -65,13 +70,14 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
         for part in parts:
             arrays = published_arrays(weights, part, run.model)
             card = model_card(
-                part, run, tokenizer, options=options, step=step, records=records, example=example,
+                part, run, tokenizer, options=options, step=step, log=log, example=example,
                 parameters=sum(array.size for array in arrays.values()))
             files = {CONFIG_FILE: json_bytes(configs[part]), CARD_FILE: card.encode("utf-8")}
             _write_folder(os.path.join(scratch, part), arrays, {**shared_files, **files})
-        if "discriminator" in parts:
-            _check_same(text_model, scratch)
-    return parts
+            origin.write(os.path.join(scratch, part))
+        compared = [line for part in parts
+                    for line in _compare(part, text_model, model, os.path.join(scratch, part))]
+    return Exported(list(parts), origin, compared)
 
 
 def published_arrays(weights: dict[str, np.ndarray], part: Part, config: ModelConfig
@@ -100,7 +106,7 @@ def tokenizer_files(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[str,
     }
 
 
-def push_to_hub(folder: str, repository: str, parts: list[Part], private: bool) -> list[str]:
+def push_to_hub(folder: str, repository: str, parts: list[str], private: bool) -> list[str]:
     """Uploads exported folders: the discriminator as `repository`, the generator beside it.
 
     Returns:
@@ -134,7 +140,7 @@ def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]
     made = {part: hub_config(part, run.model, len(tokenizer.vocab), tokenizer.pad_id)
             for part in parts_of(run.model)}
     source = read_source_configs(model_dir)
-    if source:
+    if source and "discriminator" in source:
         sharing: Sharing = ("all" if run.model.generator_kind == "shared" else
                             "embeddings" if run.model.embedding_sharing == "tied" else "none")
         if model_config_from(source["discriminator"], source.get("generator"), sharing) != run.model:
@@ -150,25 +156,32 @@ def _score_example(text_model: TextModel) -> list[tuple[str, float]]:
             for token, logit in zip(tokens[1:-1], logits[1:-1], strict=True)]
 
 
-def _check_same(text_model: TextModel, folder: str) -> None:
-    """Compares tokens and logits of the model with those of the discriminator, imported again."""
-    source = load_folder(os.path.join(folder, "discriminator"))
-    again = TextModel(source.model, source.tokenizer, usable_length(source.run))
-    probes = tf.constant(PROBES)
-    expected, found = text_model.detect(probes), again.detect(probes)
-    if not np.array_equal(expected["token_ids"], found["token_ids"]):
-        raise CheckFailed("the exported folder, read back, gives other tokens than its source")
-    difference = float(np.max(np.abs(expected["logits"] - found["logits"])))
-    if not difference <= MAX_DIFFERENCE:
-        raise CheckFailed(f"the logits of the exported folder, read back, differ by {difference:.2g} "
-                          f"from its source's: expected at most {MAX_DIFFERENCE:g}")
+def _compare(part: Part, text_model: TextModel, model: ElectraPretrainer, folder: str) -> list[str]:
+    """Compares a part, read back by itself, with its source: tokens, and logits of both segments."""
+    again = load_folder(folder)
+    compared = Comparison(f"the exported {part}")
+    texts = PROBES if part == "discriminator" else MASK_PROBES
+    probes = tokenized(texts, text_model.tokenizer, text_model.max_length)
+    found = tokenized(texts, again.tokenizer, usable_length(again.run))
+    compared.equal(f"tokens of the {part}", found.ids, probes.ids)
+    if part == "generator":
+        compared.close("logits of the generator at [MASK]",
+                       mask_logits(again.model, probes, probes.segments),
+                       mask_logits(model, probes, probes.segments))
+    else:
+        logits = [each.rtd_logits(probes.ids, probes.mask, probes.segments).numpy()
+                  for each in (again.model, model)]
+        real = probes.mask > 0  # padding is not compared
+        compared.close("logits of the discriminator", logits[0][real], logits[1][real])
+    return compared.lines
 
 
 def _write_folder(folder: str, arrays: dict[str, np.ndarray], files: dict[str, bytes]) -> None:
     os.makedirs(folder)
-    # transformers asks for the framework that the tensors were written by.
-    save_file(arrays, os.path.join(folder, WEIGHTS_FILE), metadata={"format": "pt"})
-    for name, data in files.items():
+    # transformers asks for the framework that the tensors were written by. Not save_file, whose files
+    # nobody but their owner can read, whatever the umask says.
+    weights = save(arrays, metadata={"format": "pt"})
+    for name, data in {WEIGHTS_FILE: weights, **files}.items():
         with open(os.path.join(folder, name), "wb") as file:
             file.write(data)
 

@@ -1,0 +1,88 @@
+"""What this machine has, found without TensorFlow and without network; and the runtime of its TPU."""
+
+import os
+from pathlib import Path
+
+from electra_es.chips import tpu_version
+from electra_es.errors import UsageError
+
+_PCI_DEVICES = Path("/sys/bus/pci/devices")
+_GOOGLE, _NVIDIA = "0x1ae0", "0x10de"
+# PCI number of the chip -> version. One number stands for v2 and v3.
+_TPU_NUMBERS = {"0x0027": "v2 or v3", "0x005e": "v4", "0x0062": "v5p", "0x0063": "v5e",
+                "0x006f": "v6e", "0x0076": "tpu7x"}
+# TensorFlow drives these itself; all later ones through PJRT.
+_WITHOUT_PJRT = ("v2", "v3", "v2 or v3", "v4")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; a container or `taskset` may grant fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_tpu() -> str:
+    """The version of this TPU VM's chips, such as `v5e`; empty on any other machine."""
+    if named := os.environ.get("TPU_ACCELERATOR_TYPE"):
+        return tpu_version(named)
+    found = [_TPU_NUMBERS[number] for maker, number, _ in _pci_devices()
+             if maker == _GOOGLE and number in _TPU_NUMBERS]
+    return found[0] if found else ""
+
+
+def may_have_tpu() -> bool:
+    """Whether a TPU can be here, one that `local_tpu` has no name for included."""
+    return bool(local_tpu() or any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")))
+
+
+def nvidia_gpus() -> int:
+    """NVIDIA graphics processors in this machine, whether a driver is loaded or not."""
+    return sum(maker == _NVIDIA and kind.startswith("0x03") for maker, _, kind in _pci_devices())
+
+
+def has_nvidia_driver() -> bool:
+    """Whether this process can reach a GPU through NVIDIA's driver (the second path: on WSL)."""
+    return any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg"))
+
+
+def _pci_devices() -> list[tuple[str, str, str]]:
+    """(maker, number, class) of each device on the bus."""
+    devices = []
+    for folder in sorted(_PCI_DEVICES.glob("*")):
+        try:
+            maker, number, kind = ((folder / name).read_text().strip()
+                                   for name in ("vendor", "device", "class"))
+        except OSError:
+            continue
+        devices.append((maker, number, kind))
+    return devices
+
+
+def do_without_tpu() -> None:
+    """Lets libtpu be loaded where there is no TPU, silently: it asks no metadata server what this
+    machine is (which takes minutes), and lets other processes load it too, as no chip is taken."""
+    for name, value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+                        "TPU_CHIPS_PER_HOST_BOUNDS": "2,2,1", "TPU_HOST_BOUNDS": "1,1,1",
+                        "TPU_STDERR_LOG_LEVEL": "3", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}.items():
+        os.environ.setdefault(name, value)
+
+
+def prepare_tpu_runtime() -> None:
+    """Sets what TensorFlow needs to drive a TPU v5e or later: call it before `import tensorflow`.
+
+    Does nothing on older TPUs and without a TPU, unless PJRT_DEVICE=TPU asks for it. Variables
+    that are set already keep their values.
+
+    Raises:
+      UsageError: such a TPU is there, and libtpu is not installed.
+    """
+    version = local_tpu()
+    if os.environ.get("PJRT_DEVICE", "TPU" if version not in ("", *_WITHOUT_PJRT) else "") != "TPU":
+        return
+    try:
+        import libtpu
+    except ImportError:
+        raise UsageError(f"TPU {version}: libtpu is not installed: expected an environment made with "
+                         "`make tpu` (docs/install.md)") from None
+    for name, value in {"PJRT_DEVICE": "TPU", "NEXT_PLUGGABLE_DEVICE_USE_C_API": "true",
+                        "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": libtpu.get_library_path()}.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,169 @@
+"""`metrics.jsonl` and `samples.jsonl` of a run: no other module reads or writes them.
+
+A line of `metrics.jsonl` is an object with `kind`, `step` and `time` (seconds since 1970), and
+
+    start        devices, data and initial_weights of one start of the run, which begins at `step`
+    train        the means since the line before; `steps` and `tokens` are what they are taken over
+    evaluation   metrics over the validation examples
+
+A killed process can leave half a line. A run that goes on from a checkpoint repeats the steps after
+it. Therefore a half line is passed over, the last line of one kind and step counts, and a start first
+removes the lines of the steps that it is going to repeat.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+EVALUATION_FILE = "evaluation.json"
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Content of `metrics.jsonl`; each list in the order of steps, with one line a step."""
+
+    starts: list[Line]
+    training: list[Line]
+    evaluations: list[Line]
+
+    def up_to(self, step: int) -> "RunLog":
+        """Without the lines of later steps: the way to the weights of `step`."""
+        return RunLog(*([line for line in lines if line["step"] <= step]
+                        for lines in (self.starts, self.training, self.evaluations)))
+
+    def training_seconds(self) -> float | None:
+        """Time of all steps; validation and the time between two starts are left out.
+
+        The first line of each start has no speed, as these steps include compiling. They count at
+        the next speed that was measured, or at the one before if none follows. None if there is no
+        speed at all.
+        """
+        return self._sum_over_steps(lambda line: 1 / line["steps_per_second"]
+                                    if line.get("steps_per_second") else None)
+
+    def tokens(self) -> float | None:
+        """Tokens that were trained on, [CLS] and [SEP] counted and padding not. None if no line has
+        a count (logs of earlier versions)."""
+        return self._sum_over_steps(lambda line: line["tokens"] / line["steps"]
+                                    if line.get("steps") else None)
+
+    def _sum_over_steps(self, of_one_step: Callable[[Line], float | None]) -> float | None:
+        known = [(line["step"], value) for line in self.training
+                 if (value := of_one_step(line)) is not None]
+        if not known:
+            return None
+        total, before = 0.0, 0
+        for step, value in known:
+            total += (step - before) * value
+            before = step
+        return total + (self.training[-1]["step"] - before) * known[-1][1]
+
+
+def read_log(model_dir: str) -> RunLog:
+    """Reads `metrics.jsonl`; nothing but empty lists where there is none (an imported model)."""
+    lines = _read(os.path.join(model_dir, METRICS_FILE))[0]
+    return RunLog(*([line for line in lines if line.get("kind") == kind]
+                    for kind in ("start", "train", "evaluation")))
+
+
+def read_samples(model_dir: str) -> list[Line]:
+    """The lines of `samples.jsonl`: `step` and `samples`, a list of lists of `SampleToken`."""
+    return _read(os.path.join(model_dir, SAMPLES_FILE))[0]
+
+
+def append_metrics(model_dir: str, kind: str, step: int, values: Mapping[str, Any]) -> None:
+    """Adds a line; it is on the disk when this returns."""
+    _append(os.path.join(model_dir, METRICS_FILE),
+            {"kind": kind, "step": step, "time": time.time(), **values})
+    if kind == "evaluation":
+        path = os.path.join(model_dir, EVALUATION_FILE)
+        _write(path, json.dumps({"step": step, **values}, indent=2) + "\n")
+
+
+def is_last_evaluation(model_dir: str, step: int, metrics: Mapping[str, float]) -> bool:
+    """Whether `evaluation.json` says the same already, up to the order in which a device adds up."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(model_dir, EVALUATION_FILE)) as file:
+            before = json.loads(file.read())
+        return before.pop("step") == step and before.keys() == metrics.keys() and all(
+            math.isclose(before[name], value, rel_tol=1e-5, abs_tol=1e-9)
+            for name, value in metrics.items())
+    except (tf.errors.NotFoundError, ValueError, AttributeError, KeyError, TypeError):
+        return False
+
+
+def append_samples(model_dir: str, step: int, samples: list) -> None:
+    _append(os.path.join(model_dir, SAMPLES_FILE), {"step": step, "samples": samples})
+
+
+def tidy(model_dir: str, last_step: float = math.inf) -> None:
+    """Removes half lines and what belongs to steps after `last_step`."""
+    for name in (METRICS_FILE, SAMPLES_FILE):
+        path = os.path.join(model_dir, name)
+        lines, all_whole = _read(path)
+        kept = [line for line in lines if line["step"] <= last_step]
+        if len(kept) < len(lines) or not all_whole:
+            _write(path, "".join(_text(line) for line in kept))
+    path = os.path.join(model_dir, EVALUATION_FILE)
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            evaluated = json.loads(file.read())
+        if evaluated["step"] > last_step:
+            tf.io.gfile.remove(path)
+
+
+def _read(path: str) -> tuple[list[Line], bool]:
+    """Returns the lines, and whether each of the file's lines was whole.
+
+    In bytes: a half line may end within a character, and text may hold characters that Python takes
+    for the end of a line.
+    """
+    if not tf.io.gfile.exists(path):
+        return [], True
+    with tf.io.gfile.GFile(path, "rb") as file:
+        texts = file.read().split(b"\n")
+    found: dict[tuple, Line] = {}
+    all_whole = texts[-1] == b""
+    for text in filter(None, texts):
+        try:
+            line = json.loads(text)
+            found[line.get("kind"), int(line["step"])] = line
+        except (ValueError, KeyError, TypeError, AttributeError):
+            all_whole = False
+    return sorted(found.values(), key=lambda line: line["step"]), all_whole
+
+
+def _text(line: Line) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _append(path: str, line: Line) -> None:
+    separator = "\n" if _ends_in_half_line(path) else ""
+    with tf.io.gfile.GFile(path, "a") as file:
+        file.write(separator + _text(line))
+
+
+def _ends_in_half_line(path: str) -> bool:
+    if not tf.io.gfile.exists(path):
+        return False
+    with tf.io.gfile.GFile(path, "rb") as file:
+        if not file.size():
+            return False
+        file.seek(file.size() - 1)
+        return file.read(1) != b"\n"
+
+
+def _write(path: str, text: str) -> None:
+    with tf.io.gfile.GFile(path + ".writing", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(path + ".writing", path, overwrite=True)

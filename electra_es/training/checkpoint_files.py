@@ -1,0 +1,116 @@
+"""Which checkpoints a run has on disk, and the newest of them that can be read.
+
+    checkpoints/step-00001000/ckpt.index, ckpt.data-…   what TensorFlow wrote
+    checkpoints/step-00001000/COMPLETED                 {"step": …, "examples_seen": …}, written last
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from electra_es.errors import UsageError, reason, warn
+
+_NAME = re.compile(r"step-(\d{8})")
+MARKER = "COMPLETED"
+# What is raised for files that are cut off, damaged or gone; IndexError is TensorFlow's for a file
+# that ends early. Anything else (no permission, a network that is down) says nothing about the
+# checkpoint, and going back would lose steps.
+_DAMAGE = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError,
+           tf.errors.InvalidArgumentError, LookupError)
+
+
+class Saved(NamedTuple):
+    """What the marker of a checkpoint says."""
+
+    step: int
+    examples_seen: int
+
+
+def folder(model_dir: str, step: int) -> str:
+    return os.path.join(model_dir, "checkpoints", f"step-{step:08d}")
+
+
+def checkpoint_path(model_dir: str, step: int) -> str:
+    """The prefix that TensorFlow knows the checkpoint of `step` by."""
+    return os.path.join(folder(model_dir, step), "ckpt")
+
+
+def completed_steps(model_dir: str) -> list[int]:
+    """Steps of the whole checkpoints in `model_dir`, in order."""
+    root = os.path.join(model_dir, "checkpoints")
+    if not tf.io.gfile.isdir(root):
+        return []
+    steps = [int(match[1]) for name in tf.io.gfile.listdir(root)
+             if (match := _NAME.fullmatch(name.rstrip("/")))]
+    return sorted(step for step in steps
+                  if tf.io.gfile.exists(os.path.join(folder(model_dir, step), MARKER)))
+
+
+def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
+                ) -> tuple[Saved | None, list[int]]:
+    """Reads the newest checkpoint that is not damaged: the one way to open a run.
+
+    Args:
+      model_dir: where `checkpoints/` is.
+      read: reads the checkpoint of a prefix into objects; ValueError or AssertionError where it
+        holds something else.
+      contents: what `read` expects, for the message.
+
+    Returns:
+      what was read, None if there is no checkpoint; and the steps of the damaged ones, each of
+      which a warning names.
+
+    Raises:
+      UsageError: there are checkpoints, but none can be read, or they hold something else.
+    """
+    damaged: list[int] = []
+    for step in reversed(completed_steps(model_dir)):
+        prefix = checkpoint_path(model_dir, step)
+        try:
+            saved = _read_marker(model_dir, step)
+            read(prefix)
+            return saved, damaged
+        except (ValueError, AssertionError) as error:
+            raise UsageError(f"{prefix}: not {contents} ({reason(error)})") from None
+        except (tf.errors.OpError, LookupError) as error:
+            if not _is_damage(error, prefix):
+                raise UsageError(f"{prefix}: cannot be read ({reason(error)})") from None
+            warn(f"{prefix}: damaged ({reason(error)}): taking the checkpoint before it")
+            damaged.append(step)
+    if damaged:
+        raise UsageError(
+            f"{model_dir}/checkpoints: none of the {len(damaged)} checkpoints can be read")
+    return None, []
+
+
+def _read_marker(model_dir: str, step: int) -> Saved:
+    """What `COMPLETED` says; LookupError where that is not what `_finish` writes."""
+    path = os.path.join(folder(model_dir, step), MARKER)
+    with tf.io.gfile.GFile(path) as file:
+        text = file.read()
+    try:
+        values = json.loads(text)
+        saved = Saved(values["step"], values["examples_seen"])
+    except (ValueError, TypeError, KeyError):
+        saved = Saved(-1, -1)
+    if saved.step != step or type(saved.examples_seen) is not int or saved.examples_seen < 0:
+        raise LookupError(f'{MARKER} says {text[:60].strip()!r}: expected {{"step": {step}, '
+                          '"examples_seen": a number}')
+    return saved
+
+
+def _is_damage(error: Exception, prefix: str) -> bool:
+    """Whether the files are at fault; TensorFlow's reader of the index gives its errors no class."""
+    if type(error) is not tf.errors.OpError:
+        return isinstance(error, _DAMAGE)
+    try:
+        for name in tf.io.gfile.glob(prefix + ".*"):
+            with tf.io.gfile.GFile(name, "rb") as file:
+                file.read(1)
+    except tf.errors.OpError as opening:
+        return isinstance(opening, (*_DAMAGE, tf.errors.FailedPreconditionError))
+    return True
