@@ -85,7 +85,8 @@ def test_results_stand_beside_the_published_ones(tmp_path):
 @pytest.mark.parametrize("content, message", [
     ("{", "expected a JSON object with task, mean and std"),
     ('{"task": "conll2002_ner", "mean": 1}', "KeyError: 'std'"),
-    ('{"task": "qa", "mean": 1, "std": 0}', 'task="qa": expected one of pos, ner, pawsx, xnli'),
+    ('{"task": "qa", "mean": 1, "std": 0}',
+     'task="qa": expected one of conll2002_pos, conll2002_ner, pawsx_es, xnli_es'),
 ])
 def test_wrong_results_are_one_clear_line(tmp_path, content, message):
     path = tmp_path / "r.json"

@@ -223,13 +223,13 @@ def test_grids():
 
 
 @pytest.mark.parametrize("change, complaint", [
-    (["--task="], "--task: expected the name of a task"),
+    (["--task="], "--task="),
     (["--task=conll2002_po"], 'did you mean "conll2002_pos"'),
     (["--output=gs://x/y"], "--output=gs://x/y: expected a local directory"),
     (["--tpu=mine"], "--tpu=mine: expected local"),
-    (["--model="], "--model: expected a model directory"),
+    (["--model="], "--model="),
     (["--model=/no/such"], "--model=/no/such: no such directory"),
-    (["--output="], "--output: expected a directory"),
+    (["--output="], "--output="),
     (["--data=/no/such"], "expected files to score on"),
     (["--epochs=0"], "epochs=0: expected a positive number"),
     (["--learning_rat=1"], "learning_rate"),
@@ -244,6 +244,15 @@ def test_wrong_use_is_told_in_one_line(place, tmp_path, change, complaint):
     printed = process.wait(2)
     errors = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and complaint in errors[0] and "Traceback" not in printed
+
+
+@pytest.mark.parametrize("missing, complaint", [
+    ("--task", "--task: expected the name of a task"), ("--model", "--model: expected a model"),
+    ("--output", "--output: expected a directory"), ("--data", "--data: expected the directory")])
+def test_a_missing_flag_is_told_in_one_line(place, tmp_path, missing, complaint):
+    given = [argument for argument in arguments(place, "refused") if not argument.startswith(missing)]
+    printed = CommandProcess(tmp_path / "log", RUN, *given).wait(2)
+    assert complaint in printed and "Traceback" not in printed
 
 
 def test_a_model_of_the_hub_is_imported_without_its_pickle(place, tmp_path, monkeypatch):
