@@ -122,9 +122,10 @@ class Task:
             _one_of(role, COLUMNS[self.kind], "columns")
         for split in (*self.files, *self.overrides):
             _one_of(split, SPLITS, "files and overrides")
-        for settings in self.overrides.values():
+        for split, settings in self.overrides.items():
             for key in settings:
                 _one_of(key, _PER_SPLIT, "overrides")
+            self.of_split(split)
         self._check_columns()
         self._check_labels()
         if self.symmetric and "text_pair" not in self.columns:
@@ -134,13 +135,13 @@ class Task:
             raise UsageError(f"score_range={list(self.score_range)}: expected [lowest, highest]")
 
     def _check_columns(self) -> None:
-        if self.kind == "question_answering":
-            return
-        for settings in ({}, *self.overrides.values()):
-            columns = settings.get("columns", self.columns)
-            for role in COLUMNS[self.kind]:
-                if role not in columns and role != "text_pair":
-                    raise UsageError(f'columns={dict(columns)}: expected one for "{role}"')
+        for role in COLUMNS[self.kind]:
+            if role not in self.columns and role != "text_pair":
+                raise UsageError(f'columns={dict(self.columns)}: expected one for "{role}"')
+        for role, column in self.columns.items():
+            names = column if isinstance(column, tuple) else (column,)
+            if not names or not all(type(name) in (str, int) for name in names):
+                raise UsageError(f'columns: "{role}": {column!r}: expected a name or a number')
 
     def _check_labels(self) -> None:
         if self.kind not in ("tagging", "classification"):
