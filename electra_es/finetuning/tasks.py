@@ -81,7 +81,7 @@ class Task:
     """
 
     name: str
-    kind: str
+    kind: str = ""
     title: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     layout: str = "table"
@@ -222,10 +222,12 @@ def load_task(name_or_path: str) -> Task:
     values = {key: _frozen(value) for key, value in values.items() if not key.startswith("_")}
     if "name" in values:
         raise UsageError(f'{path}: unknown setting "name": a task has the name of its file')
+    if not values.get("files"):
+        raise UsageError(f'{path}: files={{}}: expected a name or pattern for "train", "dev" or "test"')
     values["name"] = os.path.basename(path).removesuffix(".json")
     try:
         return from_dict(Task, values)  # type: ignore[type-var]
-    except (UsageError, TypeError) as error:
+    except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
 
@@ -252,10 +254,8 @@ def _check_types(task: Task) -> None:
     """JSON may hold anything: a list where a name is expected, say."""
     for item in dataclasses.fields(Task):
         value = getattr(task, item.name)
-        if item.default is not dataclasses.MISSING:
-            expected: Any = type(item.default)
-        else:
-            expected = str if item.default_factory is dataclasses.MISSING else dict
+        default = "" if item.name == "name" else item.default
+        expected: Any = dict if default is dataclasses.MISSING else type(default)
         if (expected is tuple and isinstance(value, str)) or not isinstance(value, expected):
             raise UsageError(f"{item.name}={value!r}: expected {_JSON_NAMES[expected]}")
     for name in ("files", "filter", "label_aliases"):

@@ -83,7 +83,9 @@ def test_a_task_of_ones_own(tmp_path):
     ({**PAIRS, "labels": ["a", "b", "c"], "metric": "binary_f1"}, "expected two labels"),
     ({**PAIRS, "kind": "regression", "metric": "pearson", "score_range": [5, 0],
       "columns": {"text": 0, "score": 1}}, r"score_range=\[5, 0\]: expected \[lowest, highest\]"),
-    ({"metric": "accuracy"}, "missing 1 required positional argument: 'kind'"),
+    ({"metric": "accuracy", "files": {"dev": "x"}}, 'kind: "": expected one of tagging, classification'),
+    ({key: value for key, value in TAGGING.items() if key != "metric"}, 'metric: "": expected one of'),
+    ({key: value for key, value in TAGGING.items() if key != "files"}, "files={}: expected a name"),
 ])
 def test_wrong_settings_are_named(tmp_path, settings, message):
     path = write(tmp_path, **settings)
