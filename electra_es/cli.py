@@ -20,6 +20,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "pretrain": Command("run_pretraining", "pretrain an ELECTRA; without flags, on the bundled sample"),
     "download-corpus": Command("data_prep.download_corpus", "download an open corpus"),
+    "download-tasks": Command("data_prep.download_tasks", "download the files of a fine-tuning task"),
     "count-words": Command("data_prep.count_words", "count the words of a corpus"),
     "train-vocabulary": Command("data_prep.train_vocabulary", "train a vocabulary"),
     "build-records": Command("data_prep.build_tfrecords", "build training records from text"),

@@ -81,7 +81,7 @@ class Task:
     """
 
     name: str
-    kind: str
+    kind: str = ""
     title: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     layout: str = "table"
@@ -122,9 +122,10 @@ class Task:
             _one_of(role, COLUMNS[self.kind], "columns")
         for split in (*self.files, *self.overrides):
             _one_of(split, SPLITS, "files and overrides")
-        for settings in self.overrides.values():
+        for split, settings in self.overrides.items():
             for key in settings:
                 _one_of(key, _PER_SPLIT, "overrides")
+            self.of_split(split)
         self._check_columns()
         self._check_labels()
         if self.symmetric and "text_pair" not in self.columns:
@@ -134,13 +135,13 @@ class Task:
             raise UsageError(f"score_range={list(self.score_range)}: expected [lowest, highest]")
 
     def _check_columns(self) -> None:
-        if self.kind == "question_answering":
-            return
-        for settings in ({}, *self.overrides.values()):
-            columns = settings.get("columns", self.columns)
-            for role in COLUMNS[self.kind]:
-                if role not in columns and role != "text_pair":
-                    raise UsageError(f'columns={dict(columns)}: expected one for "{role}"')
+        for role in COLUMNS[self.kind]:
+            if role not in self.columns and role != "text_pair":
+                raise UsageError(f'columns={dict(self.columns)}: expected one for "{role}"')
+        for role, column in self.columns.items():
+            names = column if isinstance(column, tuple) else (column,)
+            if not names or not all(type(name) in (str, int) for name in names):
+                raise UsageError(f'columns: "{role}": {column!r}: expected a name or a number')
 
     def _check_labels(self) -> None:
         if self.kind not in ("tagging", "classification"):
@@ -221,10 +222,12 @@ def load_task(name_or_path: str) -> Task:
     values = {key: _frozen(value) for key, value in values.items() if not key.startswith("_")}
     if "name" in values:
         raise UsageError(f'{path}: unknown setting "name": a task has the name of its file')
+    if not values.get("files"):
+        raise UsageError(f'{path}: files={{}}: expected a name or pattern for "train", "dev" or "test"')
     values["name"] = os.path.basename(path).removesuffix(".json")
     try:
         return from_dict(Task, values)  # type: ignore[type-var]
-    except (UsageError, TypeError) as error:
+    except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
 
@@ -251,10 +254,8 @@ def _check_types(task: Task) -> None:
     """JSON may hold anything: a list where a name is expected, say."""
     for item in dataclasses.fields(Task):
         value = getattr(task, item.name)
-        if item.default is not dataclasses.MISSING:
-            expected: Any = type(item.default)
-        else:
-            expected = str if item.default_factory is dataclasses.MISSING else dict
+        default = "" if item.name == "name" else item.default
+        expected: Any = dict if default is dataclasses.MISSING else type(default)
         if (expected is tuple and isinstance(value, str)) or not isinstance(value, expected):
             raise UsageError(f"{item.name}={value!r}: expected {_JSON_NAMES[expected]}")
     for name in ("files", "filter", "label_aliases"):

@@ -40,6 +40,7 @@ def tokenize_in_place(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Placed
     """
     if not texts:
         return []
+    # "ignore": lone surrogates, which Python strings may hold, are dropped.
     data = [text.encode("utf-8", "ignore") for text in texts]
     ids, starts, ends = (part.to_list() for part in
                          tokenizer.tokenize_with_offsets(tf.constant(data, tf.string)))
@@ -85,7 +86,9 @@ def _segment_sizes(step: NormalizationStep, before: bytes, after: bytes) -> list
     """Bytes of each segment before and after the step; those that do not change byte by byte."""
     text = before.decode("utf-8")
     segments = [s.encode("utf-8") for s in (text if step.by_character else _clusters(text))]
-    results = _apply(step, segments)
+    different = list(dict.fromkeys(segments))
+    become = dict(zip(different, _apply(step, different), strict=True))
+    results = [become[segment] for segment in segments]
     if sum(map(len, results)) != len(after):
         # Unicode tables of Python and TensorFlow differ here: the text is one segment.
         return [(len(before), len(after))]

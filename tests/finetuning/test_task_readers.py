@@ -142,8 +142,10 @@ def rows(split) -> list[tuple]:
     ("f.csv", 'a,b,l\n"Él dijo: ""no",vino.,yes\na\u2028b,"c",no\n',
      {"header": True, "columns": {"text": "a", "text_pair": "b", "label": "l"}}),
     ("f.jsonl", '{"a": "Él dijo: \\"no", "b": "vino.", "l": 1}\n{"a": "a\u2028b", "b": "c", "l": 0}\n',
-     {"columns": {"text": "a", "text_pair": "b", "label": "l"}, "label_aliases": {"0": "no", "1": "yes"}}),
-    ("f.jsonl", '{"x": "Él dijo: \\"no", "b": "vino.", "l": "yes"}\n{"a": "a\u2028b", "b": "c", "l": "no"}\n',
+     {"columns": {"text": "a", "text_pair": "b", "label": "l"},
+      "label_aliases": {"0": "no", "1": "yes"}}),
+    ("f.jsonl", '{"x": "Él dijo: \\"no", "b": "vino.", "l": "yes"}\n'
+                '{"a": "a\u2028b", "b": "c", "l": "no"}\n',
      {"columns": {"text": ["a", "x"], "text_pair": "b", "label": "l"}}),
 ])
 def test_tables(tmp_path, name, content, settings):

@@ -1,12 +1,17 @@
 """Task files: those that are shipped, and what is said of wrong ones."""
 
+import dataclasses
 import json
+import pathlib
+import re
 
 import pytest
 
 from electra_es.errors import UsageError
 from electra_es.finetuning import tasks
-from electra_es.finetuning.tasks import load_task, task_names
+from electra_es.finetuning.tasks import LAYOUTS, METRICS, Task, load_task, task_names
+
+DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "tasks.md"
 
 SHIPPED = ["ancora_pos", "capitel_ner", "capitel_pos", "conll2002_ner", "conll2002_pos", "inferes",
            "massive_es", "mldoc_es", "pawsx_es", "sample_pos", "sqac", "sts_es", "xnli_es"]
@@ -68,6 +73,9 @@ def test_a_task_of_ones_own(tmp_path):
     ({**TAGGING, "files": {"train": 7}}, 'files: "train": 7: expected a text'),
     ({**TAGGING, "overrides": {"dev": {"colums": {}}}}, 'overrides: "colums".*did you mean "columns"'),
     ({**TAGGING, "overrides": {"dev": 3}}, 'overrides: "dev": 3: expected an object'),
+    ({**TAGGING, "overrides": {"dev": {"columns": {"word": 0}}}}, 'expected one for "label"'),
+    ({**TAGGING, "overrides": {"dev": {"header": 1}}}, "header=1: expected true or false"),
+    ({**TAGGING, "columns": {"word": 0, "label": 1.5}}, '"label": 1.5: expected a name or a number'),
     ({**TAGGING, "encoding": "latin1"}, 'encoding: "latin1".*did you mean "latin-1"'),
     ({**TAGGING, "name": "x"}, 'unknown setting "name": a task has the name of its file'),
     ({**PAIRS, "symmetric": True}, "symmetric=true: expected two texts"),
@@ -75,7 +83,9 @@ def test_a_task_of_ones_own(tmp_path):
     ({**PAIRS, "labels": ["a", "b", "c"], "metric": "binary_f1"}, "expected two labels"),
     ({**PAIRS, "kind": "regression", "metric": "pearson", "score_range": [5, 0],
       "columns": {"text": 0, "score": 1}}, r"score_range=\[5, 0\]: expected \[lowest, highest\]"),
-    ({"metric": "accuracy"}, "missing 1 required positional argument: 'kind'"),
+    ({"metric": "accuracy", "files": {"dev": "x"}}, 'kind: "": expected one of tagging, classification'),
+    ({key: value for key, value in TAGGING.items() if key != "metric"}, 'metric: "": expected one of'),
+    ({key: value for key, value in TAGGING.items() if key != "files"}, "files={}: expected a name"),
 ])
 def test_wrong_settings_are_named(tmp_path, settings, message):
     path = write(tmp_path, **settings)
@@ -108,3 +118,17 @@ def test_installed_tasks_come_first(tmp_path, monkeypatch):
     inside.mkdir(parents=True)
     monkeypatch.setattr(tasks.electra_es, "__file__", str(tmp_path / "electra_es" / "__init__.py"))
     assert tasks.tasks_dir() == str(inside)
+
+
+def test_the_document_knows_every_task_setting_layout_and_metric():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    first_cells = " ".join(line.split("|")[1] for line in text.split("\n") if line.startswith("|"))
+    names = set(re.findall(r"`(\w+)`", first_cells))
+    known = {item.name for item in dataclasses.fields(Task)} - {"name", "bundled"}
+    known |= {name for table in (METRICS, LAYOUTS) for row in table.values() for name in row}
+    assert names == known | set(SHIPPED)
+
+
+def test_the_example_of_the_document_is_a_task(tmp_path):
+    (example,) = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert load_task(write(tmp_path, **json.loads(example))).labels == ("bad", "good")

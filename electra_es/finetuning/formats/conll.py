@@ -9,6 +9,9 @@ from electra_es.finetuning.formats.rows import BadRow, Rows, read_lines, to_labe
 from electra_es.finetuning.tasks import Task
 
 _CONLLU_FIELDS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+_BLANKS = re.compile("[ \t]+")
+# What is not a word of CoNLL-U: 15-16 (two words written as one), 8.1 (a word not written).
+_NO_WORD = re.compile(r"\d+[-.]\d+")
 
 
 def read_conll(task: Task, path: str, rows: Rows) -> Iterator[TaggingExample]:
@@ -16,6 +19,8 @@ def read_conll(task: Task, path: str, rows: Rows) -> Iterator[TaggingExample]:
     is_conllu = task.layout == "conllu"
     word_column, label_column = (_number(task, role, is_conllu) for role in ("word", "label"))
     width = len(_CONLLU_FIELDS) if is_conllu else 0
+    # Counted from the left and from the right; word and label are never the same field.
+    least = max(word_column + 1, label_column + 1, 0) + max(-word_column, -label_column, 0)
     words: list[str] = []
     labels: list[str] = []
     first, problem = 0, None
@@ -34,12 +39,14 @@ def read_conll(task: Task, path: str, rows: Rows) -> Iterator[TaggingExample]:
         if is_conllu and line.startswith("#"):
             continue
         fields = _split(line, "\t" if is_conllu else task.separator)
-        # What is not a word of CoNLL-U: 15-16 (two words written as one), 8.1 (a word not written).
-        if is_conllu and not task.conllu_multiword and re.fullmatch(r"\d+[-.]\d+", fields[0]):
+        if is_conllu and not task.conllu_multiword and _NO_WORD.fullmatch(fields[0]):
             continue
         first = first if words or problem else number
         try:
-            word, label = _word(task, fields, width, word_column, label_column)
+            _check_width(len(fields), width, least)
+            if not fields[word_column]:
+                raise BadRow("empty word", f"expected one in column {word_column}")
+            word, label = fields[word_column], to_label(task, fields[label_column])
             width = len(fields)  # All lines have as many as the first good one.
         except BadRow as error:
             problem = problem or (f"{path}:{number}", error)
@@ -49,23 +56,16 @@ def read_conll(task: Task, path: str, rows: Rows) -> Iterator[TaggingExample]:
     yield from finished()
 
 
-def _word(task: Task, fields: list[str], width: int, word_column: int, label_column: int
-          ) -> tuple[str, str]:
-    columns = (word_column, label_column)
-    # Counted from the left and from the right; word and label are never the same field.
-    least = max(0, *(c + 1 for c in columns)) + max(0, *(-c for c in columns))
-    if len(fields) < max(width, least):
-        raise BadRow("too few fields", f"{len(fields)}: expected {max(width, least)}")
-    if width and len(fields) > width:
-        raise BadRow("too many fields", f"{len(fields)}: expected {width}")
-    if not fields[word_column]:
-        raise BadRow("empty word", f"expected one in column {word_column}")
-    return fields[word_column], to_label(task, fields[label_column])
+def _check_width(found: int, width: int, least: int) -> None:
+    if found < max(width, least):
+        raise BadRow("too few fields", f"{found}: expected {max(width, least)}")
+    if width and found > width:
+        raise BadRow("too many fields", f"{found}: expected {width}")
 
 
 def _split(line: str, separator: str) -> list[str]:
     # Not str.split(), which takes a no-break space for a separator.
-    return line.split(separator) if separator else re.split("[ \t]+", line.strip(" \t"))
+    return line.split(separator) if separator else _BLANKS.split(line.strip(" \t"))
 
 
 def _number(task: Task, role: str, is_conllu: bool) -> int:
