@@ -76,7 +76,7 @@ class TextConfig:
         Range(above=len(SPECIAL_TOKENS), high=2**20, why="the largest published one has a million"))
     vocab_sha256: str = setting(
         "", "SHA-256 of the vocabulary file; written by the vocabulary tool.",
-        Text("64 hexadecimal digits", re.compile("[0-9a-f]{64}").fullmatch))
+        Text("up to 64 hexadecimal digits", re.compile("[0-9a-f]{1,64}").fullmatch))
 
     def __post_init__(self) -> None:
         check_settings(self)
