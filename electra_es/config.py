@@ -9,6 +9,7 @@ always has exactly one owner. Command-line flags are derived from the fields
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -45,9 +46,9 @@ WEIGHT = Range(low=0, high=1e6, why="the loss has to stay far from float32's lar
 SEED = Range(low=0, high=2**32 - 1, why="NumPy takes no other seeds")
 
 # What the settings of the generator and of sampling have an effect with (`setting`'s only_with).
-SAMPLING = {"objective": ("electra", "electric")}
-OWN_GENERATOR = {**SAMPLING, "generator_kind": ("masked_lm", "two_tower")}
-SOME_GENERATOR = {"generator_kind": ("masked_lm", "shared", "two_tower")}
+SAMPLING: Mapping[str, tuple[str, ...]] = {"objective": ("electra", "electric")}
+OWN_GENERATOR: Mapping[str, tuple[str, ...]] = {**SAMPLING, "generator_kind": ("masked_lm", "two_tower")}
+SOME_GENERATOR: Mapping[str, tuple[str, ...]] = {"generator_kind": ("masked_lm", "shared", "two_tower")}
 READS_MASKED = {"generator_kind": ("masked_lm", "shared")}
 
 
@@ -145,7 +146,7 @@ class ModelConfig:
     temperature: float = setting(
         1.0, "Divides the generator's logits before sampling.",
         Range(low=1e-3, high=1e3, why="below only the best token is drawn, above any token"),
-        only_with=SAMPLING | SOME_GENERATOR)
+        only_with={**SAMPLING, **SOME_GENERATOR})
     disallow_correct: bool = setting(
         False, "Never sample the original token.", only_with=SAMPLING)
     generator_weight: float = setting(

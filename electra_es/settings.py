@@ -10,7 +10,7 @@ import math
 import re
 import struct
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,7 +110,7 @@ Accepts = Range | Text | None
 
 
 def setting(default: Any, help: str, accepts: Accepts = None, *, may_change: bool = False,
-            only_with: dict[str, tuple[str, ...]] | None = None) -> Any:
+            only_with: Mapping[str, tuple[str, ...]] | None = None) -> Any:
     """A dataclass field with what is known of it.
 
     Args:
