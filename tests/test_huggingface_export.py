@@ -337,7 +337,7 @@ def test_an_export_that_reads_back_otherwise_is_not_left(tmp_path, monkeypatch):
 @pytest.mark.parametrize("settings, tensor", [
     (dict(), "generator_predictions.dense.weight"),
     (dict(objective="mlm"), NORM),
-    (dict(embedding_sharing="untied"), "electra.embeddings.position_embeddings.weight"),
+    (dict(embedding_sharing="untied"), "electra.embeddings.LayerNorm.weight"),
     (dict(embedding_sharing="gradient_disentangled"), "electra.embeddings.token_type_embeddings.weight"),
     (dict(generator_kind="shared"), "generator_lm_head.bias"),
 ])
