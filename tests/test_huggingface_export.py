@@ -346,7 +346,9 @@ def test_a_generator_that_reads_back_otherwise_is_not_left(tmp_path, monkeypatch
         arrays = real(weights, part, config)
         if part == "generator":
             arrays[tensor] = arrays[tensor].copy()
-            arrays[tensor][-1] += 0.01  # of token types: that of second segments
+            # One number, as LayerNorm takes off what is added to all; of token types, one of the
+            # second segment's.
+            arrays[tensor].flat[-1] += 0.1
         return arrays
 
     monkeypatch.setattr(write, "published_arrays", spoil)
