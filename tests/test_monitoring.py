@@ -216,6 +216,9 @@ def test_a_start_removes_what_it_is_about_to_repeat(tmp_path):
     log = read_log(str(tmp_path))
     assert [line["step"] for line in log.training + log.evaluations] == [10, 10]
     assert not (tmp_path / "evaluation.json").exists()
+    (tmp_path / "evaluation.json").write_text("{")
+    tidy(str(tmp_path), 19)
+    assert not (tmp_path / "evaluation.json").exists()
 
 
 # ---- A real run, killed once.
