@@ -4,6 +4,8 @@ import collections
 import contextlib
 import json
 import os
+import re
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ from absl import logging
 from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError
 from electra_es.hardware import local_tpu, nvidia_gpus, usable_cores
+
+_CONNECT_SECONDS = 30
 
 
 class TpuAddress(NamedTuple):
@@ -119,6 +123,8 @@ def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
     try:
         if tpu.name != "local" and not tpu.name.startswith("grpc://"):
             _match_runtime(tpu)
+        for address in re.findall(r"grpc://([^,]+)", tpu.name):
+            _check_answers(address)
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             tpu.name, zone=tpu.zone or None, project=tpu.project or None)
         if tpu.name != "local":
@@ -129,6 +135,13 @@ def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
         raise UsageError(f"--tpu={tpu.name}: no TPU can be reached there ({lines[0]}); "
                          "`python -m electra_es.devices` shows what is installed") from None
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError or ValueError where nothing listens: TensorFlow would wait for it without end,
+    deaf to Ctrl-C."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _match_runtime(tpu: TpuAddress) -> None:
