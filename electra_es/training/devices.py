@@ -30,7 +30,8 @@ class TpuAddress(NamedTuple):
     project: str = ""
 
 
-def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
+def set_up_devices(config: PretrainingConfig, tpu: TpuAddress, *, trains: bool = True
+                   ) -> tf.distribute.Strategy:
     """Makes the strategy and sets determinism and the seed of initial weights.
 
     Call it before anything else touches TensorFlow's devices.
@@ -43,7 +44,7 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
     tf_keras.utils.set_random_seed(config.seed)
     strategy = _make_strategy(config, tpu)
     replicas = strategy.num_replicas_in_sync
-    for name in ("train_batch_size", "eval_batch_size"):
+    for name in ("train_batch_size", "eval_batch_size") if trains else ("eval_batch_size",):
         parts = replicas * (config.accumulation_steps if name == "train_batch_size" else 1)
         if getattr(config, name) % parts:
             raise UsageError(

@@ -17,28 +17,29 @@ SAMPLE = ROOT / "electra_es" / "sample"
 SENTENCE = "Estamos desayunando pan rosa con tomate y aceite de oliva."
 # Sizes that differ from each other, as in the other tests.
 MODEL = ("--embedding_size=24", "--hidden_size=48", "--num_layers=2", "--num_heads=3",
-         "--intermediate_size=96", "--generator_heads=2", "--generator_width=0.5")
+         "--intermediate_size=96")
+GENERATOR = ("--generator_heads=2", "--generator_width=0.5")
 STEPS = 24
 
 
 class Variant(NamedTuple):
     """A road: the flags that differ from the default, and what its model has."""
 
-    training: tuple[str, ...] = ()
+    training: tuple[str, ...] = GENERATOR
     vocabulary: tuple[str, ...] = ()
     discriminator: bool = True
     generator: bool = True
-    publishable: bool = True  # whether transformers has a class for it
 
 
 VARIANTS = {
     "electra": Variant(),
     "mlm": Variant(("--objective=mlm",), discriminator=False),
-    "electric": Variant(("--objective=electric", "--generator_kind=two_tower"), generator=False),
-    "disentangled": Variant(("--embedding_sharing=gradient_disentangled",)),
+    "electric": Variant((*GENERATOR, "--objective=electric", "--generator_kind=two_tower"),
+                        generator=False),
+    "disentangled": Variant((*GENERATOR, "--embedding_sharing=gradient_disentangled")),
     "sentencepiece": Variant(vocabulary=("--tokenizer=sentencepiece",)),
-    "bfloat16": Variant(("--precision=bfloat16",)),
-    "two_replicas": Variant(("--distribution=cpu", "--cpu_replicas=2")),
+    "bfloat16": Variant((*GENERATOR, "--precision=bfloat16")),
+    "two_replicas": Variant((*GENERATOR, "--distribution=cpu", "--cpu_replicas=2")),
 }
 
 
