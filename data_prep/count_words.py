@@ -35,7 +35,7 @@ from data_prep.command_line import OCCURRENCES, SAMPLED, WORKERS, parse_flags
 from data_prep.corpus import readers
 from data_prep.outputs import check_apart
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
-from electra_es.errors import UsageError, run_main
+from electra_es.errors import UsageError, import_optional, run_main
 from electra_es.flags import define, define_config_flags, given_settings, refuse_given
 from electra_es.hardware import usable_cores
 from electra_es.settings import NAME, PATH, PATHS
@@ -178,7 +178,7 @@ def count_files(pattern: str, config: TextConfig, *, sample_fraction: float = 1.
 def beam_count_files(pattern: str, output: str, config: TextConfig, *, sample_fraction: float,
                      min_count: int, runner: str, workers: int, beam_options: Sequence[str]) -> None:
     """The same as a Beam job: tasks -> (word, count) of each -> sums -> lines of one file."""
-    import apache_beam as beam
+    beam = import_optional("apache_beam", "requirements-data.txt")
 
     from data_prep.build.engine_beam import pipeline_options
 

@@ -9,6 +9,7 @@ always has exactly one owner. Command-line flags are derived from the fields
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -45,9 +46,9 @@ WEIGHT = Range(low=0, high=1e6, why="the loss has to stay far from float32's lar
 SEED = Range(low=0, high=2**32 - 1, why="NumPy takes no other seeds")
 
 # What the settings of the generator and of sampling have an effect with (`setting`'s only_with).
-SAMPLING: dict[str, tuple[str, ...]] = {"objective": ("electra", "electric")}
-OWN_GENERATOR = {**SAMPLING, "generator_kind": ("masked_lm", "two_tower")}
-SOME_GENERATOR = {"generator_kind": ("masked_lm", "shared", "two_tower")}
+SAMPLING: Mapping[str, tuple[str, ...]] = {"objective": ("electra", "electric")}
+OWN_GENERATOR: Mapping[str, tuple[str, ...]] = {**SAMPLING, "generator_kind": ("masked_lm", "two_tower")}
+SOME_GENERATOR: Mapping[str, tuple[str, ...]] = {"generator_kind": ("masked_lm", "shared", "two_tower")}
 READS_MASKED = {"generator_kind": ("masked_lm", "shared")}
 
 
@@ -76,7 +77,7 @@ class TextConfig:
         Range(above=len(SPECIAL_TOKENS), high=2**20, why="the largest published one has a million"))
     vocab_sha256: str = setting(
         "", "SHA-256 of the vocabulary file; written by the vocabulary tool.",
-        Text("64 hexadecimal digits", re.compile("[0-9a-f]{64}").fullmatch))
+        Text("up to 64 hexadecimal digits", re.compile("[0-9a-f]{1,64}").fullmatch))
 
     def __post_init__(self) -> None:
         check_settings(self)

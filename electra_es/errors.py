@@ -6,11 +6,12 @@ input, 3 stopped by a signal after saving.
 
 import difflib
 import gc
+import importlib
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_CHECK_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -23,6 +24,23 @@ class UsageError(ValueError):
 
 class CheckFailed(RuntimeError):
     """A check that the user asked for did not hold (an audit's threshold, a model that does not fit)."""
+
+
+def import_optional(module: str, requirements: str) -> Any:
+    """Imports what only some uses need.
+
+    Args:
+      module: its name, dots and all.
+      requirements: the file that it is installed with.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{error.name or module} is not installed: expected the packages of "
+                         f"{requirements}: pip install -r {requirements}") from None
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:

@@ -164,7 +164,7 @@ def check(name: str, value: Any, kind: Any, accepts: Accepts = None) -> None:
                 "whole numbers" if inner is int else "texts")
         require(accepts is None or all(map(accepts.holds, value)), name, value, f"each {accepts}")
     elif kind is float:
-        require(type(value) is int or (type(value) is float and math.isfinite(value)), name, value,
+        require(type(value) is int or (isinstance(value, float) and math.isfinite(value)), name, value,
                 "a number" if accepts is None else f"a number, {accepts}")
         require(accepts is None or accepts.holds(value), name, value, str(accepts) + _too_small(value))
     else:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,15 @@ def test_without_zone_and_project_the_resolver_looks_for_them(asked, monkeypatch
 def test_local_without_a_tpu():
     with pytest.raises(UsageError, match="--tpu=local: TensorFlow sees no TPU on this machine"):
         set_up_devices(PretrainingConfig(), TpuAddress("local"))
+
+
+def test_an_address_at_which_nothing_listens():
+    """TensorFlow would wait there without end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"grpc://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"--tpu={address}: no TPU .* refused"):
+            set_up_devices(PretrainingConfig(), TpuAddress(address))
 
 
 def test_a_client_that_fails_is_one_line(monkeypatch):

@@ -151,7 +151,7 @@ def test_card_of_a_real_run(published, real_run):
     assert found["Steps"] == "60 of 60"
     assert found["Tokens seen"] == f"{log.tokens():,.0f} (padding left out, repeated epochs counted)"
     assert found["Training time"].startswith(f"{log.training_seconds() / 60:.3g} min")
-    assert found["Hardware"].startswith("CPU with ") and "TensorFlow 2." in found["Hardware"]
+    assert found["Hardware"].startswith("CPU") and "TensorFlow 2." in found["Hardware"]
     data = log.starts[0]["data"]
     assert found["Examples"].startswith(f"{data['examples']['train']:,} for training, ")
     assert found["Epochs"] == f"{60 * 4 / data['examples']['train']:.3g}"

@@ -254,6 +254,9 @@ def test_a_start_removes_what_it_is_about_to_repeat(tmp_path):
     log = read_log(str(tmp_path))
     assert [line["step"] for line in log.training + log.evaluations] == [10, 10]
     assert not (tmp_path / "evaluation.json").exists()
+    (tmp_path / "evaluation.json").write_text("{")
+    tidy(str(tmp_path), 19)
+    assert not (tmp_path / "evaluation.json").exists()
 
 
 # ---- A real run, killed once.
@@ -264,7 +267,7 @@ def test_log_of_a_killed_run(real_run):
     assert [line["step"] for line in log.training] == list(range(3, STEPS + 1, 3))
     assert [line["step"] for line in log.evaluations] == [20, 40]
     first, second = log.starts
-    assert first["step"] == 0 and second["step"] % 6 == 0 and second["step"] >= 24
+    assert first["step"] == 0 and second["step"] % 6 == 0 and second["step"] >= 12
     assert f"; step {second['step']} of {STEPS}" in real_run.printed
     without_speed = [line["step"] for line in log.training if "steps_per_second" not in line]
     assert without_speed == [3, second["step"] + 3]

@@ -9,6 +9,7 @@ pytest.importorskip("onnxscript", reason="requirements-onnx.txt is not installed
 
 import transformers
 
+from electra_es.detect.scoring import detect
 from electra_es.errors import UsageError
 from electra_es.export.onnx_model import INPUTS, export_onnx
 
@@ -26,6 +27,12 @@ def test_same_logits_on_200_sentences(tmp_path, variant):
         logits, = session.run(None, {name: batch[name][first:last] for name in INPUTS})
         mask = ours["mask"][first:last] > 0
         assert np.max(np.abs(logits - ours["logits"][first:last])[mask]) <= 1e-4
+    found, expected = (detect(str(path), sentences()[:3])
+                       for path in (tmp_path / "onnx", model_dir(variant)))
+    for one, other in zip(found, expected, strict=True):
+        assert [token[:4] for token in one.tokens] == [token[:4] for token in other.tokens]
+        np.testing.assert_allclose([token.logit for token in one.tokens],
+                                   [token.logit for token in other.tokens], atol=1e-4)
     assert {path.name for path in (tmp_path / "onnx").iterdir()} == {
         "model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json", "text.json",
         "export.json", "vocab.txt" if variant == "wordpiece" else "spm.model"}

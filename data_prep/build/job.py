@@ -24,7 +24,7 @@ from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistic
 from electra_es.text import audit
 from electra_es.data import records
 from electra_es.config import SPECIAL_TOKENS, TextConfig
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, import_optional
 from electra_es.data.records import RecordsInfo
 from electra_es.files import LOCK_FILE, only_run_in
 from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
@@ -71,6 +71,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
                 config.max_bad_fraction)
         else:
+            import_optional("apache_beam", "requirements-data.txt")
             from data_prep.build import engine_beam as pipeline_beam
             counts, statistics = pipeline_beam.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.runner,

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-import zstandard
+from electra_es.errors import import_optional
 
 _CHUNK_BYTES = 1 << 20
 # Small, as a decoder gives all that a piece expands to at once, and nothing of a piece that is
@@ -97,10 +97,32 @@ def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
         raise EOFError(f"nothing in it is {compression}")
 
 
+class _Zstd:
+    """zstandard's decoder, with errors as the standard library's decoders raise them."""
+
+    def __init__(self) -> None:
+        self._zstandard = import_optional("zstandard", "requirements-data.txt")
+        self._decoder = self._zstandard.ZstdDecompressor().decompressobj()
+
+    def decompress(self, data: bytes) -> bytes:
+        try:
+            return self._decoder.decompress(data)
+        except self._zstandard.ZstdError as error:
+            raise OSError(str(error)) from None
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+
 _DECODERS: dict[str, Callable[[], Any]] = {
     "gzip": lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16),
-    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    "zstd": _Zstd,
     "xz": lzma.LZMADecompressor,
     "bz2": bz2.BZ2Decompressor,
 }
-_DECODING_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError, lzma.LZMAError)
+_DECODING_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from data_prep import files
 from data_prep.corpus.lines import Line, OnBad, read_lines
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, import_optional
 
 INPUT_FORMATS = ("auto", "text", "jsonl", "parquet")
 MAX_DOCUMENT_BYTES = 10_000_000
@@ -164,10 +164,10 @@ def _read_jsonl(lines: Iterator[Line], end: int | None, limit: int,
 def _read_parquet(file: BinaryIO, start: int, end: int | None, limit: int,
                   on_bad: OnBad) -> Iterator[Document]:
     """Row groups whose first byte lies in [start, end)."""
-    import pyarrow
-    import pyarrow.parquet
+    pyarrow = import_optional("pyarrow", "requirements-data.txt")
+    parquet_files = import_optional("pyarrow.parquet", "requirements-data.txt")
     try:
-        parquet = pyarrow.parquet.ParquetFile(file)
+        parquet = parquet_files.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         if not start:
             on_bad("unreadable_parquet", str(error).splitlines()[0])

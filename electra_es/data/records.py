@@ -30,7 +30,7 @@ import tensorflow as tf
 from electra_es import config
 from electra_es.config import TextConfig
 from electra_es.data.tfrecord import read_records
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, reason
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
@@ -129,8 +129,7 @@ def load_records_info(directory: str) -> RecordsInfo:
         with tf.io.gfile.GFile(path) as file:
             info = info_from_json(file.read())
     except (tf.errors.OpError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path}: expected the description of a records directory: {reason}"
+        raise UsageError(f"{path}: expected the description of a records directory: {reason(error)}"
                          ) from None
     for split in info.examples:
         _check_present(directory, shard_paths(directory, info, split), names)

@@ -14,6 +14,7 @@ import warnings
 from typing import Any, cast
 
 import numpy as np
+import tensorflow as tf
 
 from electra_es.errors import UsageError, run_main
 from electra_es.export.compare import PROBES, Comparison, Probes, tokenized
@@ -82,11 +83,11 @@ class OnnxDiscriminator:
     def __init__(self, session: Any):
         self.session = session
 
-    def rtd_logits(self, input_ids, input_mask, segment_ids) -> np.ndarray:
+    def rtd_logits(self, input_ids, input_mask, segment_ids) -> tf.Tensor:
         """float32 [B, L] of int32 [B, L]; not in a graph."""
         arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))
         logits, = self.session.run(None, dict(zip(INPUTS, arrays, strict=True)))
-        return logits
+        return tf.constant(logits)
 
 
 def load_onnx(folder: str) -> TextModel:

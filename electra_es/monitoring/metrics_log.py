@@ -115,11 +115,17 @@ def tidy(model_dir: str, last_step: float = math.inf) -> None:
         if len(kept) < len(lines) or not all_whole:
             _write(path, "".join(_text(line) for line in kept))
     path = os.path.join(model_dir, EVALUATION_FILE)
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path) as file:
-            evaluated = json.loads(file.read())
-        if evaluated["step"] > last_step:
-            tf.io.gfile.remove(path)
+    if tf.io.gfile.exists(path) and _step_of(path) > last_step:
+        tf.io.gfile.remove(path)
+
+
+def _step_of(path: str) -> float:
+    """The step of `evaluation.json`; of one that is damaged, a later one than any."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return json.loads(file.read())["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _read(path: str) -> tuple[list[Line], bool]:

@@ -4,6 +4,8 @@ import collections
 import contextlib
 import json
 import os
+import re
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError
 from electra_es.hardware import local_tpu, nvidia_gpus, usable_cores
 
+_CONNECT_SECONDS = 30
+
 
 class TpuAddress(NamedTuple):
     """Where the TPU is: `local` on a TPU VM, the name of a TPU node, or grpc://host:port."""
@@ -26,7 +30,8 @@ class TpuAddress(NamedTuple):
     project: str = ""
 
 
-def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.Strategy:
+def set_up_devices(config: PretrainingConfig, tpu: TpuAddress, *, trains: bool = True
+                   ) -> tf.distribute.Strategy:
     """Makes the strategy and sets determinism and the seed of initial weights.
 
     Call it before anything else touches TensorFlow's devices.
@@ -39,7 +44,7 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
     tf_keras.utils.set_random_seed(config.seed)
     strategy = _make_strategy(config, tpu)
     replicas = strategy.num_replicas_in_sync
-    for name in ("train_batch_size", "eval_batch_size"):
+    for name in ("train_batch_size", "eval_batch_size") if trains else ("eval_batch_size",):
         parts = replicas * (config.accumulation_steps if name == "train_batch_size" else 1)
         if getattr(config, name) % parts:
             raise UsageError(
@@ -119,6 +124,8 @@ def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
     try:
         if tpu.name != "local" and not tpu.name.startswith("grpc://"):
             _match_runtime(tpu)
+        for address in re.findall(r"grpc://([^,]+)", tpu.name):
+            _check_answers(address)
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             tpu.name, zone=tpu.zone or None, project=tpu.project or None)
         if tpu.name != "local":
@@ -129,6 +136,13 @@ def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
         raise UsageError(f"--tpu={tpu.name}: no TPU can be reached there ({lines[0]}); "
                          "`python -m electra_es.devices` shows what is installed") from None
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError or ValueError where nothing listens: TensorFlow would wait for it without end,
+    deaf to Ctrl-C."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _match_runtime(tpu: TpuAddress) -> None:

@@ -123,7 +123,7 @@ def evaluate_run(model_config: ModelConfig, config: PretrainingConfig, *, data_d
         of `model_dir`.
     """
     check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
-    strategy = set_up_devices(config, tpu)
+    strategy = set_up_devices(config, tpu, trains=False)
     tokenizer = load_tokenizer(vocab_dir)
     check_same_evaluation(model_dir, tokenizer.config, model_config, config)
     info = load_records_info(data_dir)

@@ -1,5 +1,6 @@
 """Pretraining from beginning to end, in the order in which it happens."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -90,8 +91,9 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
         shards = usable_shards(data_dir, info, config.skip_corrupt_shards, vocab_size)
 
-    with only_run_in(model_dir, is_chief=is_chief), StopSignal(workers) as stop:
+    with contextlib.ExitStack() as held, StopSignal(workers) as stop:
         with workers.together():
+            held.enter_context(only_run_in(model_dir, is_chief=is_chief))
             if is_chief:
                 prepare_model_dir(model_dir, tokenizer, vocab_dir, model_config, config)
                 check_same_records(model_dir, data_dir, info)
