@@ -35,7 +35,7 @@ def draw(table: Table, metric: str, runs: list[dict[str, Any]], matrix: Confusio
         _compare(axes[0, 0], table, metric)
         _learning(axes[0, 1], runs, metric)
         if matrix:
-            _confusions(axes[0, 2], matrix)
+            _confusions(axes[0, 2], matrix, runs[0]["name"])
         figure.suptitle(table.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         return figure
 
@@ -76,8 +76,8 @@ def _learning(axes: plt.Axes, runs: list[dict[str, Any]], metric: str) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _confusions(axes: plt.Axes, matrix: Confusion) -> None:
-    """Shares of each row; the numbers are counts."""
+def _confusions(axes: plt.Axes, matrix: Confusion, name: str) -> None:
+    """Shares of each row; the numbers are counts over all trials of the run `name`."""
     counts, size = matrix.counts, len(matrix.classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -89,7 +89,7 @@ def _confusions(axes: plt.Axes, matrix: Confusion) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     rest = f", the {size} most frequent of {matrix.of}" if matrix.of > size else ""
-    axes.set_title(f"Confusions{rest}", loc="left", fontsize=10)
+    axes.set_title(f"Confusions of {name}{rest}", loc="left", fontsize=10)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
 

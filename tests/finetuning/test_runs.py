@@ -246,6 +246,19 @@ def test_wrong_use_is_told_in_one_line(place, tmp_path, change, complaint):
     assert len(errors) == 1 and complaint in errors[0] and "Traceback" not in printed
 
 
+def test_replicas_share_a_batch(place, tmp_path):
+    """Without dropout, two replicas do what one does; 10 examples fill no whole batch of 4."""
+    model = make_model_dir(tmp_path, hidden_dropout=0.0, attention_dropout=0.0)
+    found = []
+    for replicas in (1, 2):
+        name = f"replicas-{replicas}"
+        CommandProcess(tmp_path / f"{name}.log", RUN, *arguments(place, name), f"--model={model}",
+                       "--epochs=2", f"--cpu_replicas={replicas}").wait()
+        lines = (place / name / "trial-1" / "predictions-test.jsonl").read_text().splitlines()
+        found.append([p for line in lines for word in json.loads(line)["probabilities"] for p in word])
+    np.testing.assert_allclose(*found, atol=2e-4)
+
+
 @pytest.mark.parametrize("missing, complaint", [
     ("--task", "--task: expected the name of a task"), ("--model", "--model: expected a model"),
     ("--output", "--output: expected a directory"), ("--data", "--data: expected the directory")])
