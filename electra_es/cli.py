@@ -34,7 +34,7 @@ COMMANDS = {
     "export-huggingface": Command("electra_es.export.huggingface",
                                   "write Hugging Face folders, or import one"),
     "export-onnx": Command("electra_es.export.onnx_model", "write the discriminator as ONNX"),
-    "import-google": Command("electra_es.export.google_checkpoint", "import a checkpoint of Google's code"),
+    "import-google": Command("electra_es.export.google_checkpoint", "import a Google checkpoint"),
 }
 
 
