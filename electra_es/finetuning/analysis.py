@@ -9,13 +9,12 @@ import numpy as np
 import seqeval.metrics
 import sklearn.metrics
 
-from electra_es.config import from_dict
 from electra_es.errors import UsageError
 from electra_es.finetuning.examples import Question, TaggingExample, TextExample
 from electra_es.finetuning.predictions import decode, ensemble, output_of, references
 from electra_es.finetuning.scores import score_outputs
 from electra_es.finetuning.scoring import flat
-from electra_es.finetuning.tasks import Task
+from electra_es.finetuning.tasks import Task, task_from_json
 
 MOST_CLASSES = 20  # of a confusion matrix
 
@@ -53,7 +52,7 @@ def read_predictions(run_dir: str, results: dict[str, Any], split: str) -> Predi
     Raises:
       UsageError: a file is not there or not whole.
     """
-    task: Any = from_dict(Task, results["task_settings"])  # type: ignore[type-var]
+    task = task_from_json(results["task_settings"])
     examples: list[Any] = []
     outputs, thresholds = [], []
     for trial in results["trials"]:

@@ -17,7 +17,7 @@ from electra_es.errors import UsageError
 from electra_es.finetuning.model import FinetuningModel, Pretrained
 from electra_es.finetuning.results import read_json, write_json
 from electra_es.finetuning.settings import FinetuningConfig
-from electra_es.finetuning.tasks import Task
+from electra_es.finetuning.tasks import Task, task_from_json
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config, vocab_path
 from electra_es.training.checkpoints import restore_weights
@@ -60,7 +60,7 @@ def load_finetuned(directory: str) -> Finetuned:
         raise UsageError(f"{path}: expected a fine-tuned model: the directory model/ of a trial")
     values = read_json(path)
     try:
-        task: Any = from_dict(Task, values["task"])  # type: ignore[type-var]
+        task = task_from_json(values["task"])
         config: Any = from_dict(FinetuningConfig, values["finetuning"])  # type: ignore[type-var]
         model_config = from_dict(ModelConfig, values["model"])
     except (KeyError, TypeError, UsageError) as error:

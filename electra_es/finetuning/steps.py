@@ -60,11 +60,12 @@ def make_train_step(step: FinetuningStep, strategy: tf.distribute.Strategy
 
     def train(batch: Batch, dropout_key: Key) -> Sums:
         length = batch.input_ids.shape[1]
-        if length not in programs:
-            programs[length] = tf.function(
-                lambda parts, key: run_step(step, strategy, parts, key), autograph=False)
+        parts = spread(strategy, batch)
         key = Key(*(tf.constant(part, tf.uint32) for part in dropout_key))
-        return programs[length](spread(strategy, batch), key)
+        if length not in programs:
+            programs[length] = _program(
+                lambda parts, key: run_step(step, strategy, parts, key), parts, key)
+        return programs[length](parts, key)
 
     return train
 
@@ -80,13 +81,20 @@ def make_forward(model: FinetuningModel, strategy: tf.distribute.Strategy
 
     def forward(batch: Batch) -> np.ndarray:
         length = batch.input_ids.shape[1]
+        parts = spread(strategy, batch)
         if length not in programs:
-            programs[length] = tf.function(
-                lambda parts: strategy.run(replica_forward, args=(parts,)), autograph=False)
-        parts = programs[length](spread(strategy, batch))
-        return np.concatenate([part.numpy() for part in strategy.experimental_local_results(parts)])
+            programs[length] = _program(
+                lambda parts: strategy.run(replica_forward, args=(parts,)), parts)
+        found = strategy.experimental_local_results(programs[length](parts))
+        return np.concatenate([part.numpy() for part in found])
 
     return forward
+
+
+def _program(function: Callable, *example: object) -> Callable:
+    """The compiled form of `function` for arguments of these shapes. Each length has its own: one
+    tf.function for all would warn of how often it is traced."""
+    return tf.function(function, autograph=False).get_concrete_function(*example)
 
 
 def spread(strategy: tf.distribute.Strategy, batch: Batch) -> Batch:

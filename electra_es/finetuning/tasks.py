@@ -219,16 +219,26 @@ def load_task(name_or_path: str) -> Task:
         raise UsageError(f"{path}: not JSON ({error})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected a JSON object, not {type(values).__name__}")
-    values = {key: _frozen(value) for key, value in values.items() if not key.startswith("_")}
+    values = {key: value for key, value in values.items() if not key.startswith("_")}
     if "name" in values:
         raise UsageError(f'{path}: unknown setting "name": a task has the name of its file')
     if not values.get("files"):
         raise UsageError(f'{path}: files={{}}: expected a name or pattern for "train", "dev" or "test"')
     values["name"] = os.path.basename(path).removesuffix(".json")
     try:
-        return from_dict(Task, values)  # type: ignore[type-var]
+        return task_from_json(values)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def task_from_json(values: Mapping[str, Any]) -> Task:
+    """The task of JSON values: of a task's file with its name, or of `dataclasses.asdict`.
+
+    Raises:
+      UsageError: an unknown or wrong setting.
+    """
+    frozen = {key: _frozen(value) for key, value in values.items()}
+    return from_dict(Task, frozen)  # type: ignore[type-var]
 
 
 def default_data_dir(task: Task) -> str:

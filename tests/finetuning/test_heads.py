@@ -33,7 +33,7 @@ def model_dir(tmp_path_factory) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_learns_eight_examples(model_dir, kind):
     config = FinetuningConfig(**{
-        **QUICK, "train_batch_size": 8, "warmup_fraction": 0.1,
+        **QUICK, "train_batch_size": 8, "learning_rate": 3e-3, "warmup_fraction": 0.1,
         "layer_decay": 1.0, "head_dropout": 0.0, "max_question_length": 4, "stride": 4})
     task = task_of(kind)
     data = task_data(task, model_dir, config, dev=examples_of(task))

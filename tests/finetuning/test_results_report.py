@@ -18,7 +18,7 @@ from electra_es.finetuning.results import summarise_trials, write_json, write_te
 from electra_es.finetuning.scores import score_outputs
 from electra_es.finetuning.settings import FinetuningConfig
 from electra_es.finetuning.tables import LABELS, OurRow, published_facts, results_table
-from electra_es.finetuning.tasks import METRICS, load_task
+from electra_es.finetuning.tasks import METRICS, load_task, task_from_json, task_names
 
 
 def make_run(directory, task, *, trials=3, name="mine", seed=0, **changes):
@@ -85,6 +85,12 @@ def test_every_published_metric_is_one_that_the_scorers_have():
             assert entry["split"] == "test" and entry["rows"]
             for values in entry["rows"].values():
                 assert 0.5 < values[0] < 1 and len(values) <= 2
+
+
+def test_every_shipped_task_is_the_same_in_json():
+    for name in task_names():
+        task = load_task(name)
+        assert task_from_json(json.loads(json.dumps(dataclasses.asdict(task)))) == task
 
 
 def test_results_that_need_a_word_are_marked(pawsx):
