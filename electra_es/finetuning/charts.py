@@ -68,7 +68,9 @@ def _learning(axes: plt.Axes, runs: list[dict[str, Any]], metric: str) -> None:
         axes.plot(range(1, len(values) + 1), values, marker="o", markersize=4, color=colour,
                   label=f"{run['name']}, {name.split('/')[0]}")
     axes.set_title("After each epoch", loc="left", fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    longest = max(len(trial["epochs"]) for run in runs for trial in run["trials"])
+    axes.set_xlim(0.5, longest + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.grid(color=_GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
