@@ -160,12 +160,15 @@ def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_se
     if model_config.model_size != "debug":
         raise UsageError(f"model_size={model_config.model_size}: expected --data_dir, --vocab_dir and "
                          "--model_dir; without them the debug size runs on the bundled sample")
+    text = TextConfig(**text_settings)
     from data_prep.sample_records import prepare_sample
     from electra_es.demo import run_on_sample
     from electra_es.training.devices import TpuAddress, set_up_devices
+    from electra_es.training.memory import check_memory
 
-    # Before the vocabulary is made, which touches TensorFlow's devices.
-    set_up_devices(config, TpuAddress())
+    # Before the vocabulary is made: that touches TensorFlow's devices, and takes time.
+    strategy = set_up_devices(config, TpuAddress())
+    check_memory(model_config, config, text.vocab_size, strategy)
     vocab_dir, records_dir = prepare_sample(_SAMPLE_DIR.value, text_settings, config)
     result = run_on_sample(model_config, config, vocab_dir, records_dir, _SAMPLE_DIR.value)
     return EXIT_STOPPED if result.stopped_by_signal else 0

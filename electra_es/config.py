@@ -145,7 +145,7 @@ class ModelConfig:
     )
     temperature: float = setting(
         1.0, "Divides the generator's logits before sampling.",
-        Range(low=1e-3, high=1e3, why="below only the best token is drawn, above any token"),
+        Range(low=1e-3, high=1e6, why="below only the best token is drawn, above any token"),
         only_with={**SAMPLING, **SOME_GENERATOR})
     disallow_correct: bool = setting(
         False, "Never sample the original token.", only_with=SAMPLING)

@@ -132,11 +132,12 @@ def test_steps_that_are_not_finite_are_not_applied(monkeypatch):
     assert any(not np.array_equal(a, b) for a, b in zip(after, last, strict=True))
 
 
-def test_too_many_bad_steps_end_the_run(data, tmp_path, capsys):
-    """A learning rate of 1e30 makes the second step's weights useless."""
+def test_too_many_bad_steps_end_the_run(data, tmp_path, capsys, monkeypatch):
+    """A learning rate of 1e30, which no setting takes, makes the second step's weights useless."""
+    monkeypatch.setattr("electra_es.training.train.schedule_for",
+                        lambda config: lambda step: tf.constant(1e30))
     with pytest.raises(CheckFailed, match="steps in a row, up to step .* keeps its last good"):
-        start(data, tmp_path / "run", learning_rate=1e30, warmup_steps=0, restart_steps=(),
-              max_bad_steps=4, steps_per_loop=2, save_every=1)
+        start(data, tmp_path / "run", max_bad_steps=4, steps_per_loop=2, save_every=1)
     assert "with a non-finite loss or gradient were not applied" in capsys.readouterr().out
     assert completed_steps(str(tmp_path / "run"))
 

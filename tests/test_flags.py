@@ -252,7 +252,8 @@ def test_a_flag_without_effect_is_refused(command, arguments, flag, mode, monkey
 def test_flags_with_an_effect_are_not_refused(arguments, monkeypatch):
     fresh_flags(monkeypatch, "run_pretraining.py", arguments)
     main = main_of("run_pretraining.py")
-    monkeypatch.setitem(main.__globals__, "resolve", stop)  # what comes after the refusals
+    for name in ("resolve", "_evaluate"):  # what comes after the refusals
+        monkeypatch.setitem(main.__globals__, name, stop)
     with pytest.raises(Accepted):
         main()
 

@@ -113,7 +113,9 @@ def test_a_run_that_goes_on_shows_its_new_weights(sample_run):
 def test_the_sample_run_ends_with_other_settings_too(tmp_path, flags):
     """BERT's objective has no discriminator to show, and two replicas want devices of their own
     before the vocabulary is made."""
-    result = run(*SHORT, f"--sample_dir={tmp_path}", "--stop_at_step=4", *flags)
+    # BERT's objective has no small generator, and refuses its setting, the last of SHORT.
+    short = SHORT[:-2] if "--objective=mlm" in flags else SHORT
+    result = run(*short, f"--sample_dir={tmp_path}", "--stop_at_step=4", *flags)
     assert result.returncode == 0, result.stderr
     assert "5/5" in result.stdout and "after 4 steps?" in result.stdout
 

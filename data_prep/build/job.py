@@ -204,12 +204,17 @@ def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict
     settings that decide which documents are kept."""
     return {
         "input": {"files": len(inputs), "bytes": sum(size for _, size in inputs),
-                  "names": [os.path.basename(path) for path, _ in inputs[:SHOWN_NAMES]]},
+                  "names": [_shown_name(path) for path, _ in inputs[:SHOWN_NAMES]]},
         "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
                      "near_duplicate_threshold": job.near_duplicate_threshold,
                      "packing": job.packing, "scheme": job.scheme,
                      "validation_fraction": job.validation_fraction},
     }
+
+
+def _shown_name(path: str) -> str:
+    """The file's name as text; bytes of it that are not UTF-8 are written as \\udcff is."""
+    return os.path.basename(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer,

@@ -197,8 +197,9 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             logits = self.mlm_logits(masked, inputs)
             mlm_losses = _cross_entropy(logits, masked.original_ids)
             mlm_weights = masked.weights
+        rtd_weights = tf.cast(inputs.input_mask, tf.float32)
         if self.rtd_head is None:
-            return Outputs(logits, mlm_losses, mlm_weights)
+            return Outputs(logits, mlm_losses, mlm_weights, rtd_weights=rtd_weights)
         if sampled_ids is None:
             sampled_ids = sample_from_softmax(
                 logits / config.temperature, draws,
@@ -206,7 +207,6 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         corrupted_ids, written = scatter_update(inputs.input_ids, sampled_ids, masked.positions)
         differs = tf.cast(corrupted_ids != inputs.input_ids, tf.int32)
         labels = written if config.objective == "electric" else written * differs
-        rtd_weights = tf.cast(inputs.input_mask, tf.float32)
         rtd_logits = self.rtd_logits(corrupted_ids, inputs.input_mask, inputs.segment_ids)
         if config.objective == "electric":
             rtd_logits += self._noise_log_odds(cloze, corrupted_ids)

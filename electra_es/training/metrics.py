@@ -16,13 +16,12 @@ from electra_es.model.pretrainer import Outputs
 
 AUC_BINS = 1000
 _GENERATOR_SUMS = ("mlm_loss", "mlm_weight", "selected", "mlm_right")
-_DISCRIMINATOR_SUMS = ("rtd_loss", "tokens", "rtd_right", "flagged", "replaced",
-                       "flagged_and_replaced")
+_DISCRIMINATOR_SUMS = ("rtd_loss", "rtd_right", "flagged", "replaced", "flagged_and_replaced")
 
 
 def metric_names(config: ModelConfig) -> list[str]:
     """The sums that there are: none of a part that the model does not have."""
-    names: list[str] = []
+    names = ["tokens"]
     if config.generator_kind != "uniform":  # which learns nothing: its loss is ln V at all times
         names += _GENERATOR_SUMS
     if config.objective != "mlm":
@@ -36,23 +35,24 @@ def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> 
     """Sums over one batch: float32 scalars under the names of `metric_names`."""
     used = masked.weights
     predicted = tf.argmax(outputs.mlm_logits, axis=-1, output_type=tf.int32)
+    tokens = outputs.rtd_weights
+    assert tokens is not None
     sums = {
+        "tokens": tf.reduce_sum(tokens),
         "mlm_loss": tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights),
         "mlm_weight": tf.reduce_sum(outputs.mlm_weights),
         "selected": tf.reduce_sum(used),
         "mlm_right": tf.reduce_sum(used * tf.cast(predicted == masked.original_ids, tf.float32)),
     }
     if outputs.rtd_logits is not None:
-        assert outputs.rtd_losses is not None and outputs.rtd_weights is not None
+        assert outputs.rtd_losses is not None
         labels = tf.cast(outputs.labels, tf.float32)
         flagged = tf.cast(outputs.rtd_logits > 0, tf.float32)
-        tokens = outputs.rtd_weights
         right = tf.cast(tf.equal(flagged, labels), tf.float32)
         sums |= {
             "sampled_right": tf.reduce_sum(
                 used * tf.cast(outputs.sampled_ids == masked.original_ids, tf.float32)),
             "rtd_loss": tf.reduce_sum(outputs.rtd_losses * tokens),
-            "tokens": tf.reduce_sum(tokens),
             "rtd_right": tf.reduce_sum(right * tokens),
             "flagged": tf.reduce_sum(flagged * tokens),
             "replaced": tf.reduce_sum(labels * tokens),
