@@ -227,7 +227,7 @@ class PretrainingConfig:
         0, "Save and stop at this step; 0: at num_train_steps.", or_zero(STEPS), may_change=True)
     learning_rate: float = setting(
         5e-4, "Peak learning rate.",
-        Range(low=1e-10, high=10.0, why="float32 loses smaller steps, larger ones end in NaN"))
+        Range(low=1e-12, high=10.0, why="float32 loses smaller steps, larger ones end in NaN"))
     warmup_steps: int = setting(
         100, "Steps over which the rate is multiplied up from 0.", or_zero(STEPS))
     lr_schedule: Literal["linear", "cosine", "constant"] = setting(

@@ -128,9 +128,10 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             log.say(parameter_line(name, parameters))
         log.say(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
                 f"training examples; step {step} of {config.num_train_steps}")
-        log.start(step, Run(tokenizer.config, model_config, config),
-                  devices=f"{devices_used(strategy)}; TensorFlow {tf.__version__}",
-                  data=describe_records(data_dir, info), initial_weights=origin)
+        if step < config.last_step:
+            log.start(step, Run(tokenizer.config, model_config, config),
+                      devices=f"{devices_used(strategy)}; TensorFlow {tf.__version__}",
+                      data=describe_records(data_dir, info), initial_weights=origin)
 
         # ---- Data from the position of the checkpoint on, and the compiled loop over it.
         def host_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
