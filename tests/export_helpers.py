@@ -106,7 +106,7 @@ def our_scores(variant: str) -> dict[str, np.ndarray]:
     length = max(map(len, rows))
     ids = np.array([row + [tokenizer.pad_id] * (length - len(row)) for row in rows], np.int32)
     mask = np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows], np.int32)
-    logits = model.rtd_logits(tf.constant(ids), tf.constant(mask), tf.zeros_like(ids))
+    logits = model.discriminator_logits(tf.constant(ids), tf.constant(mask), tf.zeros_like(ids))
     assert np.std(logits.numpy()[mask > 0]) > 0.3, "logits too alike for a comparison to mean much"
     return {"token_ids": ids, "mask": mask, "logits": logits.numpy()}
 

@@ -48,7 +48,7 @@ def test_every_form_of_the_model_gives_the_same_scores(forms):
     model, tokenizer, _ = loaded("wordpiece")
     inner = tokenizer.encode_batch(batch[:1])[0][:MAX_LENGTH - 2]
     ids = np.array([[tokenizer.cls_id, *inner, tokenizer.sep_id]])
-    logits = model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)).numpy()[0, 1:-1]
+    logits = model.discriminator_logits(ids, np.ones_like(ids), np.zeros_like(ids)).numpy()[0, 1:-1]
     np.testing.assert_allclose([t.logit for t in expected[0].tokens], logits, atol=1e-4)
     assert expected[40] == ScoredSentence("", [], False)
     for form in forms[1:]:

@@ -85,7 +85,7 @@ def test_imported_model_computes_the_originals_outputs(imported, golden, golden_
     model, *_ = load_model(imported)
     inputs, masked, sampled_ids = golden_batch
     outputs = model(inputs, masked, sampled_ids=sampled_ids)
-    np.testing.assert_allclose(outputs.rtd_logits, golden["out/disc_logits"], atol=3e-6)
+    np.testing.assert_allclose(outputs.discriminator_logits, golden["out/disc_logits"], atol=3e-6)
     np.testing.assert_allclose(outputs.mlm_logits, golden["out/mlm_logits"], atol=3e-6)
 
 

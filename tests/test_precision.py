@@ -110,8 +110,8 @@ def test_losses_and_softmax_are_float32():
 
     concrete = forward.get_concrete_function(tf.TensorSpec([B, L], tf.int32))
     outputs, loss = concrete.structured_outputs
-    for value in (loss, outputs.mlm_logits, outputs.mlm_losses, outputs.rtd_logits,
-                  outputs.rtd_losses):
+    for value in (loss, outputs.mlm_logits, outputs.mlm_losses, outputs.discriminator_logits,
+                  outputs.discriminator_losses):
         assert value.dtype == tf.float32
     types = collections.defaultdict(list)
     for operation in graph_operations(concrete.graph):
@@ -138,7 +138,7 @@ def test_a_bfloat16_run_leaves_no_trace_in_the_process(tmp_path):
         "from electra_es.training.run_dir import load_model\n"
         "model = load_model(sys.argv[1])[0]\n"
         "ids = np.arange(2 * 13).reshape(2, 13).astype(np.int32)\n"
-        "np.save(sys.argv[2], model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)))\n")
+        "np.save(sys.argv[2], model.discriminator_logits(ids, np.ones_like(ids), np.zeros_like(ids)))\n")
     fresh = tmp_path / "fresh.npy"
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "run"), str(fresh)], check=True)
     model = load_model(str(tmp_path / "run"))[0]
@@ -146,7 +146,7 @@ def test_a_bfloat16_run_leaves_no_trace_in_the_process(tmp_path):
             if isinstance(layer, tf_keras.layers.Layer)} == {"float32"}
     ids = np.arange(2 * 13).reshape(2, 13).astype(np.int32)
     np.testing.assert_array_equal(
-        model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)), np.load(fresh))
+        model.discriminator_logits(ids, np.ones_like(ids), np.zeros_like(ids)), np.load(fresh))
     with pytest.raises(AttributeError):
         build_pretrainer(model_config(), None, "bfloat16")  # type: ignore[arg-type]
     assert tf_keras.mixed_precision.global_policy().name == "float32"

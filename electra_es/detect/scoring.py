@@ -84,7 +84,7 @@ def load_detector(path: str) -> LoadedDetector:
     else:
         raise UsageError(f"--model={path}: expected a model directory, a SavedModel, a Hugging Face "
                          "folder or an ONNX folder")
-    if model.rtd_head is None:
+    if model.discriminator_head is None:
         raise UsageError(f"--model={path}: objective={run.model.objective} has no discriminator: "
                          "expected a model with one")
     text_model = TextModel(model, tokenizer, usable_length(run))

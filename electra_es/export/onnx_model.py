@@ -53,7 +53,7 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
         raise UsageError(f"{error.name} is not installed: expected "
                          "`pip install -r requirements-onnx.txt`") from None
     model, tokenizer, run, step = load_model(model_dir)
-    if model.rtd_head is None:
+    if model.discriminator_head is None:
         raise UsageError(f"--model_dir={model_dir}: objective={run.model.objective} has no "
                          "discriminator: expected a model with one")
     config = hub_config("discriminator", run.model, len(tokenizer.vocab), tokenizer.pad_id)
@@ -77,13 +77,13 @@ class OnnxDiscriminator:
     """What `TextModel` needs of a model, out of an ONNX file."""
 
     variables: tuple = ()
-    rtd_head = True
+    discriminator_head = True
     mlm_head = None
 
     def __init__(self, session: Any):
         self.session = session
 
-    def rtd_logits(self, input_ids, input_mask, segment_ids) -> tf.Tensor:
+    def discriminator_logits(self, input_ids, input_mask, segment_ids) -> tf.Tensor:
         """float32 [B, L] of int32 [B, L]; not in a graph."""
         arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))
         logits, = self.session.run(None, dict(zip(INPUTS, arrays, strict=True)))
@@ -145,7 +145,7 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
 def _compare(compared: Comparison, model: ElectraPretrainer, probes: Probes, session: Any) -> None:
     """With one segment and with two, and all probes at once as well as one alone."""
     for name, segments in (("one segment", np.zeros_like(probes.ids)), ("two segments", probes.segments)):
-        expected = model.rtd_logits(probes.ids, probes.mask, segments).numpy()
+        expected = model.discriminator_logits(probes.ids, probes.mask, segments).numpy()
         for rows in (slice(None), slice(1, 2)):
             ids, mask, types = (array[rows].astype(np.int64)
                                 for array in (probes.ids, probes.mask, segments))

@@ -71,7 +71,7 @@ class TextModel(tf.Module):
         special = [tokenizer.vocab.index(token) for token in SPECIAL_TOKENS if token != "[UNK]"]
         self._special_ids = tf.constant(special, tf.int32)
         self.functions = {"encode": tf.function(self.encode, input_signature=[_TEXTS])}
-        if model.rtd_head is not None:
+        if model.discriminator_head is not None:
             self.functions["detect"] = tf.function(self.detect, input_signature=[_TEXTS])
             self.functions["score_ids"] = tf.function(self.score_ids, input_signature=[
                 tf.TensorSpec([None, None], tf.int32, name=name)
@@ -92,7 +92,7 @@ class TextModel(tf.Module):
         normalized = self.tokenizer.normalize(texts)
         ids, starts, ends = self.tokenizer.tokenize_with_offsets(texts)
         batch = self._batch(ids)
-        logits = self._layer().rtd_logits(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        logits = self._layer().discriminator_logits(batch.ids, batch.mask, tf.zeros_like(batch.ids))
         return {
             "tokens": tf.gather(self._pieces, batch.ids),
             "token_ids": batch.ids,
@@ -122,7 +122,7 @@ class TextModel(tf.Module):
 
     def score_ids(self, input_ids, input_mask, segment_ids):
         """`logits` and `probabilities` float32 [B, L] of int32 [B, L] ids, as they are."""
-        logits = self._layer().rtd_logits(input_ids, input_mask, segment_ids)
+        logits = self._layer().discriminator_logits(input_ids, input_mask, segment_ids)
         return {"logits": logits, "probabilities": tf.sigmoid(logits)}
 
     def fill_mask(self, texts):
@@ -192,7 +192,7 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
         signatures = tf.saved_model.load(scratch).signatures
         compared = Comparison("the reloaded SavedModel")
         _compare_encoder(compared, text_model, model, signatures["encode"])
-        if model.rtd_head is not None:
+        if model.discriminator_head is not None:
             _compare_discriminator(compared, text_model, model, signatures)
         if model.mlm_head is not None:
             _compare_generator(compared, text_model, model, signatures["fill_mask"])
@@ -239,7 +239,7 @@ def _compare_discriminator(compared: Comparison, text_model: TextModel, model: E
         if name == "score_ids":
             found = signatures[name](input_ids=tf.constant(probes.ids), segment_ids=tf.constant(segments),
                                      input_mask=tf.constant(probes.mask))
-        logits = model.rtd_logits(probes.ids, probes.mask, segments)
+        logits = model.discriminator_logits(probes.ids, probes.mask, segments)
         compared.close(f"logits of {name}", found["logits"].numpy()[real], logits.numpy()[real])
         compared.close(f"probabilities of {name}", found["probabilities"].numpy()[real],
                        tf.sigmoid(logits).numpy()[real])

@@ -34,9 +34,9 @@ class Outputs(NamedTuple):
     sampled_ids: tf.Tensor | None = None  # int32 [B, K]
     corrupted_ids: tf.Tensor | None = None  # int32 [B, L]
     labels: tf.Tensor | None = None  # int32 [B, L], 1 where a token was replaced
-    rtd_logits: tf.Tensor | None = None  # [B, L]
-    rtd_losses: tf.Tensor | None = None  # [B, L]
-    rtd_weights: tf.Tensor | None = None  # [B, L], 1 for all tokens but padding
+    discriminator_logits: tf.Tensor | None = None  # [B, L]
+    discriminator_losses: tf.Tensor | None = None  # [B, L]
+    discriminator_weights: tf.Tensor | None = None  # [B, L], 1 for all tokens but padding
 
 
 class MaskedLMHead(tf_keras.layers.Layer):
@@ -61,7 +61,7 @@ class MaskedLMHead(tf_keras.layers.Layer):
         return tf.cast(logits, tf.float32) + tf.cast(self.output_bias, tf.float32)
 
 
-class ReplacedTokenHead(tf_keras.layers.Layer):
+class DiscriminatorHead(tf_keras.layers.Layer):
     """Dense, GELU, dense to one logit (`_get_discriminator_output`): [B, L, H] -> float32 [B, L]."""
 
     def __init__(self, config: ModelConfig):
@@ -106,7 +106,7 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         self.mlm_head: MaskedLMHead | None = None
         if self.generators:
             self.mlm_head = MaskedLMHead(config, vocab.size, self.generator_embeddings.width)
-        self.rtd_head = ReplacedTokenHead(config) if config.objective != "mlm" else None
+        self.discriminator_head = DiscriminatorHead(config) if config.objective != "mlm" else None
 
     def _add_embeddings(self) -> None:
         config = self.config
@@ -168,11 +168,11 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         """`EncoderOutput` of the discriminator: what fine-tuning and embeddings use."""
         return self.discriminator(self.embeddings(input_ids, segment_ids), input_mask)
 
-    def rtd_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor,
+    def discriminator_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor,
                    segment_ids: tf.Tensor) -> tf.Tensor:
         """float32 [B, L]; above 0: the discriminator takes the token for a replaced one."""
-        assert self.rtd_head is not None, "a model with objective=mlm has no discriminator"
-        return self.rtd_head(self.encode(input_ids, input_mask, segment_ids).layers[-1])
+        assert self.discriminator_head is not None, "a model with objective=mlm has no discriminator"
+        return self.discriminator_head(self.encode(input_ids, input_mask, segment_ids).layers[-1])
 
     def call(self, inputs: Inputs, masked: MaskedInputs, draws: tf.Tensor | None = None,
              sampled_ids: tf.Tensor | None = None, training: bool = False) -> Outputs:
@@ -197,7 +197,7 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             logits = self.mlm_logits(masked, inputs)
             mlm_losses = _cross_entropy(logits, masked.original_ids)
             mlm_weights = masked.weights
-        if self.rtd_head is None:
+        if self.discriminator_head is None:
             return Outputs(logits, mlm_losses, mlm_weights)
         if sampled_ids is None:
             sampled_ids = sample_from_softmax(
@@ -206,14 +206,15 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         corrupted_ids, written = scatter_update(inputs.input_ids, sampled_ids, masked.positions)
         differs = tf.cast(corrupted_ids != inputs.input_ids, tf.int32)
         labels = written if config.objective == "electric" else written * differs
-        rtd_weights = tf.cast(inputs.input_mask, tf.float32)
-        rtd_logits = self.rtd_logits(corrupted_ids, inputs.input_mask, inputs.segment_ids)
+        discriminator_weights = tf.cast(inputs.input_mask, tf.float32)
+        discriminator_logits = self.discriminator_logits(
+            corrupted_ids, inputs.input_mask, inputs.segment_ids)
         if config.objective == "electric":
-            rtd_logits += self._noise_log_odds(cloze, corrupted_ids)
-        rtd_losses = tf.nn.sigmoid_cross_entropy_with_logits(
-            tf.cast(labels, tf.float32), rtd_logits)
+            discriminator_logits += self._noise_log_odds(cloze, corrupted_ids)
+        discriminator_losses = tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.cast(labels, tf.float32), discriminator_logits)
         return Outputs(logits, mlm_losses, mlm_weights, sampled_ids, corrupted_ids, labels,
-                       rtd_logits, rtd_losses, rtd_weights)
+                       discriminator_logits, discriminator_losses, discriminator_weights)
 
     def _noise_log_odds(self, cloze: tf.Tensor, corrupted_ids: tf.Tensor) -> tf.Tensor:
         """[B, L]: log q(token) + log(p / (1 - p)), which turns the energy into the logit of
@@ -238,7 +239,7 @@ def loss_denominators(inputs: Inputs, masked: MaskedInputs, config: ModelConfig,
 
 
 def total_loss(outputs: Outputs, denominators: tf.Tensor, config: ModelConfig) -> tf.Tensor:
-    """generator_weight * MLM + discriminator_weight * RTD; each a weighted sum over its
+    """generator_weight * MLM + discriminator_weight * discriminator; each a weighted sum over its
     denominator + 1e-6, as the original.
 
     With denominators counted over all replicas and micro-batches, the sum of their losses (and
@@ -247,10 +248,10 @@ def total_loss(outputs: Outputs, denominators: tf.Tensor, config: ModelConfig) -
     """
     mlm = tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights)
     loss = config.generator_weight * mlm / (denominators[0] + 1e-6)
-    if outputs.rtd_losses is None:
+    if outputs.discriminator_losses is None:
         return loss
-    rtd = tf.reduce_sum(outputs.rtd_losses * outputs.rtd_weights)
-    return loss + config.discriminator_weight * rtd / (denominators[1] + 1e-6)
+    discriminator = tf.reduce_sum(outputs.discriminator_losses * outputs.discriminator_weights)
+    return loss + config.discriminator_weight * discriminator / (denominators[1] + 1e-6)
 
 
 def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
@@ -292,5 +293,5 @@ def count_parameters(layers: list[tf_keras.layers.Layer]) -> int:
 
 def discriminator_parameters(model: ElectraPretrainer) -> int:
     """Parameters of the published model: embeddings, tower, head."""
-    heads = [model.rtd_head] if model.rtd_head is not None else []
+    heads = [model.discriminator_head] if model.discriminator_head is not None else []
     return count_parameters([model.embeddings, model.discriminator, *heads])

@@ -116,9 +116,9 @@ def _layers(model: ElectraPretrainer) -> Iterator[tuple[str, tf_keras.layers.Lay
         yield f"{head}/dense", model.mlm_head.dense
         yield f"{head}/LayerNorm", model.mlm_head.norm
         yield head, model.mlm_head
-    if model.rtd_head is not None:
-        yield "discriminator_predictions/dense", model.rtd_head.dense
-        yield "discriminator_predictions/dense_1", model.rtd_head.logit
+    if model.discriminator_head is not None:
+        yield "discriminator_predictions/dense", model.discriminator_head.dense
+        yield "discriminator_predictions/dense_1", model.discriminator_head.logit
 
 
 def _embeddings(prefix: str, embeddings: Embeddings) -> Iterator[tuple[str, tf_keras.layers.Layer]]:

@@ -76,7 +76,7 @@ def make_evaluation(
                 sums = {name: sums.get(name, 0.0) + value for name, value in new.items()}
                 if stopped():
                     return None
-            samples = [] if model.rtd_head is None else read_samples(
+            samples = [] if model.discriminator_head is None else read_samples(
                 tokenizer, shown(), *(part.numpy() for part in show(shown())))
         metrics = summarise(sums, model_config.generator_weight, model_config.discriminator_weight)
         return Evaluation(metrics, samples)

@@ -16,7 +16,7 @@ from electra_es.model.pretrainer import Outputs
 
 AUC_BINS = 1000
 _GENERATOR_SUMS = ("mlm_loss", "mlm_weight", "selected", "mlm_right")
-_DISCRIMINATOR_SUMS = ("rtd_loss", "tokens", "rtd_right", "flagged", "replaced",
+_DISCRIMINATOR_SUMS = ("discriminator_loss", "tokens", "discriminator_right", "flagged", "replaced",
                        "flagged_and_replaced")
 
 
@@ -42,18 +42,18 @@ def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> 
         "selected": tf.reduce_sum(used),
         "mlm_right": tf.reduce_sum(used * tf.cast(predicted == masked.original_ids, tf.float32)),
     }
-    if outputs.rtd_logits is not None:
-        assert outputs.rtd_losses is not None and outputs.rtd_weights is not None
+    if outputs.discriminator_logits is not None:
+        assert outputs.discriminator_losses is not None and outputs.discriminator_weights is not None
         labels = tf.cast(outputs.labels, tf.float32)
-        flagged = tf.cast(outputs.rtd_logits > 0, tf.float32)
-        tokens = outputs.rtd_weights
+        flagged = tf.cast(outputs.discriminator_logits > 0, tf.float32)
+        tokens = outputs.discriminator_weights
         right = tf.cast(tf.equal(flagged, labels), tf.float32)
         sums |= {
             "sampled_right": tf.reduce_sum(
                 used * tf.cast(outputs.sampled_ids == masked.original_ids, tf.float32)),
-            "rtd_loss": tf.reduce_sum(outputs.rtd_losses * tokens),
+            "discriminator_loss": tf.reduce_sum(outputs.discriminator_losses * tokens),
             "tokens": tf.reduce_sum(tokens),
-            "rtd_right": tf.reduce_sum(right * tokens),
+            "discriminator_right": tf.reduce_sum(right * tokens),
             "flagged": tf.reduce_sum(flagged * tokens),
             "replaced": tf.reduce_sum(labels * tokens),
             "flagged_and_replaced": tf.reduce_sum(flagged * labels * tokens),
@@ -64,12 +64,12 @@ def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> 
 def auc_histograms(outputs: Outputs) -> dict[str, tf.Tensor]:
     """Histograms, float32 [AUC_BINS], of the discriminator's probability for original and for
     replaced tokens (evaluation only); none without a discriminator."""
-    if outputs.rtd_logits is None:
+    if outputs.discriminator_logits is None:
         return {}
-    bins = tf.cast(tf.sigmoid(outputs.rtd_logits) * AUC_BINS, tf.int32)
+    bins = tf.cast(tf.sigmoid(outputs.discriminator_logits) * AUC_BINS, tf.int32)
     bins = tf.reshape(tf.minimum(bins, AUC_BINS - 1), [-1])
-    replaced = tf.reshape(tf.cast(outputs.labels, tf.float32) * outputs.rtd_weights, [-1])
-    original = tf.reshape(outputs.rtd_weights, [-1]) - replaced
+    replaced = tf.reshape(tf.cast(outputs.labels, tf.float32) * outputs.discriminator_weights, [-1])
+    original = tf.reshape(outputs.discriminator_weights, [-1]) - replaced
     return {
         "replaced_histogram": tf.math.unsorted_segment_sum(replaced, bins, AUC_BINS),
         "original_histogram": tf.math.unsorted_segment_sum(original, bins, AUC_BINS),
@@ -96,9 +96,9 @@ def summarise(sums: dict[str, np.ndarray], generator_weight: float,
         result["loss"] += generator_weight * result["masked_lm_loss"]
     if "sampled_right" in sums:
         result["sampled_masked_lm_accuracy"] = ratio("sampled_right", "selected")
-    if "rtd_loss" in sums:
-        result["disc_loss"] = ratio("rtd_loss", "tokens")
-        result["disc_accuracy"] = ratio("rtd_right", "tokens")
+    if "discriminator_loss" in sums:
+        result["disc_loss"] = ratio("discriminator_loss", "tokens")
+        result["disc_accuracy"] = ratio("discriminator_right", "tokens")
         result["disc_precision"] = ratio("flagged_and_replaced", "flagged")
         result["disc_recall"] = ratio("flagged_and_replaced", "replaced")
         result["replaced_share"] = ratio("replaced", "tokens")

@@ -185,7 +185,7 @@ def make_show_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
 
     def replica_step(inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         _, outputs = forward(inputs)
-        return outputs.corrupted_ids, tf.sigmoid(outputs.rtd_logits)
+        return outputs.corrupted_ids, tf.sigmoid(outputs.discriminator_logits)
 
     @tf.function(autograph=False)
     def step(inputs):

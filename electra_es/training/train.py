@@ -207,7 +207,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
 def parameter_counts(model: ElectraPretrainer) -> dict[str, int]:
     """Parameters of what is published, and of all that is trained where that is more."""
     everything = count_parameters([model])
-    if model.rtd_head is None:
+    if model.discriminator_head is None:
         return {"model": everything}
     found = {"discriminator": discriminator_parameters(model)}
     if model.generators == [model.discriminator]:

@@ -60,7 +60,7 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
     parts = [part for part in parts_of(run.model) if not source or part in source]
     text_model = TextModel(model, tokenizer, usable_length(run))
     example: list[tuple[str, float]] = []
-    if model.rtd_head is not None:
+    if model.discriminator_head is not None:
         example = _score_example(text_model)
     log, weights = read_log(model_dir), get_resolved_weights(model)
     configs = _configs(model_dir, run, tokenizer)
@@ -169,7 +169,7 @@ def _compare(part: Part, text_model: TextModel, model: ElectraPretrainer, folder
                        mask_logits(again.model, probes, probes.segments),
                        mask_logits(model, probes, probes.segments))
     else:
-        logits = [each.rtd_logits(probes.ids, probes.mask, probes.segments).numpy()
+        logits = [each.discriminator_logits(probes.ids, probes.mask, probes.segments).numpy()
                   for each in (again.model, model)]
         real = probes.mask > 0  # padding is not compared
         compared.close("logits of the discriminator", logits[0][real], logits[1][real])
