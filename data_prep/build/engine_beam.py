@@ -146,8 +146,8 @@ class _Process(beam.DoFn):
     def process(self, element: tuple[Task, frozenset[int]]) -> Iterator:
         task, duplicates = element
         statistics = Statistics.empty(self._vocab_size)
-        for part in pipeline_tasks.process_task(task, self._job, statistics, duplicates):
-            yield from part.items()
+        for entries in pipeline_tasks.process_task(task, self._job, statistics, duplicates):
+            yield from entries.items()
         yield beam.pvalue.TaggedOutput("statistics", statistics)
 
 

@@ -113,16 +113,16 @@ def _spill_path(work_dir: str, number: int) -> str:
 
 
 def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: frozenset[int]) -> None:
-    """Writes PATH (entries), PATH.offsets.npy (int64 [parts, shards + 1]) and the statistics, which
+    """Writes PATH (entries), PATH.offsets.npy (int64 [yields, shards + 1]) and the statistics, which
     come last and say that the task is done."""
     statistics = Statistics.empty(vocab_size)
     offsets, position = [], 0
     with files.atomic_write(path) as file:
-        for part in pipeline_tasks.process_task(task, job, statistics, dropped):
-            sizes = [len(part.get(shard, b"")) for shard in range(job.num_shards)]
+        for entries in pipeline_tasks.process_task(task, job, statistics, dropped):
+            sizes = [len(entries.get(shard, b"")) for shard in range(job.num_shards)]
             offsets.append(position + np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
             for shard in range(job.num_shards):
-                file.write(part.get(shard, b""))
+                file.write(entries.get(shard, b""))
             position += sum(sizes)
     files.write_array(path + ".offsets.npy", np.array(offsets, np.int64))
     statistics.save(path)

@@ -35,7 +35,7 @@ class Segments(NamedTuple):
     second: np.ndarray
 
 
-class Batch(NamedTuple):
+class FlatExamples(NamedTuple):
     """Examples with special tokens, one after the other, as `tfrecord.encode_examples` takes them.
 
     Attributes:
@@ -181,7 +181,7 @@ def _joined(sentences: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(sentences) if sentences else np.zeros(0, np.int32)
 
 
-def assemble(examples: Iterable[Segments], cls_id: int, sep_id: int) -> Batch:
+def assemble(examples: Iterable[Segments], cls_id: int, sep_id: int) -> FlatExamples:
     """Adds the special tokens: [CLS] first [SEP], and second [SEP] if there is one."""
     cls, sep = np.array([cls_id], np.int32), np.array([sep_id], np.int32)
     pieces: list[np.ndarray] = []
@@ -191,4 +191,4 @@ def assemble(examples: Iterable[Segments], cls_id: int, sep_id: int) -> Batch:
         second_segment_starts.append(len(first) + 2)
         lengths.append(len(first) + 2 + (len(second) + 1 if len(second) else 0))
     ids = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-    return Batch(ids, np.cumsum(lengths, dtype=np.int64), second_segment_starts)
+    return FlatExamples(ids, np.cumsum(lengths, dtype=np.int64), second_segment_starts)

@@ -36,13 +36,13 @@ TASK_BYTES = 8 << 20
 # large corpus would be a few kilobytes, so that tasks get larger instead.
 MAX_TASKS = 2048
 BLOCK_BYTES = 1 << 20
-# Records held in memory before they are handed on; a part of 8 MB of text makes about 4 MB.
-PART_BYTES = 32 << 20
+# Entries held in memory before they are yielded; a task of 8 MB of text makes about 4 MB.
+MAX_HELD_BYTES = 32 << 20
 
 _ENTRY = struct.Struct("<QI")
 
 # Shard number -> entries.
-Part = dict[int, bytes]
+ShardEntries = dict[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def document_keys(task: Task, job: Job) -> np.ndarray:
 
 
 def process_task(task: Task, job: Job, statistics: Statistics,
-                 duplicates: frozenset[int] = frozenset()) -> Iterator[Part]:
-    """Turns a task into records, in one or more parts.
+                 duplicates: frozenset[int] = frozenset()) -> Iterator[ShardEntries]:
+    """Turns a task into records; yields them whenever `MAX_HELD_BYTES` are reached, and at the end.
 
     Args:
       statistics: the counts are added to it; complete when the iterator is.
@@ -150,12 +150,12 @@ def process_task(task: Task, job: Job, statistics: Statistics,
     entries: dict[int, list[bytes]] = {}
     held = 0
     for number, block in enumerate(_blocks(task, job, statistics, duplicates)):
-        batch = _block_examples(block, job, tokenizer, statistics)
-        encoded = tfrecord.encode_examples(*batch)
+        flat = _block_examples(block, job, tokenizer, statistics)
+        encoded = tfrecord.encode_examples(*flat)
         split = "validation" if block.is_validation else "train"
         statistics.examples[split] += len(encoded)
-        statistics.positions += len(batch.ids)
-        statistics.id_counts += np.bincount(batch.ids, minlength=len(statistics.id_counts))
+        statistics.positions += len(flat.ids)
+        statistics.id_counts += np.bincount(flat.ids, minlength=len(statistics.id_counts))
         key = _hash(job.seed, "order", task.number, number, block.hashes[0])
         shards = job.validation_shards if block.is_validation else job.train_shards
         first_shard = job.train_shards if block.is_validation else 0
@@ -165,7 +165,7 @@ def process_task(task: Task, job: Job, statistics: Statistics,
             # In turn, not by the key, so that small records are spread evenly.
             entries.setdefault(first_shard + (key + i) % shards, []).append(entry)
             held += len(entry)
-        if held >= PART_BYTES:
+        if held >= MAX_HELD_BYTES:
             yield {shard: b"".join(pieces) for shard, pieces in entries.items()}
             entries, held = {}, 0
     yield {shard: b"".join(pieces) for shard, pieces in entries.items()}
@@ -217,7 +217,7 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
 
 
 def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
-                    statistics: Statistics) -> examples.Batch:
+                    statistics: Statistics) -> examples.FlatExamples:
     lines_of = [[line for line in text.split("\n") if line and not line.isspace()]
                 for text in block.texts]
     sentences = iter(tokenizer.encode_batch([line for lines in lines_of for line in lines]))
@@ -235,12 +235,12 @@ def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
             segments += examples.OriginalBuilder(job.max_seq_length, draws).documents(stream)
         else:
             segments += examples.carry_over(stream, job.max_seq_length, tokenizer.sep_id, draws)
-    batch = examples.assemble(segments, tokenizer.cls_id, tokenizer.sep_id)
+    flat = examples.assemble(segments, tokenizer.cls_id, tokenizer.sep_id)
     statistics.tokens += tokens
     # Text never becomes [CLS] or [SEP], so whatever is neither came from the text.
-    special = len(batch.ends) + int(np.count_nonzero(batch.ids == tokenizer.sep_id))
-    statistics.dropped_tokens += tokens - (len(batch.ids) - special)
-    return batch
+    special = len(flat.ends) + int(np.count_nonzero(flat.ids == tokenizer.sep_id))
+    statistics.dropped_tokens += tokens - (len(flat.ids) - special)
+    return flat
 
 
 @functools.lru_cache(maxsize=1)
