@@ -100,8 +100,8 @@ class TextModel(tf.Module):
             "words": self._words(batch.ids),
             "logits": logits,
             "probabilities": tf.sigmoid(logits),
-            "offsets": tf.stack([self._frame(starts, 0).to_tensor(),
-                                 self._frame(ends, 0).to_tensor()], axis=-1),
+            "offsets": tf.stack([self._cut_with_edges(starts, 0).to_tensor(),
+                                 self._cut_with_edges(ends, 0).to_tensor()], axis=-1),
             "normalized": normalized,
             "truncated": batch.truncated,
         }
@@ -151,8 +151,8 @@ class TextModel(tf.Module):
         return {"tokens": tf.gather(self._pieces, best), "token_ids": best,
                 "probabilities": tf.where(exists, probabilities, 0.0), "positions": positions}
 
-    def _frame(self, values: tf.RaggedTensor, edge: int, last: int | None = None) -> tf.RaggedTensor:
-        """Cuts rows to the length there is and puts `edge` before and `last` (or `edge`) after."""
+    def _cut_with_edges(self, values: tf.RaggedTensor, edge: int, last: int | None = None) -> tf.RaggedTensor:
+        """Cuts rows to the usable length and puts `edge` before and `last` (or `edge`) after."""
         values = values[:, :self.max_length - 2]
         shape = [values.nrows(), 1]
         before = tf.fill(shape, tf.cast(edge, values.dtype))
@@ -160,7 +160,7 @@ class TextModel(tf.Module):
         return tf.concat([before, values, after], axis=1)
 
     def _batch(self, ids: tf.RaggedTensor) -> Batch:
-        rows = self._frame(ids, self.tokenizer.cls_id, self.tokenizer.sep_id)
+        rows = self._cut_with_edges(ids, self.tokenizer.cls_id, self.tokenizer.sep_id)
         dense = rows.to_tensor(self.tokenizer.pad_id)
         mask = tf.sequence_mask(rows.row_lengths(), tf.shape(dense)[1], tf.int32)
         return Batch(dense, mask, ids.row_lengths() > self.max_length - 2)
