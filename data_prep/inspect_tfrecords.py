@@ -21,7 +21,7 @@ from electra_es.data.records import RecordsInfo
 from electra_es.errors import UsageError, nearest_hint, run_main
 from electra_es.flags import define
 from electra_es.model.batches import Inputs, VocabularyFacts
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.randomness import derive_key
 from electra_es.settings import NAME, PATH, Range
 from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START, Tokenizer, load_tokenizer
@@ -74,7 +74,7 @@ def _sample_masking(ids: np.ndarray, second_segment_start: int, number: int, max
         tf.constant([number], tf.int64))
     facts = VocabularyFacts(len(tokenizer.vocab), tokenizer.pad_id, tokenizer.cls_id,
                             tokenizer.sep_id, tokenizer.mask_id, tokenizer.word_starts)
-    result = mask(inputs, ModelConfig(), facts, derive_key(0, "inspect"))
+    result = mask_tokens(inputs, ModelConfig(), facts, derive_key(0, "inspect"))
     used = result.weights.numpy()[0] > 0
     return result.input_ids.numpy()[0, :len(ids)], result.original_ids.numpy()[0][used]
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig
 from electra_es.data.inputs import synthetic_batch
 from electra_es.model.batches import MaskedInputs
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import Outputs, build_pretrainer
 from electra_es.model.randomness import derive_key
 from electra_es.training.metrics import AUC_BINS, area_under_curve, auc_histograms, metric_sums, summarise
@@ -61,7 +61,7 @@ def test_a_part_that_the_model_lacks_has_no_figures(tiny_config, vocab_facts, se
     config = tiny_config(num_layers=1, **settings)
     model = build_pretrainer(config, vocab_facts)
     inputs = synthetic_batch(2, 13, 61)
-    masked = mask(inputs, config, vocab_facts, derive_key(1, "masking"))
+    masked = mask_tokens(inputs, config, vocab_facts, derive_key(1, "masking"))
     outputs = model(inputs, masked, tf.fill([2, 2], 0.5))
     sums = {**metric_sums(outputs, masked, config), **auc_histograms(outputs)}
     found = summarise({name: value.numpy() for name, value in sums.items()}, 2.0, 50.0)

@@ -15,7 +15,7 @@ from engine_helpers import make_data, model_config, run_config
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, VocabularyFacts
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import build_pretrainer, loss_denominators, total_loss
 from electra_es.model.variables import get_weights, set_weights
 from electra_es.sample import TRAIN_GLOB
@@ -103,7 +103,7 @@ def test_losses_and_softmax_are_float32():
     @tf.function
     def forward(ids):
         inputs = Inputs(ids, tf.ones_like(ids), tf.zeros_like(ids), tf.range(B, dtype=tf.int64))
-        masked = mask(inputs, MODEL, VOCAB, training_keys(42).masking)
+        masked = mask_tokens(inputs, MODEL, VOCAB, training_keys(42).masking)
         outputs = model(inputs, masked, tf.fill(tf.shape(masked.positions), 0.5))
         return outputs, total_loss(
             outputs, loss_denominators(inputs, masked, MODEL, VOCAB), MODEL)

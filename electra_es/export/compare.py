@@ -35,7 +35,7 @@ class Probes(NamedTuple):
     """Probes as the tokeniser of training sees them."""
 
     ids: np.ndarray  # int32 [B, L], padded with [PAD]
-    mask: np.ndarray  # int32 [B, L], 1 for tokens, 0 for padding
+    input_mask: np.ndarray  # int32 [B, L], 1 for tokens, 0 for padding
     segments: np.ndarray  # int32 [B, L], 1 in the second half of each text
 
 
@@ -57,7 +57,7 @@ def mask_logits(model: ElectraPretrainer, probes: Probes, segments: np.ndarray) 
     """float32 [masks, V]: what the generator says of every [MASK]; `segments`: int32 [B, L]."""
     assert model.mlm_head is not None, "a model without a generator"
     sequence = model.generator_sequence(
-        tf.constant(probes.ids), tf.constant(probes.mask), tf.constant(segments))
+        tf.constant(probes.ids), tf.constant(probes.input_mask), tf.constant(segments))
     at_masks = tf.boolean_mask(sequence, probes.ids == model.vocab.mask_id)[:, tf.newaxis]
     return model.mlm_head(at_masks, model.generator_embeddings.word_table).numpy()[:, 0]
 

@@ -145,10 +145,10 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
 def _compare(compared: Comparison, model: ElectraPretrainer, probes: Probes, session: Any) -> None:
     """With one segment and with two, and all probes at once as well as one alone."""
     for name, segments in (("one segment", np.zeros_like(probes.ids)), ("two segments", probes.segments)):
-        expected = model.discriminator_logits(probes.ids, probes.mask, segments).numpy()
+        expected = model.discriminator_logits(probes.ids, probes.input_mask, segments).numpy()
         for rows in (slice(None), slice(1, 2)):
             ids, mask, types = (array[rows].astype(np.int64)
-                                for array in (probes.ids, probes.mask, segments))
+                                for array in (probes.ids, probes.input_mask, segments))
             logits, = session.run(None, dict(zip(INPUTS, (ids, mask, types), strict=True)))
             # Padding is not compared.
             compared.close(f"logits of {len(ids)} texts of {name}", logits[mask > 0],

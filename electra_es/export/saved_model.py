@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     """Tokenised sentences; the segment of every token is 0."""
 
     ids: tf.Tensor  # int32 [B, L], padded with [PAD]
-    mask: tf.Tensor  # int32 [B, L], 1 for tokens, 0 for padding
+    input_mask: tf.Tensor  # int32 [B, L], 1 for tokens, 0 for padding
     truncated: tf.Tensor  # bool [B], whether the end of the sentence was left out
 
 
@@ -92,11 +92,11 @@ class TextModel(tf.Module):
         normalized = self.tokenizer.normalize(texts)
         ids, starts, ends = self.tokenizer.tokenize_with_offsets(texts)
         batch = self._batch(ids)
-        logits = self._layer().discriminator_logits(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        logits = self._layer().discriminator_logits(batch.ids, batch.input_mask, tf.zeros_like(batch.ids))
         return {
             "tokens": tf.gather(self._pieces, batch.ids),
             "token_ids": batch.ids,
-            "mask": batch.mask,
+            "mask": batch.input_mask,
             "words": self._words(batch.ids),
             "logits": logits,
             "probabilities": tf.sigmoid(logits),
@@ -114,11 +114,11 @@ class TextModel(tf.Module):
           mean over all tokens, [CLS] and [SEP] included; `token_ids` and `mask` int32 [B, L].
         """
         batch = self._batch(self.tokenizer.tokenize(texts))
-        output = self._layer().encode(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        output = self._layer().encode(batch.ids, batch.input_mask, tf.zeros_like(batch.ids))
         sequence = tf.cast(output.layers[-1], tf.float32)
-        weights = tf.cast(batch.mask, tf.float32)[:, :, tf.newaxis]
+        weights = tf.cast(batch.input_mask, tf.float32)[:, :, tf.newaxis]
         pooled = tf.reduce_sum(sequence * weights, axis=1) / tf.reduce_sum(weights, axis=1)
-        return {"sequence": sequence, "pooled": pooled, "token_ids": batch.ids, "mask": batch.mask}
+        return {"sequence": sequence, "pooled": pooled, "token_ids": batch.ids, "mask": batch.input_mask}
 
     def score_ids(self, input_ids, input_mask, segment_ids):
         """`logits` and `probabilities` float32 [B, L] of int32 [B, L] ids, as they are."""
@@ -142,7 +142,7 @@ class TextModel(tf.Module):
         positions = tf.ragged.boolean_mask(places, is_mask).to_tensor(-1)
         model = self._layer()
         assert model.mlm_head is not None, "a model without a generator"
-        sequence = model.generator_sequence(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        sequence = model.generator_sequence(batch.ids, batch.input_mask, tf.zeros_like(batch.ids))
         logits = model.mlm_head(gather_positions(sequence, tf.maximum(positions, 0)),
                                 model.generator_embeddings.word_table)
         probabilities, best = tf.math.top_k(tf.nn.softmax(logits), NUM_CANDIDATES)
@@ -151,7 +151,8 @@ class TextModel(tf.Module):
         return {"tokens": tf.gather(self._pieces, best), "token_ids": best,
                 "probabilities": tf.where(exists, probabilities, 0.0), "positions": positions}
 
-    def _cut_with_edges(self, values: tf.RaggedTensor, edge: int, last: int | None = None) -> tf.RaggedTensor:
+    def _cut_with_edges(self, values: tf.RaggedTensor, edge: int, last: int | None = None
+                        ) -> tf.RaggedTensor:
         """Cuts rows to the usable length and puts `edge` before and `last` (or `edge`) after."""
         values = values[:, :self.max_length - 2]
         shape = [values.nrows(), 1]
@@ -218,10 +219,10 @@ def _compare_encoder(compared: Comparison, text_model: TextModel, model: Electra
     probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in encode(texts=tf.constant(PROBES)).items()}
     compared.equal("tokens", found["token_ids"], probes.ids)
-    compared.equal("masks of padding", found["mask"], probes.mask)
-    layers = model.encode(probes.ids, probes.mask, tf.zeros_like(probes.ids)).layers
-    sequence, weights = tf.cast(layers[-1], tf.float32).numpy(), probes.mask[:, :, np.newaxis]
-    real = probes.mask > 0  # padding is not compared
+    compared.equal("masks of padding", found["mask"], probes.input_mask)
+    layers = model.encode(probes.ids, probes.input_mask, tf.zeros_like(probes.ids)).layers
+    sequence, weights = tf.cast(layers[-1], tf.float32).numpy(), probes.input_mask[:, :, np.newaxis]
+    real = probes.input_mask > 0  # padding is not compared
     compared.close("embeddings of encode", found["sequence"][real], sequence[real])
     compared.close("means of embeddings of encode", found["pooled"],
                    (sequence * weights).sum(axis=1) / weights.sum(axis=1))
@@ -231,15 +232,15 @@ def _compare_discriminator(compared: Comparison, text_model: TextModel, model: E
                            signatures) -> None:
     texts = tf.constant(PROBES)
     probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
-    real = probes.mask > 0
+    real = probes.input_mask > 0
     found, eager = signatures["detect"](texts=texts), text_model.detect(texts)
     for name in ("token_ids", "tokens", "words", "offsets", "normalized", "truncated"):
         compared.equal(f"{name} of detect", found[name].numpy(), eager[name].numpy())
     for name, segments in (("detect", np.zeros_like(probes.ids)), ("score_ids", probes.segments)):
         if name == "score_ids":
             found = signatures[name](input_ids=tf.constant(probes.ids), segment_ids=tf.constant(segments),
-                                     input_mask=tf.constant(probes.mask))
-        logits = model.discriminator_logits(probes.ids, probes.mask, segments)
+                                     input_mask=tf.constant(probes.input_mask))
+        logits = model.discriminator_logits(probes.ids, probes.input_mask, segments)
         compared.close(f"logits of {name}", found["logits"].numpy()[real], logits.numpy()[real])
         compared.close(f"probabilities of {name}", found["probabilities"].numpy()[real],
                        tf.sigmoid(logits).numpy()[real])

@@ -100,7 +100,7 @@ def _reverse_cumulative_min(values: tf.Tensor) -> tf.Tensor:
     return values
 
 
-def mask(inputs: Inputs, config: ModelConfig, vocab: VocabularyFacts, key: Key) -> MaskedInputs:
+def mask_tokens(inputs: Inputs, config: ModelConfig, vocab: VocabularyFacts, key: Key) -> MaskedInputs:
     """Selects tokens and hides most of them behind [MASK] (`pretrain_helpers.mask`).
 
     85 % of the selected become [MASK], 15 % stay; none becomes a random token.

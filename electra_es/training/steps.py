@@ -15,7 +15,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, MaskedInputs
 from electra_es.model.dropout import dropout_seed
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import ElectraPretrainer, Outputs, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
 from electra_es.training.metrics import auc_histograms, metric_names, metric_sums
@@ -62,7 +62,7 @@ class TrainStep:
           metric sums of this replica, and `bad`, `gradient_norm` (the same on every replica).
         """
         replica = tf.distribute.get_replica_context()
-        masked = mask(inputs, self.model_config, self.model.vocab, self.keys.masking)
+        masked = mask_tokens(inputs, self.model_config, self.model.vocab, self.keys.masking)
         denominators = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss_denominators(
             inputs, masked, self.model_config, self.model.vocab))
         number = self.optimizer.iterations * replica.num_replicas_in_sync + tf.cast(
@@ -200,7 +200,7 @@ def evaluation_forward(model: ElectraPretrainer, model_config: ModelConfig, seed
     keys = evaluation_keys(seed)
 
     def forward(inputs: Inputs) -> tuple[MaskedInputs, Outputs]:
-        masked = mask(inputs, model_config, model.vocab, keys.masking)
+        masked = mask_tokens(inputs, model_config, model.vocab, keys.masking)
         return masked, model(inputs, masked, sampling_draws(keys, inputs, masked, model_config))
 
     return forward

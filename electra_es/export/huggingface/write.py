@@ -169,9 +169,9 @@ def _compare(part: Part, text_model: TextModel, model: ElectraPretrainer, folder
                        mask_logits(again.model, probes, probes.segments),
                        mask_logits(model, probes, probes.segments))
     else:
-        logits = [each.discriminator_logits(probes.ids, probes.mask, probes.segments).numpy()
+        logits = [each.discriminator_logits(probes.ids, probes.input_mask, probes.segments).numpy()
                   for each in (again.model, model)]
-        real = probes.mask > 0  # padding is not compared
+        real = probes.input_mask > 0  # padding is not compared
         compared.close("logits of the discriminator", logits[0][real], logits[1][real])
     return compared.lines
 
