@@ -28,13 +28,13 @@ from electra_es.config import (
 )
 from electra_es.errors import EXIT_STOPPED, UsageError, run_main
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_assignments,
     define_config_flags,
-    given_settings,
     names_of,
     parse_flags_only,
-    refuse_given,
+    refuse_flags,
     refuse_unused,
     required,
     resolve,
@@ -80,11 +80,11 @@ _USED = {
 def main() -> int:
     parse_flags_only()
     evaluates, on_sample = _MODE.value == "evaluate", not _DATA_DIR.value
-    given = given_settings(flags.FLAGS, _SET.value)
+    overrides = command_line_settings(flags.FLAGS, _SET.value)
     _refuse_unused(evaluates, on_sample)
     if evaluates:
-        return _evaluate(given, on_sample)
-    model_config, config, text_settings = resolve(given, _HPARAMS.value, HPARAMS_DIR)
+        return _evaluate(overrides, on_sample)
+    model_config, config, text_settings = resolve(overrides, _HPARAMS.value, HPARAMS_DIR)
     if _PRINT_SCHEDULE.value:
         from electra_es.training.optimization import print_schedule
 
@@ -100,14 +100,14 @@ def main() -> int:
 
     where = {flag.name: required(flag, "a directory, as --data_dir is given")
              for flag in (_DATA_DIR, _VOCAB_DIR, _MODEL_DIR)}
-    check_agrees(load_text_config(where["vocab_dir"]), given, f"{where['vocab_dir']}/text.json")
+    check_agrees(load_text_config(where["vocab_dir"]), overrides, f"{where['vocab_dir']}/text.json")
     tpu = TpuAddress(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value)
     result = train(model_config, config, **where, tpu=tpu, initial_weights=_initial_weights(),
                    evaluate_at_end=_MODE.value != "train")
     return EXIT_STOPPED if result.stopped_by_signal else 0
 
 
-def _evaluate(given: dict[str, Any], on_sample: bool) -> int:
+def _evaluate(overrides: dict[str, Any], on_sample: bool) -> int:
     """Evaluates a run with its own settings and vocabulary, where nothing else is given."""
     _prepare_tpu()
     from electra_es.text.tokenizer import check_agrees, load_text_config
@@ -121,8 +121,8 @@ def _evaluate(given: dict[str, Any], on_sample: bool) -> int:
         model_dir = required(_MODEL_DIR, "the run to evaluate")
         where = dict(data_dir=_DATA_DIR.value, vocab_dir=_VOCAB_DIR.value or model_dir,
                      model_dir=model_dir)
-    model_config, config = settings_of_run(where["model_dir"], given)
-    check_agrees(load_text_config(where["vocab_dir"]), given, f"{where['vocab_dir']}/text.json")
+    model_config, config = settings_of_run(where["model_dir"], overrides)
+    check_agrees(load_text_config(where["vocab_dir"]), overrides, f"{where['vocab_dir']}/text.json")
     evaluate_run(model_config, config, **where,
                  tpu=TpuAddress(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value))
     return 0
@@ -143,7 +143,7 @@ def _refuse_unused(evaluates: bool, on_sample: bool) -> None:
         mode = "--mode=evaluate" if evaluates else "--data_dir"
     refuse_unused(mode, _USED[mode])
     if _TPU.value in ("", "local") or _TPU.value.startswith("grpc://"):
-        refuse_given(f"--tpu={_TPU.value}" if _TPU.value else "no --tpu", ("tpu_zone", "gcp_project"))
+        refuse_flags(f"--tpu={_TPU.value}" if _TPU.value else "no --tpu", ("tpu_zone", "gcp_project"))
 
 
 def _initial_weights():

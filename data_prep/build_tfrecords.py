@@ -22,27 +22,27 @@ from data_prep.build import workers
 from data_prep.build.settings import BuildConfig
 from data_prep.command_line import parse_flags
 from electra_es.errors import run_main
-from electra_es.flags import define_config_flags, refuse_given
+from electra_es.flags import define_config_flags, refuse_flags
 
 
 def _refuse_unused(config: BuildConfig) -> None:
     if config.dedup != "near":
-        refuse_given(f"--dedup={config.dedup}", ("near_duplicate_threshold",))
+        refuse_flags(f"--dedup={config.dedup}", ("near_duplicate_threshold",))
     if config.scheme == "original":
-        refuse_given("--scheme=original", ("packing",))
+        refuse_flags("--scheme=original", ("packing",))
     if not config.language:
-        refuse_given("no --language", ("min_language_probability", "language_detector"))
+        refuse_flags("no --language", ("min_language_probability", "language_detector"))
     if config.runner != "local":
         # Beam's local runner has workers, but places of its own.
         unused = ("work_dir",) if config.runner == "DirectRunner" else ("work_dir", "workers")
-        refuse_given(f"--runner={config.runner}", unused)
+        refuse_flags(f"--runner={config.runner}", unused)
 
 
 def main() -> None:
     define_config_flags(BuildConfig)
     beam_options = parse_flags()
-    given = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(BuildConfig)}
-    config = BuildConfig(**{name: value for name, value in given.items() if value is not None})
+    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(BuildConfig)}
+    config = BuildConfig(**{name: value for name, value in values.items() if value is not None})
     _refuse_unused(config)
     if config.runner == "local" and config.workers != 1:
         workers.start_server()

@@ -36,7 +36,7 @@ from data_prep.corpus import readers
 from data_prep.outputs import check_apart
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, import_optional, run_main
-from electra_es.flags import define, define_config_flags, given_settings, refuse_given
+from electra_es.flags import command_line_settings, define, define_config_flags, refuse_flags
 from electra_es.hardware import usable_cores
 from electra_es.settings import NAME, PATH, PATHS
 from electra_es.text import tokenizer as text
@@ -260,13 +260,13 @@ def main() -> None:
     if not values.input or not values.output:
         raise UsageError("--input and --output are needed")
     if values.runner not in ("local", "DirectRunner"):
-        refuse_given(f"--runner={values.runner}", ("workers",))
+        refuse_flags(f"--runner={values.runner}", ("workers",))
     if files.exists(values.output) and not values.overwrite:
         raise UsageError(f"{values.output}: exists: --overwrite replaces it")
     files.check_can_be_file(values.output)
     check_apart(f"output={values.output}", [values.output, values.output + ".json"],
                 input=values.input)
-    config = TextConfig(**given_settings(values, []))
+    config = TextConfig(**command_line_settings(values, []))
     files.remove(values.output + ".json")
     if values.runner != "local":
         beam_count_files(values.input, values.output, config, beam_options=beam_options,

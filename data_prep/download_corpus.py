@@ -19,7 +19,7 @@ from absl import flags
 
 from data_prep.command_line import parse_flags
 from electra_es.errors import UsageError, nearest_hint, run_main
-from electra_es.flags import define, refuse_given
+from electra_es.flags import define, refuse_flags
 from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
 # Name -> (repository, files of the Spanish part).
@@ -105,7 +105,7 @@ def main() -> None:
     parse_flags()
     values = flags.FLAGS
     if values.corpus:
-        refuse_given(f"--corpus={values.corpus}", ("repo",))
+        refuse_flags(f"--corpus={values.corpus}", ("repo",))
     if not values.output or not (values.corpus or (values.repo and values.files)):
         raise UsageError("expected --output and either --corpus or --repo with --files")
     if values.corpus and values.corpus not in CORPORA:

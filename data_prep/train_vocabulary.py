@@ -29,10 +29,10 @@ from data_prep.words import wordpieces
 from electra_es.config import TextConfig
 from electra_es.errors import CheckFailed, UsageError, run_main
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_config_flags,
-    given_settings,
-    refuse_given,
+    refuse_flags,
     refuse_unused,
 )
 from electra_es.settings import PATH, PATHS, Range, check
@@ -249,16 +249,16 @@ def main() -> None:
     if len(sources) != 1 or not values.output:
         raise UsageError("expected --output and one of --input, --counts, --from_vocab; got "
                          + (", ".join(f"--{name}" for name in sources) or "none of them"))
-    given = given_settings(values, [])
+    overrides = command_line_settings(values, [])
     if values.counts:
-        given = count_words.read_settings(values.counts) | given
-    config = TextConfig(**given)
+        overrides = count_words.read_settings(values.counts) | overrides
+    config = TextConfig(**overrides)
     if values.counts:
-        refuse_given("--counts", ("sample_fraction", "workers"))
+        refuse_flags("--counts", ("sample_fraction", "workers"))
     if config.tokenizer == "wordpiece":
-        refuse_given("--tokenizer=wordpiece", ("model_type",))
+        refuse_flags("--tokenizer=wordpiece", ("model_type",))
     if values.model_type == "unigram":
-        refuse_given("--model_type=unigram", ("workers",))
+        refuse_flags("--model_type=unigram", ("workers",))
     if values.from_vocab:
         refuse_unused("--from_vocab", {"from_vocab", "output", "overwrite", *count_words.SETTINGS})
         directory = wrap_vocabulary(values.from_vocab, values.output, config,

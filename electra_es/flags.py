@@ -133,7 +133,7 @@ def _help_text() -> str:
         flags.FLAGS.module_help(module).split(":\n", 1)[1] for module in _our_modules())])
 
 
-def given_flags() -> list[str]:
+def command_line_flags() -> list[str]:
     """Names of the flags on the command line, and of the settings that `--set` names there."""
     by_module = flags.FLAGS.flags_by_module_dict()
     names = [flag.name for module in _our_modules() for flag in by_module[module] if flag.present]
@@ -151,14 +151,14 @@ def refuse_unused(mode: str, used: Iterable[str]) -> None:
     Raises:
       UsageError: names the first flag without one.
     """
-    unused = [name for name in given_flags() if name not in used]
+    unused = [name for name in command_line_flags() if name not in used]
     if unused:
         raise UsageError(f"--{unused[0]} has no effect with {mode}: leave it out")
 
 
-def refuse_given(mode: str, unused: Iterable[str]) -> None:
+def refuse_flags(mode: str, unused: Iterable[str]) -> None:
     """The same for a mode in which only the flags `unused` have no effect."""
-    refuse_unused(mode, set(given_flags()).difference(unused))
+    refuse_unused(mode, set(command_line_flags()).difference(unused))
 
 
 def names_of(*classes: type) -> set[str]:
@@ -173,24 +173,24 @@ def required(flag: flags.FlagHolder[str], expected: str) -> str:
     return flag.value
 
 
-def given_settings(values: flags.FlagValues, assignments: list[str]) -> dict[str, Any]:
+def command_line_settings(values: flags.FlagValues, assignments: list[str]) -> dict[str, Any]:
     """Settings named on the command line: `--set` assignments, then flags.
 
     Raises:
       UsageError: an assignment without `=`, of an unknown setting or of a wrong value.
     """
-    given: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment[:60]}: expected key=value")
-        given[key] = parse_value(key, text)
-        check_value(key, given[key])
+        overrides[key] = parse_value(key, text)
+        check_value(key, overrides[key])
     for cls in (TextConfig, ModelConfig, PretrainingConfig):
         for field in dataclasses.fields(cls):
             if field.name in values and values[field.name].value is not None:
-                given[field.name] = values[field.name].value
-    return given
+                overrides[field.name] = values[field.name].value
+    return overrides
 
 
 def load_hparams(path: str) -> dict[str, Any]:
@@ -217,12 +217,12 @@ def load_hparams(path: str) -> dict[str, Any]:
     return values
 
 
-def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
+def resolve(overrides: dict[str, Any], hparams: str, hparams_dir: str
             ) -> tuple[ModelConfig, PretrainingConfig, dict[str, Any]]:
     """Puts defaults, model size, hparams file and given settings together.
 
     Args:
-      given: `given_settings`.
+      overrides: `command_line_settings`.
       hparams: path of an hparams file; empty: the one of the model size in `hparams_dir`.
       hparams_dir: the folder of the recipes.
 
@@ -230,12 +230,12 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
       both configurations, and the text settings that were asked for (file or command line).
     """
     if not hparams:
-        size = given.get("model_size", "debug")
+        size = overrides.get("model_size", "debug")
         check_size(size)
         hparams = os.path.join(
             hparams_dir, "debug.json" if size == "debug" else f"pretrain_{size}.json")
     recipe = load_hparams(hparams)
-    settings = {**recipe, **_fitted(recipe, given), **given}
+    settings = {**recipe, **_fitted(recipe, overrides), **overrides}
     by_owner: dict[type, dict[str, Any]] = {TextConfig: {}, ModelConfig: {}, PretrainingConfig: {}}
     for key, value in settings.items():
         by_owner[owner_of(key)][key] = value
@@ -245,20 +245,20 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
             f"at most num_train_steps={run.num_train_steps}")
     require(run.max_seq_length <= model.max_position_embeddings, "max_seq_length", run.max_seq_length,
             f"at most max_position_embeddings={model.max_position_embeddings}")
-    _refuse_without_effect(given, {**vars(model), **vars(run)})
+    _refuse_without_effect(overrides, {**vars(model), **vars(run)})
     return model, run, by_owner[TextConfig]
 
 
-def _refuse_without_effect(given: dict[str, Any], settings: dict[str, Any]) -> None:
+def _refuse_without_effect(overrides: dict[str, Any], settings: dict[str, Any]) -> None:
     """Refuses settings of the command line that the others leave without effect."""
-    for key in given:
+    for key in overrides:
         field = next(field for field in dataclasses.fields(owner_of(key)) if field.name == key)
         for other, values in field.metadata["only_with"].items():
             if settings[other] not in values:
                 raise UsageError(f"--{key} has no effect with {other}={settings[other]}: leave it out")
 
 
-def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _fitted(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """The recipe's schedule, fitted to another number of steps where only that is given.
 
     The warm-up keeps its length (what it waits for, Adam's second moment, does not depend on the
@@ -268,7 +268,7 @@ def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """
     recipe = {"num_train_steps": PretrainingConfig.num_train_steps,
               "warmup_steps": PretrainingConfig.warmup_steps, **recipe}
-    steps, recipe_steps = given.get("num_train_steps"), recipe["num_train_steps"]
+    steps, recipe_steps = overrides.get("num_train_steps"), recipe["num_train_steps"]
     if steps in (None, recipe_steps):
         return {}
     fitted: dict[str, Any] = {}
@@ -281,4 +281,4 @@ def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         fitted["restart_steps"] = moved if shortest >= 2 * warmup and shortest else []
     if "save_every" in recipe:
         fitted["save_every"] = max(1, min(recipe["save_every"], steps // 5))
-    return {key: value for key, value in fitted.items() if key not in given}
+    return {key: value for key, value in fitted.items() if key not in overrides}

@@ -30,10 +30,10 @@ from electra_es.config import SCHEDULE_SETTINGS, ModelConfig, PretrainingConfig,
 from electra_es.data.inputs import synthetic_batch
 from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_assignments,
     define_config_flags,
-    given_settings,
     names_of,
     parse_flags_only,
     refuse_unused,
@@ -194,14 +194,14 @@ def main() -> int:
     hparams = define("hparams", str, "", "JSON file of settings; none: that of the model size.", PATH)
     assignments = define_assignments()
     parse_flags_only()
-    given = given_settings(flags.FLAGS, assignments.value)
+    overrides = command_line_settings(flags.FLAGS, assignments.value)
     refuse_unused("preflight", _USED)
     if topology.value not in SLICES:
         raise UsageError(f"--topology={topology.value}: expected one of {', '.join(SLICES)}"
                          f"{nearest_hint(topology.value, SLICES)}")
     tpu = SLICES[topology.value]
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    model_config, config, text = resolve(given, hparams.value, os.path.join(root, "hparams"))
+    model_config, config, text = resolve(overrides, hparams.value, os.path.join(root, "hparams"))
     if config.train_batch_size % (tpu.devices * config.accumulation_steps):
         raise UsageError(f"train_batch_size={config.train_batch_size}: expected a multiple of "
                          f"{tpu.devices * config.accumulation_steps} ({tpu.devices} devices)")

@@ -70,13 +70,13 @@ def golden_weights(golden) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def golden_batch(golden) -> tuple[Inputs, MaskedInputs, tf.Tensor]:
     """The golden inputs, what is masked of them, and the generator's fixed samples."""
-    given = {name.removeprefix("inputs/"): tf.constant(array)
+    fields = {name.removeprefix("inputs/"): tf.constant(array)
              for name, array in golden.items() if name.startswith("inputs/")}
-    inputs = Inputs(given["input_ids"], given["input_mask"], given["segment_ids"],
+    inputs = Inputs(fields["input_ids"], fields["input_mask"], fields["segment_ids"],
                     tf.range(3, dtype=tf.int64))
-    masked = MaskedInputs(given["masked_input_ids"], given["masked_lm_positions"],
-                          given["masked_lm_ids"], given["masked_lm_weights"])
-    return inputs, masked, given["sampled_token_ids"]
+    masked = MaskedInputs(fields["masked_input_ids"], fields["masked_lm_positions"],
+                          fields["masked_lm_ids"], fields["masked_lm_weights"])
+    return inputs, masked, fields["sampled_token_ids"]
 
 
 @pytest.fixture(scope="session")

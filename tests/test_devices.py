@@ -169,9 +169,9 @@ def test_commands_of_the_documents_are_not_refused():
     commands = commands_for_a_tpu()
     assert len(commands) >= 4
     for command in commands:
-        given = dict(re.findall(r"--(\w+)=(\S+)", command))
-        check_reachable(TpuAddress(given["tpu"]), data_dir=given.get("data_dir", ""),
-                        model_dir=given.get("model_dir", ""))
+        flags = dict(re.findall(r"--(\w+)=(\S+)", command))
+        check_reachable(TpuAddress(flags["tpu"]), data_dir=flags.get("data_dir", ""),
+                        model_dir=flags.get("model_dir", ""))
 
 
 def test_evaluation_on_another_machine_wants_gs_paths(tmp_path):

@@ -55,16 +55,16 @@ def test_records_of_another_vocabulary(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("given, named", [
+@pytest.mark.parametrize("settings, named", [
     (dict(num_layers=2), "num_layers=1, this one has num_layers=2"),
     (dict(learning_rate=2e-3), "learning_rate=0.01, this one has learning_rate=0.002"),
 ])
-def test_model_dir_of_another_configuration(data, tmp_path, given, named):
+def test_model_dir_of_another_configuration(data, tmp_path, settings, named):
     tokenizer = load_tokenizer(data.vocab_dir)
     prepare_model_dir(str(tmp_path), tokenizer, data.vocab_dir, model_config(), run_config())
     before = (tmp_path / "config.json").read_bytes()
-    model = {name: value for name, value in given.items() if name == "num_layers"}
-    run = {name: value for name, value in given.items() if name != "num_layers"}
+    model = {name: value for name, value in settings.items() if name == "num_layers"}
+    run = {name: value for name, value in settings.items() if name != "num_layers"}
     with pytest.raises(UsageError, match=named):
         start(data, tmp_path, model_config(**model), **run)
     assert (tmp_path / "config.json").read_bytes() == before

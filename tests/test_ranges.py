@@ -107,15 +107,15 @@ def test_a_configuration_takes_the_ends_of_each_range_and_nothing_beside_them(cl
     for value in inside:
         if BESIDE.get((name, value), {}) is None:
             continue
-        given = (value,) if hint not in (int, float) else value
-        assert getattr(build(cls, name, given), name) == given
+        setting = (value,) if hint not in (int, float) else value
+        assert getattr(build(cls, name, setting), name) == setting
     outside += [] if kind is int else [math.nan, math.inf, -math.inf, 1e300, -1e300, 1e-320, 10**400]
     for value in [*outside, 2**31, -2**31 - 1, 2**64, 10**30]:
-        given = (value,) if hint not in (int, float) else value
+        setting = (value,) if hint not in (int, float) else value
         if kind is int and accepts.holds(value):
             continue
         with pytest.raises(UsageError) as error:
-            build(cls, name, given)
+            build(cls, name, setting)
         assert str(error.value).startswith(f"{name}=") and "\n" not in str(error.value)
         assert str(accepts) in str(error.value)
         assert repr(value)[:40] in str(error.value)
@@ -233,14 +233,14 @@ def test_an_endless_file_is_no_hparams_file():
         flags.load_hparams("/dev/zero")
 
 
-@pytest.mark.parametrize(("given", "message"), [
+@pytest.mark.parametrize(("overrides", "message"), [
     ({"warmup_steps": 101, "num_train_steps": 100},
      "warmup_steps=101: expected at most num_train_steps=100"),
     ({"max_seq_length": 129}, "max_seq_length=129: expected at most max_position_embeddings=128"),
 ])
-def test_relations_between_settings(given, message):
+def test_relations_between_settings(overrides, message):
     with pytest.raises(UsageError, match=message):
-        flags.resolve(given, "", str(ROOT / "hparams"))
+        flags.resolve(overrides, "", str(ROOT / "hparams"))
 
 
 def test_a_file_without_a_warm_up_gets_one_that_fits(tmp_path):

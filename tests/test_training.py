@@ -98,8 +98,8 @@ def test_evaluating_again_writes_nothing_twice(data, trained):
 def test_an_evaluation_has_the_settings_of_its_run(data, trained):
     model_dir, _ = trained
     assert settings_of_run(model_dir, {}) == (model_config(), run(eval_every=3))
-    given = {"eval_examples": 3, "precision": "bfloat16", "lower_case": False, "hidden_size": 24}
-    assert settings_of_run(model_dir, given) == (
+    overrides = {"eval_examples": 3, "precision": "bfloat16", "lower_case": False, "hidden_size": 24}
+    assert settings_of_run(model_dir, overrides) == (
         model_config(), run(eval_every=3, eval_examples=3, precision="bfloat16"))
     for contradiction in ({"seed": 4}, {"hidden_size": 48}, {"max_seq_length": 16}):
         with pytest.raises(UsageError, match=f"holds a run with {next(iter(contradiction))}="):

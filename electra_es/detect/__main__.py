@@ -16,7 +16,7 @@ import sys
 
 from electra_es.detect.scoring import load_detector, read_sentences, to_json, to_table, to_terminal
 from electra_es.errors import UsageError, run_main
-from electra_es.flags import define, parse_flags, refuse_given, required
+from electra_es.flags import define, parse_flags, refuse_flags, required
 from electra_es.settings import NAME, PATH, Range, Text
 
 
@@ -31,9 +31,9 @@ def main() -> None:
                   Range(low=0, high=65_535, why="TCP has no other ports"))
     sentences = parse_flags()
     if serve.value:
-        refuse_given("--serve", ("json",))
+        refuse_flags("--serve", ("json",))
     else:
-        refuse_given("no --serve", ("host", "port"))
+        refuse_flags("no --serve", ("host", "port"))
     path = required(model, "a model directory or an export of one")
     if bool(sentences or source.value) == serve.value:
         raise UsageError("expected sentences, or --input=FILE, or --serve")

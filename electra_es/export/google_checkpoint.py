@@ -24,10 +24,10 @@ from electra_es.errors import UsageError, run_main
 from electra_es.export.compare import check_weights
 from electra_es.export.output import new_directory
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_assignments,
     define_config_flags,
-    given_settings,
     parse_flags_only,
     required,
 )
@@ -193,10 +193,10 @@ def main() -> None:
     assignments = define_assignments(
         "key=value of a model setting that the variables do not tell; may be repeated.")
     parse_flags_only()
-    given = given_settings(flags.FLAGS, assignments.value)
-    text = {key: value for key, value in given.items() if key in TextConfig.__dataclass_fields__}
-    model = {key: value for key, value in given.items() if key in ModelConfig.__dataclass_fields__}
-    if others := given.keys() - text.keys() - model.keys():
+    settings = command_line_settings(flags.FLAGS, assignments.value)
+    text = {key: value for key, value in settings.items() if key in TextConfig.__dataclass_fields__}
+    model = {key: value for key, value in settings.items() if key in ModelConfig.__dataclass_fields__}
+    if others := settings.keys() - text.keys() - model.keys():
         raise UsageError(f"--set {min(others)}: expected a setting of the model")
     step = import_google_checkpoint(
         required(checkpoint, "the prefix of a TF1 checkpoint"), required(vocab, "its vocab.txt"),

@@ -109,29 +109,30 @@ def check_same_records(model_dir: str, data_dir: str, info: RecordsInfo) -> None
         f"same, or a new --model_dir with --init_checkpoint={model_dir}")
 
 
-def settings_of_run(model_dir: str, given: Mapping[str, Any]) -> tuple[ModelConfig, PretrainingConfig]:
-    """The settings of the run in `model_dir`, with those of `given` that may change.
+def settings_of_run(model_dir: str, overrides: Mapping[str, Any]
+                    ) -> tuple[ModelConfig, PretrainingConfig]:
+    """The settings of the run in `model_dir`, with those of `overrides` that may change.
 
     Args:
       model_dir: where `config.json` is.
-      given: setting -> value, as from the command line; those of the text are left out here.
+      overrides: setting -> value, as from the command line; those of the text are left out here.
 
     Raises:
-      UsageError: no such run, or `given` contradicts a setting that makes the run what it is. An
+      UsageError: no such run, or `overrides` contradicts a setting that makes the run what it is. An
         evaluation may have another precision.
     """
     run = load_run(model_dir)
-    model = _with_given(run.model, given)
-    pretraining = _with_given(run.pretraining, given)
+    model = _with_overrides(run.model, overrides)
+    pretraining = _with_overrides(run.pretraining, overrides)
     old = dataclasses.replace(run.pretraining, precision=pretraining.precision)
     _check_same(model_dir, run._replace(pretraining=old), Run(run.text, model, pretraining))
     return model, pretraining
 
 
-def _with_given(config: Any, given: Mapping[str, Any]) -> Any:
+def _with_overrides(config: Any, overrides: Mapping[str, Any]) -> Any:
     fields = type(config).__dataclass_fields__
     return dataclasses.replace(
-        config, **{name: value for name, value in given.items() if name in fields})
+        config, **{name: value for name, value in overrides.items() if name in fields})
 
 
 def check_same_evaluation(model_dir: str, text: TextConfig, model: ModelConfig,
