@@ -75,7 +75,7 @@ class ProgressLog:
         if "steps_per_second" in metrics:
             left = (self.config.num_train_steps - step) / metrics["steps_per_second"]
             line += f"  ETA {format_duration(left)}"
-        self.say(line)
+        self.show(line)
         self._write("train", step, {**metrics, "steps": step - self._reported})
         self._reported = step
         self.count_from(step)
@@ -98,7 +98,7 @@ class ProgressLog:
         Returns:
           whether it is written; it is not where the last one, of the same step, is the same.
         """
-        self.say(f"evaluation at step {step}:" + _shown(_EVALUATION, metrics))
+        self.show(f"evaluation at step {step}:" + _shown(_EVALUATION, metrics))
         if self.is_counting:
             self.count_from(step)  # the time of an evaluation is not training time
         if not self.is_chief or metrics_log.is_last_evaluation(self.model_dir, step, metrics):
@@ -110,9 +110,9 @@ class ProgressLog:
         """Keeps samples of corrupted text with the discriminator's verdict."""
         if not self.is_chief or not samples:
             return
-        tokenizer = load_run(self.model_dir).text.tokenizer
+        kind = load_run(self.model_dir).text.tokenizer
         self.tensorboard.text("evaluation", "samples",
-                              [sample_markdown(sample, tokenizer) for sample in samples], step)
+                              [sample_markdown(sample, kind) for sample in samples], step)
         metrics_log.append_samples(self.model_dir, step, samples)
 
     def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -120,7 +120,7 @@ class ProgressLog:
             self.tensorboard.scalars(kind, step, metrics)
             metrics_log.append_metrics(self.model_dir, kind, step, metrics)
 
-    def say(self, line: str) -> None:
+    def show(self, line: str) -> None:
         if self.is_chief:
             print(line, flush=True)
 

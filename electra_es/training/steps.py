@@ -95,9 +95,9 @@ class TrainStep:
                 tf.random.experimental.stateless_fold_in(seed, part))
             return part + 1, tf.nest.map_structure(tf.add, total, result)
 
-        nothing = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
-                   {name: tf.constant(0.0) for name in metric_names(self.model_config)})
-        return tf.while_loop(lambda part, total: part < parts, add_part, (0, nothing))[1]
+        zeros = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
+                 {name: tf.constant(0.0) for name in metric_names(self.model_config)})
+        return tf.while_loop(lambda part, total: part < parts, add_part, (0, zeros))[1]
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
@@ -137,11 +137,11 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
-        nothing = {name: tf.constant(0.0)
-                   for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
+        zeros = {name: tf.constant(0.0)
+                 for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
         _, sums, bad_in_row, last_bad = tf.while_loop(
             lambda number, *_: number < num_steps, add_step,
-            (0, nothing, bad_in_row, tf.constant(0, tf.int64)))
+            (0, zeros, bad_in_row, tf.constant(0, tf.int64)))
         return {**sums, "bad_in_row": bad_in_row, "last_bad_step": last_bad}
 
     return loop

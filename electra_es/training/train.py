@@ -120,14 +120,14 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         origin = ""
         if initial_weights is not None and step == 0:
             origin = initial_weights(model, tokenizer)
-            log.say(origin)
+            log.show(origin)
 
-        log.say(devices_line(strategy))
-        log.say(vocabulary_line(tokenizer, data_dir))
+        log.show(devices_line(strategy))
+        log.show(vocabulary_line(tokenizer, data_dir))
         for name, parameters in parameter_counts(model).items():
-            log.say(parameter_line(name, parameters))
-        log.say(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
-                f"training examples; step {step} of {config.num_train_steps}")
+            log.show(parameter_line(name, parameters))
+        log.show(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
+                 f"training examples; step {step} of {config.num_train_steps}")
         log.start(step, Run(tokenizer.config, model_config, config),
                   devices=f"{devices_used(strategy)}; TensorFlow {tf.__version__}",
                   data=describe_records(data_dir, info), initial_weights=origin)
@@ -154,13 +154,13 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         stopping = stop.requested()
         with checkpoints:
             while step < config.last_step and not stopping:
-                stretch = steps_until_due(step, config)
+                num_steps = steps_until_due(step, config)
                 # After an error steps of the stretch may be half applied: nothing is saved.
                 with bad_shard_named(shards, info, vocab_size,
                                      "; --skip_corrupt_shards leaves it out"):
-                    sums = _numpy(loop(batches, tf.constant(stretch), tf.constant(bad_in_row)))
-                step += stretch
-                examples_seen += stretch * config.train_batch_size
+                    sums = _numpy(loop(batches, tf.constant(num_steps), tf.constant(bad_in_row)))
+                step += num_steps
+                examples_seen += num_steps * config.train_batch_size
                 bad_in_row = float(sums["bad_in_row"])
                 _check_finite(sums, step, config, log)
                 if not log.is_counting:
@@ -176,7 +176,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                         "gradient_norm": float(sums["gradient_norm"]),
                         "bad_steps": float(pending["bad"]), "tokens": float(pending["tokens"])})
                     for warning in health.warnings(step, metrics):
-                        log.say(warning)
+                        log.show(warning)
                     pending = {}
                 if is_due(step, config.save_every, config) or stopping:
                     checkpoints.save(step, examples_seen)
@@ -191,13 +191,13 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             if stopping and step < config.last_step:
                 checkpoints.save(step, examples_seen)
                 checkpoints.wait()
-                log.say(f"stopped by a signal at step {step}; saved. The same command goes on")
+                log.show(f"stopped by a signal at step {step}; saved. The same command goes on")
                 return TrainResult(step, evaluation, stopped_by_signal=True)
         if evaluate_at_end and info.num_examples("validation"):
             result = evaluate(stop.requested)
             if result is None:
-                log.say(f"stopped by a signal in the evaluation at step {step}; the model is saved. "
-                        "The same command evaluates it")
+                log.show(f"stopped by a signal in the evaluation at step {step}; the model is saved. "
+                         "The same command evaluates it")
                 return TrainResult(step, {}, stopped_by_signal=True)
             evaluation = result.metrics
             report_evaluation(log, step, result)
@@ -243,8 +243,8 @@ def is_due(step: int, every: int, config: PretrainingConfig) -> bool:
 def _check_finite(sums: dict[str, np.ndarray], step: int, config: PretrainingConfig,
                   log: ProgressLog) -> None:
     if sums["bad"]:
-        log.say(f"warning: {int(sums['bad'])} step(s) with a non-finite loss or gradient were not "
-                f"applied, the last one was step {int(sums['last_bad_step'])}")
+        log.show(f"warning: {int(sums['bad'])} step(s) with a non-finite loss or gradient were not "
+                 f"applied, the last one was step {int(sums['last_bad_step'])}")
     if sums["bad_in_row"] >= config.max_bad_steps:
         raise CheckFailed(
             f"{int(sums['bad_in_row'])} steps in a row, up to step {step}, had a non-finite loss or "
