@@ -59,20 +59,20 @@ def _check_made_of(root: str, products: tuple[str, ...], text: TextConfig, confi
     digest = hashlib.sha256()
     for path in sorted(glob.glob(sample.TRAIN_GLOB) + glob.glob(sample.VALIDATION_GLOB)):
         digest.update(files.read_bytes(path))
-    asked = {**dataclasses.asdict(text), "max_seq_length": config.max_seq_length, "seed": config.seed,
-             "text_sha256": digest.hexdigest()}
+    requested = {**dataclasses.asdict(text), "max_seq_length": config.max_seq_length,
+                 "seed": config.seed, "text_sha256": digest.hexdigest()}
     path = os.path.join(root, MADE_OF_FILE)
     if not any(map(os.path.exists, (*products, path))):
         files.make_directory(root)
-        files.write_bytes(path, (json.dumps(asked, indent=2) + "\n").encode())
+        files.write_bytes(path, (json.dumps(requested, indent=2) + "\n").encode())
         return
     try:
-        made = json.loads(files.read_bytes(path))
-        different = [name for name in asked if made.get(name) != asked[name]]
+        recorded = json.loads(files.read_bytes(path))
+        different = [name for name in requested if recorded.get(name) != requested[name]]
     except (UsageError, ValueError, AttributeError):
         raise UsageError(f"{path}: does not say what the vocabulary and the records in {root} are made "
                          "of: expected another --sample_dir") from None
     if different:
         name = different[0]
-        raise UsageError(f"{root}: was made with {name}={made.get(name)!r}, this run has "
-                         f"{name}={asked[name]!r}: expected the same, or another --sample_dir")
+        raise UsageError(f"{root}: was made with {name}={recorded.get(name)!r}, this run has "
+                         f"{name}={requested[name]!r}: expected the same, or another --sample_dir")

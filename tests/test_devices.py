@@ -108,7 +108,7 @@ def test_the_line_names_what_is_there_and_not_used(gpus, monkeypatch):
 # ---- The TPU: its address, its runtime
 
 @pytest.fixture
-def asked(monkeypatch):
+def resolver_calls(monkeypatch):
     """Lets no TPU be reached; gets what the resolver was asked for."""
     calls = []
 
@@ -121,17 +121,17 @@ def asked(monkeypatch):
     return calls
 
 
-def test_zone_and_project_reach_the_resolver(asked):
+def test_zone_and_project_reach_the_resolver(resolver_calls):
     with pytest.raises(UsageError, match=r"--tpu=mine: no TPU can be reached there \(nobody\)"):
         set_up_devices(PretrainingConfig(), TpuAddress("mine", "europe-west4-a", "selectra"))
-    assert asked == [(("mine",), {"zone": "europe-west4-a", "project": "selectra"})]
+    assert resolver_calls == [(("mine",), {"zone": "europe-west4-a", "project": "selectra"})]
 
 
-def test_without_zone_and_project_the_resolver_looks_for_them(asked, monkeypatch):
+def test_without_zone_and_project_the_resolver_looks_for_them(resolver_calls, monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
     with pytest.raises(UsageError, match="--tpu=local: no TPU can be reached there"):
         set_up_devices(PretrainingConfig(), TpuAddress("local"))
-    assert asked == [(("local",), {"zone": None, "project": None})]
+    assert resolver_calls == [(("local",), {"zone": None, "project": None})]
 
 
 def test_local_without_a_tpu():
@@ -317,13 +317,13 @@ def test_why_a_gpu_is_not_seen(monkeypatch, environment, driver, cuda, log, mess
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
     monkeypatch.setattr(devices, "nvidia_gpus", lambda: 1)
     monkeypatch.setattr(devices, "has_nvidia_driver", lambda: driver)
-    found = devices.Found("", "2.20.0", cuda, (("CPU", ""),), log)
+    found = devices.TensorFlowImport("", "2.20.0", cuda, (("CPU", ""),), log)
     (problem,) = devices.device_problems(["tensorflow"], found)
     assert message in problem
 
 
 def test_tensorflow_for_tpu_that_shows_no_tpu_system():
-    without = devices.Found("", "2.20.0", False, (("CPU", ""),))
+    without = devices.TensorFlowImport("", "2.20.0", False, (("CPU", ""),))
     (problem,) = devices.device_problems(["tensorflow-tpu"], without)
     assert "shows no TPU_SYSTEM" in problem
     (problem,) = devices.device_problems(["tensorflow-tpu"], without._replace(

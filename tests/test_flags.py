@@ -54,11 +54,11 @@ def test_flags_have_the_types_of_their_settings(parse):
     assert rest == ["extra"]
 
 
-@pytest.mark.parametrize("argument, complaint", [
+@pytest.mark.parametrize("argument, message", [
     ("--num_layer=7", "num_layers"), ("--num_layers=7.5", "num_layers"),
     ("--mask_prob=x", "mask_prob")])
-def test_wrong_flags_are_one_line(parse, argument, complaint):
-    with pytest.raises(UsageError, match=complaint) as error:
+def test_wrong_flags_are_one_line(parse, argument, message):
+    with pytest.raises(UsageError, match=message) as error:
         parse(argument)
     assert "\n" not in str(error.value)
 
@@ -94,13 +94,13 @@ def test_order_of_precedence(tmp_path):
     assert text == {"lower_case": True}
 
 
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize("text, message", [
     ("{", "not JSON"), ("[1]", "expected a JSON object"),
     ('{"hiden_size": 3}', r'recipe.json: unknown setting "hiden_size"; did you mean "hidden_size"'),
     ('{"hidden_size": "3"}', "hidden_size='3': expected a value of type int"),
 ])
-def test_wrong_hparams_files(tmp_path, text, complaint):
-    with pytest.raises(UsageError, match=complaint):
+def test_wrong_hparams_files(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
         flags.resolve({}, write(tmp_path, text), str(HPARAMS))
 
 

@@ -97,7 +97,7 @@ def test_an_existing_directory_is_kept(imported, checkpoint, vocab_file):
     assert os.stat(os.path.join(imported, "config.json")).st_mtime_ns == before
 
 
-@pytest.mark.parametrize("spoil, complaint", [
+@pytest.mark.parametrize("spoil, message", [
     (lambda w: w.pop("electra/encoder/layer_1/output/dense/bias"),
      "missing electra/encoder/layer_1/output/dense/bias: expected every"),
     (lambda w: w.update({"task_specific/kernel": np.ones(2, np.float32)}),
@@ -110,11 +110,11 @@ def test_an_existing_directory_is_kept(imported, checkpoint, vocab_file):
      "no electra/embeddings/position_embeddings: expected a checkpoint of google"),
 ])
 def test_what_does_not_fit_is_named_and_nothing_written(
-        spoil, complaint, golden_weights, vocab_file, tmp_path):
+        spoil, message, golden_weights, vocab_file, tmp_path):
     arrays = dict(golden_weights)
     spoil(arrays)
     write_tf1_checkpoint(tmp_path / "ckpt", arrays)
-    with pytest.raises(UsageError, match=complaint) as error:
+    with pytest.raises(UsageError, match=message) as error:
         import_google_checkpoint(str(tmp_path / "ckpt"), vocab_file, str(tmp_path / "out"),
                                  text=TextConfig(), overrides=HEADS)
     assert "\n" not in str(error.value)

@@ -137,10 +137,10 @@ def test_health_of_models_with_one_tower_only():
         watch = HealthWatch(PretrainingConfig(num_train_steps=10_000, warmup_steps=1_000))
         assert not watch.warnings(2_000, metrics)
         bad = {**metrics, **({"masked_lm_accuracy": 0.1} if metrics is MLM else {"disc_recall": 0.0})}
-        said = [watch.warnings(step, bad) for step in range(2_100, 2_500, 100)]
-        assert [len(lines) for lines in said] == [0, 0, 1, 0]
-        assert said[2][0].startswith(f"warning: {name} at step 2300")
-        assert metrics is MLM or "masked_lm_accuracy" not in said[2][0]
+        warnings = [watch.warnings(step, bad) for step in range(2_100, 2_500, 100)]
+        assert [len(lines) for lines in warnings] == [0, 0, 1, 0]
+        assert warnings[2][0].startswith(f"warning: {name} at step 2300")
+        assert metrics is MLM or "masked_lm_accuracy" not in warnings[2][0]
 
 
 def test_no_recall_is_normal_in_the_beginning():

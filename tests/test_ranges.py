@@ -29,7 +29,7 @@ from electra_es.settings import PATH, PATHS, REPOSITORY, Range, Text
 
 REQUIRED = {BuildConfig: dict(input="corpus", vocab_dir="vocabulary", output="records")}
 # What else has to change for an end of a range, as the settings depend on each other.
-BESIDE = {
+NEEDED_WITH = {
     ("hidden_size", 1): dict(num_heads=1), ("num_heads", 256): dict(hidden_size=256),
     ("accumulation_steps", 2**20): dict(train_batch_size=2**20),
     ("generator_heads", 256): dict(hidden_size=1024),
@@ -73,12 +73,12 @@ def ends(numbers: Range, kind: type) -> tuple[list[float], list[float]]:
         if kind is float:
             # The next number of float32, as which the value is used, or the one after that.
             step = abs(end) * 2.0**-22 or 2.0**-126
-            beside = end - sign * step, end + sign * step
+            neighbours = end - sign * step, end + sign * step
             end = float(end)
         else:
-            beside = end - sign, end + sign
-        inside.append(end if belongs else beside[0])
-        outside.append(beside[1] if belongs else end)
+            neighbours = end - sign, end + sign
+        inside.append(end if belongs else neighbours[0])
+        outside.append(neighbours[1] if belongs else end)
     return inside, outside
 
 
@@ -91,10 +91,10 @@ def number_fields(kind: type):
 
 
 def build(cls, name, value):
-    beside = BESIDE.get((name, value), {})
+    others = NEEDED_WITH.get((name, value), {})
     if cls is PretrainingConfig and name == "train_batch_size":
-        beside = dict(eval_batch_size=value)
-    return cls(**{**REQUIRED.get(cls, {}), **beside, name: value})
+        others = dict(eval_batch_size=value)
+    return cls(**{**REQUIRED.get(cls, {}), **others, name: value})
 
 
 @pytest.mark.parametrize(("cls", "name", "hint"), [*number_fields(int), *number_fields(float)])
@@ -105,7 +105,7 @@ def test_a_configuration_takes_the_ends_of_each_range_and_nothing_beside_them(cl
     inside, outside = ends(accepts, kind)
     assert len(inside) == len(outside) == 2
     for value in inside:
-        if BESIDE.get((name, value), {}) is None:
+        if NEEDED_WITH.get((name, value), {}) is None:
             continue
         setting = (value,) if hint not in (int, float) else value
         assert getattr(build(cls, name, setting), name) == setting

@@ -183,10 +183,10 @@ def _is_own_unfinished(names: Sequence[str], marker: str, fingerprint: str) -> b
 
 def _remove_records(output: str, names: Sequence[str]) -> None:
     """Removes what this tool writes, the marker first; whatever else is there makes it refuse."""
-    strangers = [name for name in names if name not in (*_OWN_FILES, WORK_DIR)
-                 and not records.SHARD.fullmatch(name)]
-    if strangers:
-        raise UsageError(f"{output}: not removed: {strangers[0]} in it is no part of records")
+    unexpected = [name for name in names if name not in (*_OWN_FILES, WORK_DIR)
+                  and not records.SHARD.fullmatch(name)]
+    if unexpected:
+        raise UsageError(f"{output}: not removed: {unexpected[0]} in it is no part of records")
     if not {records.COMPLETED_FILE, records.INFO_FILE, FINGERPRINT_FILE}.intersection(names):
         raise UsageError(f"{output}: not removed: has {names[0]}, but nothing says that it is records")
     for name in sorted(names, key=lambda name: name != records.COMPLETED_FILE):

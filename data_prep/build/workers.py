@@ -33,12 +33,12 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 class RunAll(Protocol):
     """Calls a function with each of many argument lists; see `pool`."""
 
-    def __call__(self, what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+    def __call__(self, label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
                  sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
         """Yields (number of the argument list, result), as they come; to be read to its end.
 
         Args:
-          what: what is worked on, for messages.
+          label: what is worked on, for messages.
           function: of a module's top level.
           arguments: one tuple a call.
           sizes: bytes of input of each call; the largest are begun first.
@@ -76,9 +76,9 @@ def pool(workers: int) -> Iterator[RunAll]:
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, _CONTEXT, _start_worker) as executor:
 
-        def run_all(what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+        def run_all(label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
                     sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
-            progress = _Progress(what, sizes)
+            progress = _Progress(label, sizes)
             try:
                 number_of = {executor.submit(function, *arguments[i]): i
                              for i in sorted(range(len(arguments)), key=lambda i: -sizes[i])}
@@ -88,7 +88,7 @@ def pool(workers: int) -> Iterator[RunAll]:
                     progress.add(sizes[number])
             except BrokenProcessPool:
                 raise UsageError(
-                    f"a worker died while {what} were worked on, perhaps out of memory: the same "
+                    f"a worker died while {label} were worked on, perhaps out of memory: the same "
                     f"command with fewer than --workers={workers} goes on from what is done"
                 ) from None
             except BaseException:
@@ -100,9 +100,9 @@ def pool(workers: int) -> Iterator[RunAll]:
         yield run_all
 
 
-def _run_all_here(what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+def _run_all_here(label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
                   sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
-    progress = _Progress(what, sizes)
+    progress = _Progress(label, sizes)
     for number, (values, size) in enumerate(zip(arguments, sizes, strict=True)):
         yield number, function(*values)
         progress.add(size)
@@ -131,20 +131,20 @@ def _end_with_parent() -> None:
 class _Progress:
     """Now and then logs `shards: 12 of 24, 0.8 of 1.5 GB, 35.1 MB/s, ETA 20s`."""
 
-    def __init__(self, what: str, sizes: Sequence[int]) -> None:
-        self._what = what
+    def __init__(self, label: str, sizes: Sequence[int]) -> None:
+        self._label = label
         self._number, self._size = len(sizes), sum(sizes)
         self._done = self._done_size = 0
-        self._began = self._said = time.monotonic()
+        self._start = self._last_shown = time.monotonic()
 
     def add(self, size: int) -> None:
         self._done += 1
         self._done_size += size
         now = time.monotonic()
-        if now - self._said < PROGRESS_SECONDS:
+        if now - self._last_shown < PROGRESS_SECONDS:
             return
-        self._said = now
-        rate = max(self._done_size, 1) / (now - self._began)
-        logging.info("%s: %d of %d, %.2f of %.2f GB, %.1f MB/s, ETA %s", self._what, self._done,
+        self._last_shown = now
+        rate = max(self._done_size, 1) / (now - self._start)
+        logging.info("%s: %d of %d, %.2f of %.2f GB, %.1f MB/s, ETA %s", self._label, self._done,
                      self._number, self._done_size / 1e9, self._size / 1e9, rate / 1e6,
                      format_duration((self._size - self._done_size) / rate))

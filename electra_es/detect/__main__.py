@@ -40,18 +40,18 @@ def main() -> None:
     if source.value:
         sentences = sentences + read_sentences(source.value)
     detector = load_detector(path)
-    made_of = "" if detector.step is None else f"{path}: weights of step {detector.step:,}"
+    step_line = "" if detector.step is None else f"{path}: weights of step {detector.step:,}"
     if serve.value:
         from electra_es.detect.server import serve_forever
 
-        print(made_of or path, flush=True)
+        print(step_line or path, flush=True)
         serve_forever(detector, host.value, port.value)
         return
     scored = detector(sentences)
     if as_json.value:
         print(to_json(scored))
     elif sys.stdout.isatty():
-        print(*([f"{made_of}\n"] if made_of else []))
+        print(*([f"{step_line}\n"] if step_line else []))
         print(to_terminal(scored, shutil.get_terminal_size().columns, "NO_COLOR" not in os.environ))
     else:
         print(to_table(scored))

@@ -89,9 +89,9 @@ class Comparison:
         self.lines.append(f"{name} ({expected.size:,}): differ by at most {difference:.1g}")
 
 
-def check_weights(found: ElectraPretrainer, expected: ElectraPretrainer, where: str) -> None:
+def check_weights(written: ElectraPretrainer, expected: ElectraPretrainer, where: str) -> None:
     """Raises CheckFailed unless both models have the same bytes in every variable."""
-    again, source = get_weights(found), get_weights(expected)
+    found, source = get_weights(written), get_weights(expected)
     for name, array in source.items():
-        if name not in again or again[name].tobytes() != array.tobytes():
+        if name not in found or found[name].tobytes() != array.tobytes():
             raise CheckFailed(f"{where}: {name}, read back, differs from its source")

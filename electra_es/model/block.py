@@ -64,8 +64,8 @@ class Block(tf_keras.layers.Layer):
         """[B, L, H] and the bias of `attention_probabilities` -> float32 [B, L, H]."""
         probabilities = self.attention_dropout(self.attention_probabilities(x, bias))
         mixed = tf.einsum("bnqk,bknd->bqnd", probabilities, self._heads(self.value(x)))
-        attended = self.attention_output(tf.reshape(mixed, tf.shape(x)))
-        x = self.attention_norm(x + self.attention_output_dropout(attended))
+        attention = self.attention_output(tf.reshape(mixed, tf.shape(x)))
+        x = self.attention_norm(x + self.attention_output_dropout(attention))
         # GELU is computed in float32, as in Model Garden: it reports worse convergence in bfloat16.
         inner = gelu(tf.cast(self.intermediate(x), tf.float32))
         output = self.feed_forward_output_dropout(self.feed_forward_output(inner))

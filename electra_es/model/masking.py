@@ -24,12 +24,12 @@ def count_predictions(inputs: Inputs, candidates: tf.Tensor, config: ModelConfig
     """int32 [B]: max(1, min(K, round(tokens * mask_prob))) (`mask`), but never more than there are
     candidates when positions are drawn without replacement."""
     tokens = tf.cast(tf.reduce_sum(inputs.input_mask, axis=-1), tf.float32)
-    wanted = tf.cast(tf.round(tokens * config.mask_prob), tf.int32)
-    wanted = tf.maximum(1, tf.minimum(k, wanted))
+    count = tf.cast(tf.round(tokens * config.mask_prob), tf.int32)
+    count = tf.maximum(1, tf.minimum(k, count))
     available = tf.reduce_sum(tf.cast(candidates, tf.int32), axis=-1)
     if config.masking == "original":
-        return tf.where(available > 0, wanted, 0)
-    return tf.minimum(wanted, available)
+        return tf.where(available > 0, count, 0)
+    return tf.minimum(count, available)
 
 
 def choose_positions(

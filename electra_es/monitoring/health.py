@@ -25,31 +25,31 @@ class HealthWatch:
           lines that start with the name of what was found; empty if all is well.
         """
         settled = step >= self._first_step
-        found: dict[str, tuple[bool, str]] = {}
+        signs: dict[str, tuple[bool, str]] = {}
         if "masked_lm_accuracy" in metrics:
             accuracy = metrics["masked_lm_accuracy"]
             self._best_accuracy = max(self._best_accuracy, accuracy)
             # The model of the masked-LM objective is no generator for anything.
             name = "generator collapse" if "disc_recall" in metrics else "collapse"
-            found[name] = (
+            signs[name] = (
                 self._best_accuracy > 0.15 and accuracy < 0.5 * self._best_accuracy,
                 f"its accuracy is {accuracy:.3f} and was {self._best_accuracy:.3f}: go back to an "
                 "earlier checkpoint with a lower --learning_rate or a longer --warmup_steps")
         if "disc_recall" in metrics:
             replaced, recall = metrics["replaced_share"], metrics["disc_recall"]
-            found["generator too strong"] = (
+            signs["generator too strong"] = (
                 settled and replaced < 0.01,
                 f"only {replaced:.4f} of the tokens are replaced, which leaves the "
                 "discriminator nothing to learn: lower --generator_width, raise --temperature or "
                 "set --disallow_correct")
-            found["discriminator collapse"] = (
+            signs["discriminator collapse"] = (
                 settled and replaced >= 0.01 and recall < 0.01,
                 f"it finds {recall:.4f} of the replaced tokens: lower "
                 "--learning_rate, lengthen --warmup_steps or raise --discriminator_weight"
                 + ("; if masked_lm_accuracy is high for the step, lower --generator_width"
                    if "masked_lm_accuracy" in metrics else ""))
         lines = []
-        for name, (holds, advice) in found.items():
+        for name, (holds, advice) in signs.items():
             self._in_a_row[name] = self._in_a_row.get(name, 0) + 1 if holds else 0
             if self._in_a_row[name] == _PATIENCE:
                 lines.append(f"warning: {name} at step {step}: {advice}")

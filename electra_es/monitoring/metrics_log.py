@@ -58,15 +58,15 @@ class RunLog:
                                     if line.get("steps") else None)
 
     def _sum_over_steps(self, of_one_step: Callable[[Line], float | None]) -> float | None:
-        known = [(line["step"], value) for line in self.training
-                 if (value := of_one_step(line)) is not None]
-        if not known:
+        measured = [(line["step"], value) for line in self.training
+                    if (value := of_one_step(line)) is not None]
+        if not measured:
             return None
         total, before = 0.0, 0
-        for step, value in known:
+        for step, value in measured:
             total += (step - before) * value
             before = step
-        return total + (self.training[-1]["step"] - before) * known[-1][1]
+        return total + (self.training[-1]["step"] - before) * measured[-1][1]
 
 
 def read_log(model_dir: str) -> RunLog:
@@ -138,15 +138,15 @@ def _read(path: str) -> tuple[list[Line], bool]:
         return [], True
     with tf.io.gfile.GFile(path, "rb") as file:
         texts = file.read().split(b"\n")
-    found: dict[tuple, Line] = {}
+    by_kind_and_step: dict[tuple, Line] = {}
     all_whole = texts[-1] == b""
     for text in filter(None, texts):
         try:
             line = json.loads(text)
-            found[line.get("kind"), int(line["step"])] = line
+            by_kind_and_step[line.get("kind"), int(line["step"])] = line
         except (ValueError, KeyError, TypeError, AttributeError):
             all_whole = False
-    return sorted(found.values(), key=lambda line: line["step"]), all_whole
+    return sorted(by_kind_and_step.values(), key=lambda line: line["step"]), all_whole
 
 
 def _text(line: Line) -> str:

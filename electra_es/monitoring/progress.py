@@ -42,7 +42,7 @@ class ProgressLog:
         self.flops_per_example, self.peak_flops = flops_per_example, peak_flops
         self.tensorboard = TensorBoardLog(model_dir)
         self._mark: tuple[float, int] | None = None
-        self._reported = 0  # the step up to which lines of this start tell
+        self._last_reported_step = 0  # the step up to which lines of this start tell
 
     def start(self, step: int, run: Run, **facts: Any) -> None:
         """Records that training begins after `step`. What was recorded of later steps is removed, as
@@ -52,7 +52,7 @@ class ProgressLog:
           run: for TensorBoard.
           **facts: JSON values for `metrics.jsonl`: what this start trains on, and where.
         """
-        self._reported = step
+        self._last_reported_step = step
         if self.is_chief:
             metrics_log.tidy(self.model_dir, step)
             metrics_log.append_metrics(self.model_dir, "start", step, facts)
@@ -69,22 +69,22 @@ class ProgressLog:
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports the steps since the last report, up to `step`."""
         metrics = {**metrics, **self._speed(step)}
-        line = f"step {step}/{self.config.num_train_steps}" + _shown(_TRAINING, metrics)
+        line = f"step {step}/{self.config.num_train_steps}" + _formatted(_TRAINING, metrics)
         if "flop_utilisation" in metrics:
             line += f"  MFU {100 * metrics['flop_utilisation']:.1f} %"
         if "steps_per_second" in metrics:
             left = (self.config.num_train_steps - step) / metrics["steps_per_second"]
             line += f"  ETA {format_duration(left)}"
         self.show(line)
-        self._write("train", step, {**metrics, "steps": step - self._reported})
-        self._reported = step
+        self._write("train", step, {**metrics, "steps": step - self._last_reported_step})
+        self._last_reported_step = step
         self.count_from(step)
 
     def _speed(self, step: int) -> dict[str, float]:
         if self._mark is None or step == self._mark[1]:
             return {}
-        then, first = self._mark
-        steps_per_second = (step - first) / max(time.monotonic() - then, 1e-9)
+        start, first_step = self._mark
+        steps_per_second = (step - first_step) / max(time.monotonic() - start, 1e-9)
         examples = steps_per_second * self.config.train_batch_size
         speed = {"steps_per_second": steps_per_second, "examples_per_second": examples,
                  "tokens_per_second": examples * self.config.max_seq_length}
@@ -98,7 +98,7 @@ class ProgressLog:
         Returns:
           whether it is written; it is not where the last one, of the same step, is the same.
         """
-        self.show(f"evaluation at step {step}:" + _shown(_EVALUATION, metrics))
+        self.show(f"evaluation at step {step}:" + _formatted(_EVALUATION, metrics))
         if self.is_counting:
             self.count_from(step)  # the time of an evaluation is not training time
         if not self.is_chief or metrics_log.is_last_evaluation(self.model_dir, step, metrics):
@@ -125,5 +125,5 @@ class ProgressLog:
             print(line, flush=True)
 
 
-def _shown(forms: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+def _formatted(forms: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     return "".join(form.format(metrics[name]) for name, form in forms.items() if name in metrics)

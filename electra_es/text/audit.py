@@ -154,21 +154,21 @@ def _wordpiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int, st
     continuations = [i for i in ids if not tokenizer.word_starts[i]]
     classes = _probe(tokenizer, initial, surfaces, "")
     # Whatever changes, is split or is too long by itself does not get better behind something.
-    hopeless = _probe(tokenizer, continuations, surfaces, "")
-    classes |= {i: name for i, name in hopeless.items() if name != "never_longest_match"}
+    without_prefix = _probe(tokenizer, continuations, surfaces, "")
+    classes |= {i: name for i, name in without_prefix.items() if name != "never_longest_match"}
     pending = [i for i in continuations if i not in classes]
     failures: dict[int, set[str]] = {i: set() for i in pending}
     # A text that ends with the piece, for each piece known to be reachable.
     texts = {i: surfaces[i] for i in initial if i not in classes}
-    tried: set[str] = set()
-    while pending and (untried := [t for t in _prefixes(tokenizer, texts) if t not in tried]):
+    tried_prefixes: set[str] = set()
+    while pending and (untried := [t for t in _prefixes(tokenizer, texts) if t not in tried_prefixes]):
         for prefix in untried:
             failed = _probe(tokenizer, pending, surfaces, prefix)
             texts |= {i: prefix + surfaces[i] for i in pending if i not in failed}
             for i, name in failed.items():
                 failures[i].add(name)
             pending = list(failed)
-        tried.update(untried)
+        tried_prefixes.update(untried)
     for i in pending:  # Without a single prefix no word gets as far as a continuation.
         classes[i] = min(failures[i], key=CLASSES.index, default="never_longest_match")
     return classes
@@ -227,8 +227,8 @@ def _sentencepiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int
     What merges (BPE) or scores best (unigram) inside the span of a piece does not depend on what is
     around it, so that one context decides.
     """
-    known = set("".join(tokenizer.vocab))
-    fence = next(chr(c) for c in _UNCOMMON if chr(c) not in known)
+    vocabulary_characters = set("".join(tokenizer.vocab))
+    fence = next(chr(c) for c in _UNCOMMON if chr(c) not in vocabulary_characters)
     surfaces = [tokenizer.vocab[i].replace(WORD_START, " ") for i in ids]
     normalized = tokenizer.normalize(_strings(surfaces)).numpy()
     tokens = tokenizer.tokenize(_strings([fence + s + fence for s in surfaces])).to_list()

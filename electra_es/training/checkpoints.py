@@ -69,7 +69,7 @@ class Checkpoints:
             # In the background, this returns as soon as the variables are copied.
             self.state.write(os.path.join(scratch, "ckpt"), self._options)
         except (tf.errors.OpError, OSError) as error:
-            raise self._given_up(scratch, error) from None
+            raise self._cannot_write(scratch, error) from None
         if self._writer is None:
             self._finish(scratch, step, examples_seen)
         else:
@@ -102,11 +102,11 @@ class Checkpoints:
                 file.write(json.dumps({"step": step, "examples_seen": examples_seen}) + "\n")
             tf.io.gfile.rename(marker + ".writing", marker)
         except (tf.errors.OpError, OSError) as error:
-            raise self._given_up(scratch, error) from None
+            raise self._cannot_write(scratch, error) from None
         self._damaged.discard(step)
         self._drop_old()
 
-    def _given_up(self, scratch: str, error: Exception) -> UsageError:
+    def _cannot_write(self, scratch: str, error: Exception) -> UsageError:
         if tf.io.gfile.exists(scratch):
             tf.io.gfile.rmtree(scratch)
         return UsageError(f"{self.model_dir}/checkpoints: a checkpoint cannot be written "
@@ -130,9 +130,9 @@ class Checkpoints:
                 "--init_checkpoint")
         self._damaged.update(damaged)
         saved = found or Saved(0, 0)
-        everywhere = {Saved(*row) for row in self.workers.gather(*saved)}
-        if len(everywhere) > 1:
-            steps = ", ".join(str(each.step) for each in sorted(everywhere))
+        of_all_workers = {Saved(*row) for row in self.workers.gather(*saved)}
+        if len(of_all_workers) > 1:
+            steps = ", ".join(str(each.step) for each in sorted(of_all_workers))
             raise UsageError(
                 f"{self.model_dir}: the workers do not find the same checkpoint there (those of "
                 f"steps {steps}): expected one --model_dir that all of them share and can read")

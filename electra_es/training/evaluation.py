@@ -59,7 +59,7 @@ def make_evaluation(
         return strategy.distribute_datasets_from_function(host_batches)
 
     @functools.cache
-    def shown() -> Inputs:
+    def sample_batch() -> Inputs:
         number = min(SAMPLES, total)
         return next(iter(validation_dataset(
             data_dir, info, config, vocab_size=vocab_size, batch_size=number,
@@ -77,7 +77,7 @@ def make_evaluation(
                 if stopped():
                     return None
             samples = [] if model.discriminator_head is None else read_samples(
-                tokenizer, shown(), *(part.numpy() for part in show(shown())))
+                tokenizer, sample_batch(), *(part.numpy() for part in show(sample_batch())))
         metrics = summarise(sums, model_config.generator_weight, model_config.discriminator_weight)
         return Evaluation(metrics, samples)
 

@@ -30,11 +30,11 @@ class Workers:
 
         @tf.function(autograph=False)
         def gather(numbers: tf.Tensor) -> tf.Tensor:
-            def everywhere() -> tf.Tensor:
+            def gather_replica() -> tf.Tensor:
                 context = tf.distribute.get_replica_context()
                 return context.all_gather(tf.identity(numbers), axis=0)
 
-            return strategy.experimental_local_results(strategy.run(everywhere))[0]
+            return strategy.experimental_local_results(strategy.run(gather_replica))[0]
 
         self._gather = gather
 

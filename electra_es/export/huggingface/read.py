@@ -133,9 +133,9 @@ def _part_folders(folder: str, generator: str) -> dict[Part, str]:
     folders = {part: os.path.join(folder, part) for part in parts
                if os.path.exists(os.path.join(folder, part, CONFIG_FILE))}
     if not folders:
-        named = _read_json(folder, CONFIG_FILE).get("architectures") or [""]
-        alone = named[0] == ARCHITECTURES["generator"] and not generator
-        folders = {"generator" if alone else "discriminator": folder}
+        architectures = _read_json(folder, CONFIG_FILE).get("architectures") or [""]
+        is_generator = architectures[0] == ARCHITECTURES["generator"] and not generator
+        folders = {"generator" if is_generator else "discriminator": folder}
     if generator:
         folders["generator"] = generator
     return folders
@@ -292,11 +292,11 @@ def _to_canonical(tensors: dict[str, np.ndarray], table: list[TensorName],
 def _without_copies(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Leaves out what older folders store beside the weights: the counted positions, and the word
     table again as the generator's output matrix. Where they are not that, they count as extra."""
-    rest = dict(tensors)
-    positions = rest.get("electra.embeddings.position_ids")
+    kept = dict(tensors)
+    positions = kept.get("electra.embeddings.position_ids")
     if positions is not None and np.array_equal(positions.ravel(), np.arange(positions.size)):
-        del rest["electra.embeddings.position_ids"]
-    output, table = rest.get("generator_lm_head.weight"), rest.get(_WORD_TABLE)
+        del kept["electra.embeddings.position_ids"]
+    output, table = kept.get("generator_lm_head.weight"), kept.get(_WORD_TABLE)
     if output is not None and table is not None and np.array_equal(output, table):
-        del rest["generator_lm_head.weight"]
-    return rest
+        del kept["generator_lm_head.weight"]
+    return kept

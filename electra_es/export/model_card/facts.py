@@ -49,11 +49,11 @@ def configuration(part: Part, run: Run, parameters: int) -> Rows:
 
 def corpora(log: RunLog) -> list[Rows]:
     """One table for each data set that the run has trained on, in their order."""
-    found: dict[str, dict[str, Any]] = {}
+    by_fingerprint: dict[str, dict[str, Any]] = {}
     for line in log.starts:
         data = line.get("data") or {}
-        found[data.get("fingerprint", "")] = data
-    return [rows for data in found.values() if (rows := _corpus(data))]
+        by_fingerprint[data.get("fingerprint", "")] = data
+    return [rows for data in by_fingerprint.values() if (rows := _corpus(data))]
 
 
 def _corpus(data: dict[str, Any]) -> Rows:
