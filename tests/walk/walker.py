@@ -93,8 +93,8 @@ class Walk:
 
     def _check(self, command: tuple[str, ...], code: int, expect: int, out: str, err: str) -> None:
         context = (f"in {self.folder}:\n" + "\n".join(self.commands)
-                + f"\nexit code {code}, expected {expect}\n--- stdout\n{out[-4000:]}"
-                  f"\n--- stderr\n{err[-8000:]}")
+                   + f"\nexit code {code}, expected {expect}\n--- stdout\n{out[-4000:]}"
+                   f"\n--- stderr\n{err[-8000:]}")
         assert code == expect, context
         assert "Traceback" not in out + err, context
         foreign = [line for line in err.splitlines() if line.strip() and not OUR_MESSAGES.match(line)]
