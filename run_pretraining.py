@@ -63,7 +63,7 @@ _INIT_CHECKPOINT = define(
     "that.", PATH)
 _PRINT_SCHEDULE = define("print_schedule", bool, False, "Print the learning rates and leave.")
 
-# What the command can do, and the flags that have an effect then.
+# Modes of the command, and the flags that have an effect in each.
 _SETTINGS = {"set"} | names_of(TextConfig, ModelConfig)
 _TRAINING = _SETTINGS | names_of(PretrainingConfig) | {"hparams"}
 _PLACES = {"data_dir", "vocab_dir", "model_dir", "tpu", "tpu_zone", "gcp_project", "mode"}
@@ -108,7 +108,7 @@ def main() -> int:
 
 
 def _evaluate(overrides: dict[str, Any], on_sample: bool) -> int:
-    """Evaluates a run with its own settings and vocabulary, where nothing else is given."""
+    """Evaluates a run with its own settings and vocabulary, except for those on the command line."""
     _prepare_tpu()
     from electra_es.text.tokenizer import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
@@ -129,7 +129,7 @@ def _evaluate(overrides: dict[str, Any], on_sample: bool) -> int:
 
 
 def _prepare_tpu() -> None:
-    """Has to run before TensorFlow is imported."""
+    """Must run before TensorFlow is imported."""
     if _TPU.value == "local":
         prepare_tpu_runtime()
 
@@ -147,8 +147,8 @@ def _refuse_unused(evaluates: bool, on_sample: bool) -> None:
 
 
 def _initial_weights():
-    """What gives a new run its weights; imported when asked for, as importers take packages that
-    training does not need."""
+    """The function that sets the weights of a new run. Imported only if needed, because importers use
+    packages that training does not need."""
     if not _INIT_CHECKPOINT.value:
         return None
     from electra_es.export.initial_weights import load_initial_weights
@@ -164,7 +164,7 @@ def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_se
     from electra_es.demo import run_on_sample
     from electra_es.training.devices import TpuAddress, set_up_devices
 
-    # Before the vocabulary is made, which touches TensorFlow's devices.
+    # Before the vocabulary is made, because that initialises TensorFlow's devices.
     set_up_devices(config, TpuAddress())
     vocab_dir, records_dir = prepare_sample(_SAMPLE_DIR.value, text_settings, config)
     result = run_on_sample(model_config, config, vocab_dir, records_dir, _SAMPLE_DIR.value)
@@ -172,10 +172,10 @@ def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_se
 
 
 def _sample_directories() -> dict[str, str]:
-    """Where a run on the sample has what an evaluation wants.
+    """The directories that an evaluation of the run on the sample needs.
 
     Raises:
-      UsageError: there is none yet.
+      UsageError: there is no such run yet.
     """
     root = _SAMPLE_DIR.value
     if not os.path.exists(os.path.join(root, "model", "config.json")):

@@ -1,4 +1,4 @@
-r"""Finds vocabulary entries that can never be an input, and those that never were.
+r"""Finds vocabulary entries that can never become an input, and those that never did.
 
     python -m data_prep.audit_vocabulary --vocab_dir=vocabulary
     python -m data_prep.audit_vocabulary --vocab_dir=vocabulary --records=records \

@@ -3,15 +3,15 @@ r"""Builds a records directory from text.
     python -m data_prep.build_tfrecords \
         --input='corpus/*.jsonl.zst' --vocab_dir=vocabulary --output=records --max_seq_length=512
 
-On this machine, with all cores (--runner=local, the default), or as an Apache Beam job; Beam's
-own options come after "--":
+It runs on this machine with all cores (--runner=local, the default) or as an Apache Beam job. Beam's
+own options follow "--":
 
     python -m data_prep.build_tfrecords --input='gs://bucket/corpus/*' \
         --vocab_dir=gs://bucket/vocab --output=gs://bucket/records \
         --runner=FlinkRunner -- --flink_master=host:8081 --parallelism=64
 
 The same input, settings and version give the same bytes on every runner with any number of
-workers. A job that was stopped goes on when the same command is given again.
+workers. To continue a stopped job, run the same command again.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ def _refuse_unused(config: BuildConfig) -> None:
     if not config.language:
         refuse_flags("no --language", ("min_language_probability", "language_detector"))
     if config.runner != "local":
-        # Beam's local runner has workers, but places of its own.
+        # Beam's local runner has workers, but uses its own temporary directories.
         unused = ("work_dir",) if config.runner == "DirectRunner" else ("work_dir", "workers")
         refuse_flags(f"--runner={config.runner}", unused)
 
@@ -46,7 +46,7 @@ def main() -> None:
     _refuse_unused(config)
     if config.runner == "local" and config.workers != 1:
         workers.start_server()
-    # Not before: it imports TensorFlow, which is what the server does meanwhile.
+    # Imported only now: it imports TensorFlow, while the server does the same in parallel.
     from data_prep.build.job import build_tfrecords
     try:
         info = build_tfrecords(config, beam_options)

@@ -1,9 +1,9 @@
-r"""Shows examples of a records directory as the trainer gets them.
+r"""Shows examples of a records directory as the trainer reads them.
 
     python -m data_prep.inspect_tfrecords --records=records --num=3
 
 For each example: length and padding, the pieces of both segments, and one sample of what the
-generator would see. Records of Google's script have no vocabulary beside them: --vocab_dir.
+generator would see. Records of Google's script contain no vocabulary: use --vocab_dir.
 """
 
 import itertools
@@ -47,7 +47,7 @@ def _google_example(data: bytes) -> tuple[np.ndarray, int]:
 
 def describe(ids: np.ndarray, second_segment_start: int, number: int, max_seq_length: int,
              tokenizer: Tokenizer | None) -> str:
-    """Several lines on one example; `number` is its place in the split and the seed of the mask."""
+    """Several lines about one example; `number` is its place in the split and the seed of the mask."""
     length, second = len(ids), len(ids) - second_segment_start
     lines = [f"example {number}: {length} of {max_seq_length} tokens "
              f"({1 - length / max_seq_length:.1%} padding), segments of {second_segment_start} "

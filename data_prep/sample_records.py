@@ -16,23 +16,23 @@ from electra_es.data.records import COMPLETED_FILE
 from electra_es.errors import UsageError
 from electra_es.text.tokenizer import TEXT_CONFIG_FILE
 
-# In the root of a run on the sample: what its vocabulary and records are made of.
+# In the root of a run on the sample: from what its vocabulary and records were made.
 MADE_OF_FILE = "sample.json"
 
 
 def prepare_sample(root: str, text_settings: dict, config: PretrainingConfig) -> tuple[str, str]:
-    """Makes `vocabulary/` and `records/` in `root` where they are not there already.
+    """Makes `vocabulary/` and `records/` in `root` if they do not exist yet.
 
     Args:
       root: directory of the run on the sample.
-      text_settings: fields of `TextConfig` asked for.
+      text_settings: requested fields of `TextConfig`.
       config: gives the length of the examples and the seed.
 
     Returns:
       the vocabulary and the records directory.
 
     Raises:
-      UsageError: `root` holds something else than this asks for.
+      UsageError: `root` holds results of other settings.
     """
     vocab_dir, records_dir = os.path.join(root, "vocabulary"), os.path.join(root, "records")
     text = TextConfig(**text_settings)
@@ -55,7 +55,7 @@ def prepare_sample(root: str, text_settings: dict, config: PretrainingConfig) ->
 
 def _check_made_of(root: str, products: tuple[str, ...], text: TextConfig, config: PretrainingConfig
                    ) -> None:
-    """Writes down what is asked for, or refuses products that were made of something else."""
+    """Records the requested settings, or refuses products that were made with other settings or text."""
     digest = hashlib.sha256()
     for path in sorted(glob.glob(sample.TRAIN_GLOB) + glob.glob(sample.VALIDATION_GLOB)):
         digest.update(files.read_bytes(path))

@@ -2,7 +2,7 @@
 
     python -m electra_es.devices
 
-TensorFlow is imported in a process of its own, so that an import that aborts is a line here.
+TensorFlow is imported in a separate process. If the import aborts, this command reports it in a line.
 Exit codes: 0 nothing is wrong, 1 something is.
 """
 
@@ -45,7 +45,7 @@ _PROBE_SECONDS = 300
 
 
 class TensorFlowImport(NamedTuple):
-    """What the import of TensorFlow showed; `error` is empty where it worked."""
+    """The result of importing TensorFlow; `error` is empty if it worked."""
 
     error: str
     version: str = ""
@@ -101,7 +101,7 @@ def tensorflow_packages() -> list[str]:
 
 
 def package_problems(packages: list[str], libtpu: str) -> list[str]:
-    """What can be said without importing: none or two TensorFlows, a libtpu that does not fit."""
+    """Problems that show without an import: no or two TensorFlows, a libtpu that does not fit."""
     problems = []
     if not packages:
         problems.append("TensorFlow is not installed: pip install -r requirements.txt")
@@ -128,7 +128,7 @@ def package_problems(packages: list[str], libtpu: str) -> list[str]:
 
 
 def owner_of_libraries(packages: list[str]) -> str:
-    """Which of the packages the compiled libraries on the disk are of, by their sizes."""
+    """The package to which the compiled libraries on the disk belong, by their sizes."""
     for package in packages:
         libraries = [file for file in metadata.files(package) or ()
                      if re.match(r"tensorflow/lib\w+\.so\.\d", str(file))]
@@ -165,14 +165,14 @@ def reason(log: str) -> str:
 
 
 def device_list(imported: TensorFlowImport) -> str:
-    """`CPU, 2 x GPU NVIDIA L4`: equal ones counted."""
+    """`CPU, 2 x GPU NVIDIA L4`: equal devices are counted."""
     counted = {device: imported.devices.count(device) for device in dict.fromkeys(imported.devices)}
     return ", ".join((f"{number} x " if number > 1 else "") + f"{kind} {name}".strip()
                      for (kind, name), number in counted.items())
 
 
 def device_problems(packages: list[str], imported: TensorFlowImport) -> list[str]:
-    """Chips that are in this machine and that TensorFlow does not see."""
+    """Chips of this machine that TensorFlow does not see."""
     problems = []
     is_for_tpu = packages[-1] == "tensorflow-tpu"
     has_tpu = bool(imported.count("TPU_SYSTEM") or imported.count("TPU"))

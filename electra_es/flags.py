@@ -1,6 +1,6 @@
-"""Command-line flags derived from the configuration dataclasses, and how settings are resolved.
+"""Command-line flags from the configuration dataclasses, and how settings are resolved.
 
-A setting takes its value from, weakest first: the dataclass's default, the row of the model size,
+Sources of a value, the weakest first: the dataclass's default, the row of the model size,
 the hparams file (by default the one of the model size), `--set key=value`, its own flag.
 """
 
@@ -29,12 +29,12 @@ from electra_es.config import (
 from electra_es.errors import UsageError
 from electra_es.settings import Accepts, Range, check, field_type, parse, require
 
-# Longer is no file of settings: /dev/zero, say.
+# A longer file cannot be a file of settings (/dev/zero, for instance).
 _MAX_HPARAMS = 1 << 20
 
 
 class _Flag(flags.Flag):
-    """A flag whose value is checked as it is given; its default may be a text for "none"."""
+    """A flag whose value is checked when it is parsed; its default may be None."""
 
     def __init__(self, name: str, kind: Any, default: Any, help: str, accepts: Accepts) -> None:
         self.kind, self.accepts = kind, accepts
@@ -53,12 +53,12 @@ class _Flag(flags.Flag):
 
 def define(name: str, kind: Any, default: Any, help: str, accepts: Accepts = None
            ) -> flags.FlagHolder:
-    """Defines a flag that is no field of a configuration.
+    """Defines a flag that is not a field of a configuration.
 
     Args:
       kind: a type, as the annotation of a field: bool, int, float, str, a Literal or a tuple.
-      default: what it is where it is not given.
-      accepts: the values it takes; those of a Literal are in it.
+      default: the value without the flag.
+      accepts: the allowed values; not needed for a Literal.
     """
     if kind is bool:
         return flags.DEFINE_bool(name, default, help, flag_values=flags.FLAGS)
@@ -67,7 +67,7 @@ def define(name: str, kind: Any, default: Any, help: str, accepts: Accepts = Non
 
 
 def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
-    """Defines one flag per field of the dataclasses; None means not given."""
+    """Defines one flag per field of the dataclasses; None: not on the command line."""
     for cls in classes:
         for field in dataclasses.fields(cls):
             if field.name in skip:
@@ -75,12 +75,12 @@ def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
             kind, accepts = field_type(cls, field.name), field.metadata["accepts"]
             ends = f"; {accepts.ends()}" if isinstance(accepts, Range) else ""
             help_text = f"{field.metadata['help']} (default {field.default!r}{ends})".replace("%", "%%")
-            # Of choices the configuration itself says which there are.
+            # The configuration itself checks choices.
             define(field.name, str if _choices(kind) else kind, None, _choices(kind) + help_text, accepts)
 
 
 def _choices(kind: Any) -> str:
-    """What `--help` puts before the text of a flag with choices."""
+    """The choices that `--help` shows before the text of a flag."""
     return f"<{'|'.join(typing.get_args(kind))}>: " if typing.get_origin(kind) is Literal else ""
 
 
@@ -94,10 +94,10 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
     """Parses the command line (or `argv`) with the flags defined so far; `--help` shows them.
 
     Returns:
-      the arguments that are no flags.
+      the arguments that are not flags.
 
     Raises:
-      UsageError: an unknown flag (absl names the nearest), or a value that the flag does not take.
+      UsageError: an unknown flag (absl names the nearest), or a value that the flag does not accept.
     """
     argv = sys.argv if argv is None else argv
     if {"--help", "-help", "-h", "--helpfull"}.intersection(argv[1:]):
@@ -110,7 +110,7 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
 
 
 def parse_flags_only() -> None:
-    """As `parse_flags`, for commands that take nothing else.
+    """As `parse_flags`, for commands without other arguments.
 
     Raises:
       UsageError: also for an argument that is no flag.
@@ -120,13 +120,13 @@ def parse_flags_only() -> None:
 
 
 def _our_modules() -> list[str]:
-    # absl calls the module of a command as the command line does; the other flags are libraries'.
+    # absl names the module of a command as the command line does; other flags belong to libraries.
     return [module for module in flags.FLAGS.flags_by_module_dict()
             if module == sys.argv[0] or module.startswith(("electra_es.", "data_prep."))]
 
 
 def _help_text() -> str:
-    """What the command says of itself, then its flags; those of libraries are left out."""
+    """The docstring of the command, then its flags without those of libraries."""
     command = sys.modules["__main__"]
     # Without absl's headings, which are the paths of modules.
     return "\n".join([command.__doc__ or "", *(
@@ -142,14 +142,14 @@ def command_line_flags() -> list[str]:
 
 
 def refuse_unused(mode: str, used: Iterable[str]) -> None:
-    """Refuses what was given and has no effect.
+    """Refuses flags of the command line that have no effect.
 
     Args:
-      mode: what the command does this time, for the message: "--serve", "a run on the sample".
-      used: names of all flags that have an effect then.
+      mode: what the command is doing, for the message: "--serve", "a run on the sample".
+      used: names of all flags that have an effect in this mode.
 
     Raises:
-      UsageError: names the first flag without one.
+      UsageError: names the first flag without effect.
     """
     unused = [name for name in command_line_flags() if name not in used]
     if unused:
@@ -157,7 +157,7 @@ def refuse_unused(mode: str, used: Iterable[str]) -> None:
 
 
 def refuse_flags(mode: str, unused: Iterable[str]) -> None:
-    """The same for a mode in which only the flags `unused` have no effect."""
+    """As `refuse_unused`, for a mode in which only the flags `unused` have no effect."""
     refuse_unused(mode, set(command_line_flags()).difference(unused))
 
 
@@ -167,7 +167,7 @@ def names_of(*classes: type) -> set[str]:
 
 
 def required(flag: flags.FlagHolder[str], expected: str) -> str:
-    """The value of a flag that has to be given; UsageError without it."""
+    """The value of a flag that is required; UsageError without it."""
     if not flag.value:
         raise UsageError(f"--{flag.name}: expected {expected}")
     return flag.value
@@ -219,7 +219,7 @@ def load_hparams(path: str) -> dict[str, Any]:
 
 def resolve(overrides: dict[str, Any], hparams: str, hparams_dir: str
             ) -> tuple[ModelConfig, PretrainingConfig, dict[str, Any]]:
-    """Puts defaults, model size, hparams file and given settings together.
+    """Combines defaults, model size, hparams file and the settings of the command line.
 
     Args:
       overrides: `command_line_settings`.
@@ -227,7 +227,7 @@ def resolve(overrides: dict[str, Any], hparams: str, hparams_dir: str
       hparams_dir: the folder of the recipes.
 
     Returns:
-      both configurations, and the text settings that were asked for (file or command line).
+      both configurations, and the text settings of the file or the command line.
     """
     if not hparams:
         size = overrides.get("model_size", "debug")
@@ -250,7 +250,7 @@ def resolve(overrides: dict[str, Any], hparams: str, hparams_dir: str
 
 
 def _refuse_without_effect(overrides: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Refuses settings of the command line that the others leave without effect."""
+    """Refuses settings of the command line that have no effect because of other settings."""
     for key in overrides:
         field = next(field for field in dataclasses.fields(owner_of(key)) if field.name == key)
         for other, values in field.metadata["only_with"].items():
@@ -259,11 +259,11 @@ def _refuse_without_effect(overrides: dict[str, Any], settings: dict[str, Any]) 
 
 
 def _fitted(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's schedule, fitted to another number of steps where only that is given.
+    """The recipe's schedule, adapted if the command line has only another number of steps.
 
-    The warm-up keeps its length (what it waits for, Adam's second moment, does not depend on the
-    length of the run) but takes at most half of the run. Restarts keep their place in the run,
-    and are left out where a cycle would not be twice the warm-up. There are at least five
+    The warm-up keeps its length, because it waits for Adam's second moment, which does not depend on
+    the length of the run; but it takes at most half of the run. Restarts keep their relative place,
+    and are left out if a cycle would be shorter than twice the warm-up. There are at least five
     checkpoints.
     """
     recipe = {"num_train_steps": PretrainingConfig.num_train_steps,

@@ -1,14 +1,14 @@
 """The work that every engine runs: divide the input into tasks, turn a task into records.
 
-A task is a part of a file. A task's documents are cut into *blocks*: consecutive
-kept documents of one split, about 1 MB of text. A block is tokenised in one go, short
-documents are joined only within a block, and its random choices come from the hash of its
-first document: so examples do not depend on workers, engine or order of work.
+A task is a part of a file. A task's documents are divided into *blocks*: consecutive
+kept documents of one split, about 1 MB of text. A block is tokenised in one call, short
+documents are joined only within a block, and the hash of its first document seeds its random
+choices. So examples do not depend on workers, engine or order of work.
 
     task -> {shard: bytes of "key, size, record" entries}, several times  -> Statistics
 
-Entries are grouped by shard, each shard is sorted by key (`merge_entries`), and that is the
-global shuffle. Shards number all train shards first, then all validation shards.
+Entries are grouped by shard, and each shard is sorted by key (`merge_entries`). This is the
+global shuffle. Train shards have the first numbers, validation shards follow.
 """
 
 import dataclasses
@@ -32,8 +32,8 @@ from electra_es.data import tfrecord
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 
 TASK_BYTES = 8 << 20
-# Every shard is put together from a piece of each task. With more tasks than this the pieces of a
-# large corpus would be a few kilobytes, so that tasks get larger instead.
+# Every shard is merged from a piece of each task. With more tasks than this, the pieces of a large
+# corpus would have only a few kilobytes; so larger inputs get larger tasks.
 MAX_TASKS = 2048
 BLOCK_BYTES = 1 << 20
 # Entries held in memory before they are yielded; a task of 8 MB of text makes about 4 MB.
@@ -66,7 +66,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """What the bytes of the records depend on, besides vocabulary and input."""
+    """Everything that determines the bytes of the records, besides vocabulary and input."""
 
     vocab_dir: str
     max_seq_length: int
@@ -143,8 +143,8 @@ def process_task(task: Task, job: Job, statistics: Statistics,
     """Turns a task into records; yields them whenever `MAX_HELD_BYTES` are reached, and at the end.
 
     Args:
-      statistics: the counts are added to it; complete when the iterator is.
-      duplicates: which of the kept documents to leave out.
+      statistics: the counts are added to it; they are complete at the end of the iterator.
+      duplicates: numbers of the kept documents to leave out.
     """
     tokenizer = _tokenizer(job.vocab_dir)
     entries: dict[int, list[bytes]] = {}
@@ -162,7 +162,7 @@ def process_task(task: Task, job: Job, statistics: Statistics,
         keys = _mixed(np.uint64(key) + np.arange(len(encoded), dtype=np.uint64)).tolist()
         for i, (sort_key, data) in enumerate(zip(keys, encoded, strict=True)):
             entry = _ENTRY.pack(sort_key, len(data)) + data
-            # In turn, not by the key, so that small records are spread evenly.
+            # By turns and not by key, so that shards of a small data set have equal sizes.
             entries.setdefault(first_shard + (key + i) % shards, []).append(entry)
             held += len(entry)
         if held >= MAX_HELD_BYTES:
@@ -201,7 +201,7 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
             continue
         data = document.text.encode()
         content_hash = cleaning.content_hash(data)
-        # Not the hash itself, so that another seed holds out other documents.
+        # With the seed, so that another seed holds out other documents.
         is_validation = (task.is_validation
                          or _hash(job.seed, "split", content_hash) < validation_below)
         statistics.documents += 1
@@ -237,7 +237,7 @@ def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
             segments += examples.carry_over(stream, job.max_seq_length, tokenizer.sep_id, draws)
     flat = examples.assemble(segments, tokenizer.cls_id, tokenizer.sep_id)
     statistics.tokens += tokens
-    # Text never becomes [CLS] or [SEP], so whatever is neither came from the text.
+    # Text never becomes [CLS] or [SEP], so all other tokens came from the text.
     special = len(flat.ends) + int(np.count_nonzero(flat.ids == tokenizer.sep_id))
     statistics.dropped_tokens += tokens - (len(flat.ids) - special)
     return flat
@@ -245,7 +245,7 @@ def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(vocab_dir: str) -> Tokenizer:
-    """Loaded once a worker."""
+    """Loaded once per worker."""
     return load_tokenizer(vocab_dir)
 
 

@@ -1,8 +1,8 @@
-"""Worker processes of one machine, and the line that says how far they are.
+"""Worker processes of one machine, and the line that shows their progress.
 
-Workers are forked from a server that has imported TensorFlow and done nothing with it. Spawned
-ones would each import it anew, two seconds of a core, and share none of its memory; and a
-process whose TensorFlow has run an operation does not survive a fork.
+Workers are forked from a server that has imported TensorFlow and not used it. Spawned processes
+would each import it again, which takes two seconds of a core, and would not share its memory. And a
+process cannot be forked after its TensorFlow has run an operation.
 """
 
 import logging
@@ -35,13 +35,13 @@ class RunAll(Protocol):
 
     def __call__(self, label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
                  sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
-        """Yields (number of the argument list, result), as they come; to be read to its end.
+        """Yields (number of the argument list, result) in order of completion; must be read to its end.
 
         Args:
-          label: what is worked on, for messages.
-          function: of a module's top level.
-          arguments: one tuple a call.
-          sizes: bytes of input of each call; the largest are begun first.
+          label: name of the work, for messages.
+          function: a function of a module's top level.
+          arguments: one tuple per call.
+          sizes: bytes of input of each call; the largest are started first.
 
         Raises:
           UsageError: a call raised it, or a worker died.
@@ -51,8 +51,8 @@ class RunAll(Protocol):
 def start_server() -> None:
     """Starts the server; called early, it imports TensorFlow while this process does."""
     _CONTEXT.set_forkserver_preload(["data_prep.build.preload"])
-    # The server inherits the mask: Ctrl-C, which reaches it too, would end its import with a
-    # traceback. The tracker, which the server starts otherwise, would put the mask back.
+    # The server inherits the signal mask. Without it, Ctrl-C would reach the server too and end its
+    # import with a traceback. The tracker is started first, because starting it resets the mask.
     multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -68,8 +68,8 @@ def pool(workers: int) -> Iterator[RunAll]:
         yield _run_all_here
         return
     start_server()
-    # Until the server is ready: workers that were asked for before would start after a Ctrl-C, and
-    # miss what this process had for them.
+    # Waits until the server is ready. Workers requested earlier would start after a Ctrl-C and would
+    # not get their data from this process.
     ready = _CONTEXT.Process(target=int)
     ready.start()
     ready.join()
@@ -83,7 +83,7 @@ def pool(workers: int) -> Iterator[RunAll]:
                 number_of = {executor.submit(function, *arguments[i]): i
                              for i in sorted(range(len(arguments)), key=lambda i: -sizes[i])}
                 for future in as_completed(list(number_of)):
-                    number = number_of.pop(future)  # Nothing else holds the result.
+                    number = number_of.pop(future)  # So the result is freed after its use.
                     yield number, future.result()
                     progress.add(sizes[number])
             except BrokenProcessPool:
@@ -109,12 +109,12 @@ def _run_all_here(label: str, function: Callable[..., ResultT], arguments: Seque
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole group; who started this process ends it.
+    # Ctrl-C reaches the whole process group, but the parent ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # No GPU, of which each process would take the whole memory, and one thread a process: the
-    # tokeniser has no use for more, and the other cores are taken.
+    # No GPU, because each process would take its whole memory. One thread per process: the tokeniser
+    # cannot use more, and other workers use the other cores.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import tensorflow as tf
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -122,14 +122,14 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """Ends this worker when its parent has ended; otherwise it would wait for work for ever."""
     parent: Any = multiprocessing.parent_process()
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 
 class _Progress:
-    """Now and then logs `shards: 12 of 24, 0.8 of 1.5 GB, 35.1 MB/s, ETA 20s`."""
+    """Logs from time to time `shards: 12 of 24, 0.8 of 1.5 GB, 35.1 MB/s, ETA 20s`."""
 
     def __init__(self, label: str, sizes: Sequence[int]) -> None:
         self._label = label

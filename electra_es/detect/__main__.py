@@ -7,7 +7,7 @@ r"""Shows which tokens of a sentence look replaced.
     python -m electra_es.detect --model=DIR --serve       # a page at http://127.0.0.1:8000
 
 DIR is a model directory, a SavedModel, a Hugging Face folder or an ONNX folder. In a terminal the
-tokens come in colour with their logits below, piped they come as a table.
+tokens have colours, with their logits below; in a pipe the output is a table.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What every export is compared on with its source, and what the command then says of it."""
+"""The comparison of every export with its source, and the lines that the command prints about it."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ from electra_es.text.tokenizer import Tokenizer
 
 MAX_DIFFERENCE = 1e-4
 
-# Accents composed and decomposed, upper case, numbers, unknown characters, markup that is text,
-# nothing at all, and more than any model takes.
+# Composed and decomposed accents, upper case, numbers, unknown characters, special tokens as text, an
+# empty text, and a text that is longer than any model reads.
 PROBES = (
     "Estamos desayunando pan rosa con tomate y aceite de oliva.",
     "¿Cuándo volverá el pingüino a la montaña? ¡Mañana, a las 7:45!",
@@ -22,7 +22,7 @@ PROBES = (
     "",
     "La corriente del río arrastraba hojas. " * 150,
 )
-# For the generator: one mask, two in a row, at both ends, none, and one that is cut off.
+# For the generator: one mask, two in a row, masks at both ends, none, and one that is cut off.
 MASK_PROBES = (
     "Estamos desayunando [MASK] con tomate.",
     "[MASK] volverá [MASK] [MASK] a la montaña? [MASK]",
@@ -32,7 +32,7 @@ MASK_PROBES = (
 
 
 class Probes(NamedTuple):
-    """Probes as the tokeniser of training sees them."""
+    """Probes, tokenised as in training."""
 
     ids: np.ndarray  # int32 [B, L], padded with [PAD]
     input_mask: np.ndarray  # int32 [B, L], 1 for tokens, 0 for padding
@@ -40,7 +40,7 @@ class Probes(NamedTuple):
 
 
 def tokenized(texts: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> Probes:
-    """Encodes probes without the code that is exported; "[MASK]" in them becomes the token."""
+    """Encodes probes without the exported code; "[MASK]" in them becomes the special token."""
     rows = []
     for text in texts:
         first, *others = (list(ids) for ids in tokenizer.encode_batch(text.split("[MASK]")))
@@ -54,7 +54,7 @@ def tokenized(texts: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> 
 
 
 def mask_logits(model: ElectraPretrainer, probes: Probes, segments: np.ndarray) -> np.ndarray:
-    """float32 [masks, V]: what the generator says of every [MASK]; `segments`: int32 [B, L]."""
+    """float32 [masks, V]: the generator's logits for every [MASK]; `segments`: int32 [B, L]."""
     assert model.mlm_head is not None, "a model without a generator"
     sequence = model.generator_sequence(
         tf.constant(probes.ids), tf.constant(probes.input_mask), tf.constant(segments))
@@ -63,7 +63,7 @@ def mask_logits(model: ElectraPretrainer, probes: Probes, segments: np.ndarray) 
 
 
 class Comparison:
-    """Compares what was read back with its source, and keeps what a command may say of it."""
+    """Compares an export that was read back with its source, and collects lines for the command."""
 
     def __init__(self, form: str):
         """`form`: what was read back, such as "the reloaded SavedModel"."""

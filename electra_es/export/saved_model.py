@@ -1,4 +1,4 @@
-"""Writes a SavedModel that takes Spanish strings; the tokeniser is inside the graph.
+"""Writes a SavedModel that takes Spanish strings; its graph contains the tokeniser.
 
     python -m electra_es.export.saved_model --model_dir=runs/sample/model --output=runs/saved_model
 
@@ -29,7 +29,7 @@ from electra_es.text.tokenizer import Tokenizer
 from electra_es.training.run_dir import load_model
 
 NUM_CANDIDATES = 10
-# Where logarithms of probabilities are compared; float32 reaches to 1e-38.
+# Smaller probabilities are not compared by their logarithms; float32 reaches down to 1e-38.
 _SMALLEST = np.float32(1e-30)
 
 _TEXTS = tf.TensorSpec([None], tf.string, name="texts")
@@ -40,28 +40,27 @@ class Batch(NamedTuple):
 
     ids: tf.Tensor  # int32 [B, L], padded with [PAD]
     input_mask: tf.Tensor  # int32 [B, L], 1 for tokens, 0 for padding
-    truncated: tf.Tensor  # bool [B], whether the end of the sentence was left out
+    truncated: tf.Tensor  # bool [B], whether the end of the sentence was cut off
 
 
 def usable_length(run: Run) -> int:
-    """Tokens a model has seen positions for: those after the run's length were never trained."""
+    """The longest input of a model: positions beyond the run's length were never trained."""
     return min(run.pretraining.max_seq_length, run.model.max_position_embeddings)
 
 
 class TextModel(tf.Module):
-    """A model from strings on.
+    """A model that takes strings.
 
     Attributes:
-      functions: the signatures, by name: compiled forms of the methods of that name. Which there
-        are follows from the objective: `detect` and `score_ids` need a discriminator, `fill_mask`
-        a generator.
+      functions: the signatures by name; each is the compiled method of that name. `detect` and
+        `score_ids` exist only with a discriminator, `fill_mask` only with a generator.
     """
 
     def __init__(self, model: ElectraPretrainer, tokenizer: Tokenizer, max_length: int):
-        """`max_length`: longer sentences are cut to so many tokens, [CLS] and [SEP] included."""
+        """`max_length`: longer sentences are cut to this number of tokens, including [CLS] and [SEP]."""
         super().__init__()
-        # The layer itself is kept out of the object graph: Keras would write its own traced copy
-        # of every sublayer into a SavedModel, and the loader would need tf_keras.
+        # A lambda keeps the layer out of the object graph. Otherwise Keras would write its own traced
+        # copy of every sublayer into a SavedModel, and loading would need tf_keras.
         self._layer = lambda: model
         self.variables_used = list(model.variables)
         self.tokenizer = tokenizer
@@ -121,7 +120,7 @@ class TextModel(tf.Module):
         return {"sequence": sequence, "pooled": pooled, "token_ids": batch.ids, "mask": batch.input_mask}
 
     def score_ids(self, input_ids, input_mask, segment_ids):
-        """`logits` and `probabilities` float32 [B, L] of int32 [B, L] ids, as they are."""
+        """`logits` and `probabilities` float32 [B, L] for int32 [B, L] ids, without preparation."""
         logits = self._layer().discriminator_logits(input_ids, input_mask, segment_ids)
         return {"logits": logits, "probabilities": tf.sigmoid(logits)}
 
@@ -130,7 +129,7 @@ class TextModel(tf.Module):
 
         Returns:
           `tokens` string, `token_ids` int32 and `probabilities` float32, [B, M, NUM_CANDIDATES],
-          best first; `positions` int32 [B, M], the token that was masked; -1: there is none.
+          best first; `positions` int32 [B, M] of the masked tokens; -1 fills up shorter rows.
         """
         parts = tf.strings.split(texts, "[MASK]")
         ids = self.tokenizer.tokenize(parts.flat_values)
@@ -169,7 +168,7 @@ class TextModel(tf.Module):
     def _words(self, ids: tf.Tensor) -> tf.Tensor:
         special = tf.reduce_any(ids[:, :, tf.newaxis] == self._special_ids, axis=-1)
         starts = tf.gather(self._word_starts, ids) & ~special
-        # A sentence whose first piece continues a word (none of our vocabularies') counts as one.
+        # A sentence whose first piece continues a word (not with our vocabularies) begins with word 0.
         words = tf.maximum(tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1, 0)
         return tf.where(special, -1, words)
 
@@ -203,7 +202,7 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
 
 
 def _save(text_model: TextModel, path: str) -> None:
-    # It warns of every function that is not to be called from outside; the signatures are.
+    # TensorFlow warns about functions that cannot be called after loading. Signatures can.
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -215,7 +214,7 @@ def _save(text_model: TextModel, path: str) -> None:
 
 def _compare_encoder(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
                      encode) -> None:
-    """With the eager model, fed by the tokeniser that training uses."""
+    """Compares with the eager model and the tokeniser of training."""
     probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in encode(texts=tf.constant(PROBES)).items()}
     compared.equal("tokens", found["token_ids"], probes.ids)
@@ -248,7 +247,7 @@ def _compare_discriminator(compared: Comparison, text_model: TextModel, model: E
 
 def _compare_generator(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
                        fill_mask) -> None:
-    """By logarithms, as probabilities over a large vocabulary are all small."""
+    """Compares logarithms, because all probabilities over a large vocabulary are small."""
     tokenizer = text_model.tokenizer
     probes = tokenized(MASK_PROBES, tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in fill_mask(texts=tf.constant(MASK_PROBES)).items()}

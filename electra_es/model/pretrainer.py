@@ -21,8 +21,8 @@ from electra_es.model.sampling import sample_from_softmax
 
 
 class Outputs(NamedTuple):
-    """What a forward pass gives, float32 unless said otherwise. Without a discriminator
-    (`objective=mlm`) there is nothing of it, nor samples for it: None.
+    """The results of a forward pass, float32 unless another type is named. Without a discriminator
+    (`objective=mlm`) its results and the samples for it are None.
 
     A loss is the sum of `*_losses * *_weights` over a sum of weights that the caller counts
     over the whole step (all replicas and micro-batches), see `total_loss`.
@@ -77,7 +77,7 @@ class DiscriminatorHead(tf_keras.layers.Layer):
 
 
 class ElectraPretrainer(tf_keras.layers.Layer):
-    """Both towers and their heads. Which parts exist follows from the configuration:
+    """Both towers and their heads. The configuration decides which parts exist:
 
     * masked_lm: generator tower with the discriminator's embeddings (or its own, if untied);
     * shared, or objective mlm: one full-size tower, that of the discriminator;
@@ -144,8 +144,8 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         if len(outputs) == 1:
             return outputs[0]
         left_to_right, right_to_left = outputs
-        # The state that predicts a token is its neighbour's, which has not seen it. `roll` of the
-        # original wraps around by slices, which is what tf.roll's opposite signs do.
+        # The state of the neighbour predicts a token, because it has not seen the token. The original's
+        # `roll` shifts by slices that wrap around, and tf.roll does the same with the opposite sign.
         return tf.concat([tf.roll(left_to_right, 1, axis=1), tf.roll(right_to_left, -1, axis=1)], -1)
 
     def mlm_logits(self, masked: MaskedInputs, inputs: Inputs) -> tf.Tensor:
@@ -170,7 +170,7 @@ class ElectraPretrainer(tf_keras.layers.Layer):
 
     def discriminator_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor,
                    segment_ids: tf.Tensor) -> tf.Tensor:
-        """float32 [B, L]; above 0: the discriminator takes the token for a replaced one."""
+        """float32 [B, L]; above 0: the discriminator classifies the token as replaced."""
         assert self.discriminator_head is not None, "a model with objective=mlm has no discriminator"
         return self.discriminator_head(self.encode(input_ids, input_mask, segment_ids).layers[-1])
 
@@ -181,9 +181,9 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         Args:
           inputs: the batch.
           masked: its selected positions.
-          draws: float32 [B, K] in [0, 1), for sampling; objective mlm does without.
+          draws: float32 [B, K] in [0, 1), for sampling; not needed with objective mlm.
           sampled_ids: int32 [B, K], instead of sampling (tests against fixed numbers).
-          training: whether dropout is on; Keras hands it on to every layer inside.
+          training: whether dropout is on; Keras passes it on to every layer inside.
         """
         config = self.config
         if config.generator_kind == "two_tower":
@@ -242,9 +242,9 @@ def total_loss(outputs: Outputs, denominators: tf.Tensor, config: ModelConfig) -
     """generator_weight * MLM + discriminator_weight * discriminator; each a weighted sum over its
     denominator + 1e-6, as the original.
 
-    With denominators counted over all replicas and micro-batches, the sum of their losses (and
-    of their gradients) is that of one large batch. The original divides by each replica's own
-    count and averages, which weights tokens of sparse replicas more.
+    The denominators count all replicas and micro-batches. So the sum of all losses (and of all
+    gradients) is that of one large batch. The original divides by each replica's own count and
+    averages, which gives tokens of sparse replicas more weight.
     """
     mlm = tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights)
     loss = config.generator_weight * mlm / (denominators[0] + 1e-6)
@@ -260,8 +260,8 @@ def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
 
     Args:
       config: its shape and objective.
-      vocab: of what it is trained on.
-      precision: the type that its towers compute in; variables are float32 in any case.
+      vocab: facts about the vocabulary of its records.
+      precision: the type in which its towers compute; variables are always float32.
     """
     with _compute_type(precision):
         model = ElectraPretrainer(config, vocab)
@@ -274,8 +274,8 @@ def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
 
 @contextlib.contextmanager
 def _compute_type(precision: str) -> Iterator[None]:
-    """Gives the layers made inside their type. Keras takes it from a global policy, which would
-    otherwise be that of every model made later in the process, for an export for instance."""
+    """Sets the compute type of the layers that are made inside the `with`. Keras takes it from a global
+    policy. Without a reset, models made later in the process, for an export say, would get it too."""
     before = tf_keras.mixed_precision.global_policy()
     tf_keras.mixed_precision.set_global_policy(
         "mixed_bfloat16" if precision == "bfloat16" else "float32")

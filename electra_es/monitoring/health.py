@@ -1,13 +1,13 @@
-"""Signs that a run is going wrong while its loss is still a number."""
+"""Signs of trouble in a run whose loss is still finite."""
 
 from electra_es.config import PretrainingConfig
 
-_PATIENCE = 3  # reports in a row before a word is said
-_EARLIEST = 1_000  # the discriminator flags nothing at first: seven tokens of eight are original
+_PATIENCE = 3  # bad reports in a row before a warning
+_EARLIEST = 1_000  # at first the discriminator flags nothing, as seven tokens of eight are original
 
 
 class HealthWatch:
-    """Looks at each report and says once, when it begins, what is wrong and what helps."""
+    """Checks each report. When a problem begins, it says once what is wrong and what helps."""
 
     def __init__(self, config: PretrainingConfig):
         self._first_step = max(_EARLIEST, 2 * config.warmup_steps, config.num_train_steps // 20)
@@ -19,17 +19,17 @@ class HealthWatch:
 
         Args:
           step: the step that it ends with.
-          metrics: `metrics.summarise` of the stretch; what the model lacks is not judged.
+          metrics: `metrics.summarise` of its steps; parts that the model does not have are not judged.
 
         Returns:
-          lines that start with the name of what was found; empty if all is well.
+          lines that start with the name of the problem; empty if there is none.
         """
         settled = step >= self._first_step
         signs: dict[str, tuple[bool, str]] = {}
         if "masked_lm_accuracy" in metrics:
             accuracy = metrics["masked_lm_accuracy"]
             self._best_accuracy = max(self._best_accuracy, accuracy)
-            # The model of the masked-LM objective is no generator for anything.
+            # With objective=mlm there is no discriminator, so the model is not called a generator.
             name = "generator collapse" if "disc_recall" in metrics else "collapse"
             signs[name] = (
                 self._best_accuracy > 0.15 and accuracy < 0.5 * self._best_accuracy,

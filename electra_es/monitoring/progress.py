@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: the progress line, TensorBoard, `metrics.jsonl`."""
+"""What a run reports: the progress line, TensorBoard, `metrics.jsonl`."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from electra_es.monitoring.samples import SampleToken, sample_markdown
 from electra_es.monitoring.tensorboard import TensorBoardLog
 from electra_es.run_config import Run, load_run
 
-# What a line shows of the metrics that it is given; a model without a discriminator has no disc_*.
+# Metrics that a line shows, if the model has them: without a discriminator there is no disc_*.
 _TRAINING = {"loss": "  loss {:.3f}", "masked_lm_loss": "  mlm {:.3f}",
              "masked_lm_accuracy": " acc {:.3f}", "disc_accuracy": "  disc acc {:.3f}",
              "disc_precision": " prec {:.3f}", "disc_recall": " rec {:.3f}",
@@ -27,7 +27,7 @@ def parameter_line(name: str, parameters: int) -> str:
 
 
 class ProgressLog:
-    """Writes each stretch of steps as a line, TensorBoard scalars and a line of `metrics.jsonl`."""
+    """Reports steps as a printed line, as TensorBoard scalars and as a line of `metrics.jsonl`."""
 
     def __init__(self, model_dir: str, config: PretrainingConfig, *, is_chief: bool = True,
                  flops_per_example: float = 0.0, peak_flops: float = 0.0):
@@ -36,17 +36,17 @@ class ProgressLog:
           model_dir: where to write.
           config: batch size, length and number of steps.
           is_chief: whether to write and print at all.
-          flops_per_example, peak_flops: for the utilisation; a peak of 0 leaves it out.
+          flops_per_example, peak_flops: for the utilisation; with a peak of 0 it is not shown.
         """
         self.model_dir, self.config, self.is_chief = model_dir, config, is_chief
         self.flops_per_example, self.peak_flops = flops_per_example, peak_flops
         self.tensorboard = TensorBoardLog(model_dir)
         self._mark: tuple[float, int] | None = None
-        self._last_reported_step = 0  # the step up to which lines of this start tell
+        self._last_reported_step = 0  # last step in a line of this start
 
     def start(self, step: int, run: Run, **facts: Any) -> None:
-        """Records that training begins after `step`. What was recorded of later steps is removed, as
-        they are about to be repeated.
+        """Records that training begins after `step`. Records of later steps are removed, because these
+        steps will be repeated.
 
         Args:
           run: for TensorBoard.
@@ -59,7 +59,7 @@ class ProgressLog:
             self.tensorboard.start(step, run)
 
     def count_from(self, step: int) -> None:
-        """Begins to take the time; called after the first stretch, which includes compiling."""
+        """Starts the clock; called after the first loop, whose time includes compiling."""
         self._mark = (time.monotonic(), step)
 
     @property
@@ -93,10 +93,10 @@ class ProgressLog:
         return speed
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Reports an evaluation, and keeps it as `evaluation.json` too.
+        """Reports an evaluation, and writes it to `evaluation.json` too.
 
         Returns:
-          whether it is written; it is not where the last one, of the same step, is the same.
+          whether it was written; it is not written if the last one has the same step and figures.
         """
         self.show(f"evaluation at step {step}:" + _formatted(_EVALUATION, metrics))
         if self.is_counting:
@@ -107,7 +107,7 @@ class ProgressLog:
         return True
 
     def samples(self, step: int, samples: list[list[SampleToken]]) -> None:
-        """Keeps samples of corrupted text with the discriminator's verdict."""
+        """Writes samples of corrupted text with the discriminator's verdict."""
         if not self.is_chief or not samples:
             return
         kind = load_run(self.model_dir).text.tokenizer

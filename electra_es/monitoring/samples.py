@@ -1,4 +1,4 @@
-"""Samples of corrupted text: what the generator put in, and what the discriminator says of it."""
+"""Samples of corrupted text: the generator's replacements and the discriminator's verdicts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START
 
 
 class SampleToken(NamedTuple):
-    """A token of a sample: as it was, as the discriminator saw it, and its verdict."""
+    """A token of a sample: the original, the token that the discriminator saw, and its verdict."""
 
     original: str
     shown: str
@@ -20,10 +20,10 @@ class SamplePiece(NamedTuple):
 
     Attributes:
       original, shown: without the marks of the vocabulary (`##`, `▁`).
-      follows_space: whether a space stands before it.
-      is_replaced: whether the generator put in another token. Two tokens may read the same (`a` and
-        `##a`).
-      probability: that it is replaced, says the discriminator.
+      follows_space: whether a space precedes it.
+      is_replaced: whether the generator replaced the token. Two different tokens may look the same
+        (`a` and `##a`).
+      probability: the discriminator's probability that it is replaced.
     """
 
     original: str
@@ -41,7 +41,7 @@ def readable(sample: Sequence[Sequence], kind: str) -> list[SamplePiece]:
     """Joins the pieces of a sample to words.
 
     Args:
-      sample: `SampleToken`s, or what JSON makes of them.
+      sample: `SampleToken`s, or their lists in JSON.
       kind: `TextConfig.tokenizer` of the run.
     """
     pieces: list[SamplePiece] = []
@@ -54,8 +54,8 @@ def readable(sample: Sequence[Sequence], kind: str) -> list[SamplePiece]:
 
 
 def sample_markdown(sample: Sequence[Sequence], kind: str = "wordpiece") -> str:
-    """One line of Markdown: ~~original~~ **sample** where a token was replaced; behind each token
-    that was replaced or is taken for it, the discriminator's probability."""
+    """One line of Markdown: ~~original~~ **sample** where a token was replaced. The discriminator's
+    probability follows each token that was replaced or has a probability above 0.5."""
     text = ""
     for piece in readable(sample, kind):
         shown = f"~~{piece.original}~~ **{piece.shown}**" if piece.is_replaced else piece.shown
@@ -72,6 +72,6 @@ def _starts_word(piece: str, kind: str) -> bool:
 
 
 def _plain(piece: str, kind: str) -> str:
-    """The text of a piece; a mark that stands alone is text itself."""
+    """The text of a piece without its mark; a mark without other text is text itself."""
     mark = WORD_START if kind == "sentencepiece" else CONTINUATION_PREFIX
     return piece.removeprefix(mark) or piece

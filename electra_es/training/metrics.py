@@ -1,7 +1,7 @@
-"""Metrics as sums: what a step adds up on device, and the ratios taken of it on the host.
+"""Metrics as sums: a step adds them up on the device, and the host computes ratios from them.
 
-Sums over micro-batches, replicas, steps and hosts simply add, so a metric over any stretch is
-exact and costs no synchronisation inside the loop.
+Sums over micro-batches, replicas, steps and hosts can be added. So a metric over any number of steps
+is exact, and needs no synchronisation inside the loop.
 
 Source of the definitions: `run_pretraining.metric_fn` of google-research/electra.
 Shapes: B batch, L length, K predictions.
@@ -21,9 +21,9 @@ _DISCRIMINATOR_SUMS = ("discriminator_loss", "tokens", "discriminator_right", "f
 
 
 def metric_names(config: ModelConfig) -> list[str]:
-    """The sums that there are: none of a part that the model does not have."""
+    """The names of the sums; a part that the model does not have has none."""
     names: list[str] = []
-    if config.generator_kind != "uniform":  # which learns nothing: its loss is ln V at all times
+    if config.generator_kind != "uniform":  # a uniform generator learns nothing: its loss is always ln V
         names += _GENERATOR_SUMS
     if config.objective != "mlm":
         names += _DISCRIMINATOR_SUMS
@@ -78,13 +78,12 @@ def auc_histograms(outputs: Outputs) -> dict[str, tf.Tensor]:
 
 def summarise(sums: dict[str, np.ndarray], generator_weight: float,
               discriminator_weight: float) -> dict[str, float]:
-    """Turns sums into the original's metrics, of the parts that there are sums of.
+    """Turns sums into the original's metrics, for the parts of which there are sums.
 
     Returns:
-      loss; of a generator that learns masked_lm_loss, masked_lm_accuracy; of a discriminator
-      disc_loss, disc_accuracy, disc_precision, disc_recall, replaced_share and, where there are
-      histograms, disc_auc, all of which count [CLS] and [SEP] among its tokens; of both
-      sampled_masked_lm_accuracy.
+      loss; for a generator that learns: masked_lm_loss, masked_lm_accuracy; for a discriminator:
+      disc_loss, disc_accuracy, disc_precision, disc_recall, replaced_share and, with histograms,
+      disc_auc (these count [CLS] and [SEP] as tokens); for both: sampled_masked_lm_accuracy.
     """
     def ratio(above: str, below: str) -> float:
         return float(sums[above]) / max(float(sums[below]), 1e-6)
@@ -111,8 +110,8 @@ def summarise(sums: dict[str, np.ndarray], generator_weight: float,
 def area_under_curve(negatives: np.ndarray, positives: np.ndarray) -> float:
     """Area under the ROC curve from histograms over the same bins of the score; ties count half.
 
-    The original uses 200 thresholds and counts padding as negatives with score 0, which flatters
-    the figure; here padding has no weight.
+    The original uses 200 thresholds and counts padding as negatives with score 0, which makes the
+    figure too good. Here padding has no weight.
     """
     negatives, positives = np.asarray(negatives, np.float64), np.asarray(positives, np.float64)
     below = np.cumsum(negatives) - negatives

@@ -1,9 +1,9 @@
 """The compiled steps: training (a loop of them on the device) and evaluation.
 
-Scaling, stated once. Losses are sums divided by weights counted over the whole step, that is over
-all replicas and micro-batches. So gradients are *summed* over micro-batches and replicas, and are
-those of one batch of the same examples on one device. They are clipped after the sum. (The
-original clips on each replica and averages.)
+How losses are scaled: they are sums divided by weights that are counted over the whole step, that is
+over all replicas and micro-batches. So gradients are *summed* over micro-batches and replicas. The
+result is the gradient of one batch of the same examples on one device. Gradients are clipped after
+the sum. (The original clips on each replica and averages.)
 
 Shapes: B batch of a replica, A micro-batches, L length.
 """
@@ -25,7 +25,7 @@ Sums = dict[str, tf.Tensor]
 
 
 class Keys(NamedTuple):
-    """Keys of what a step draws."""
+    """The keys for the random draws of a step."""
 
     masking: Key
     sampling: Key
@@ -38,7 +38,7 @@ def training_keys(seed: int) -> Keys:
 
 
 def evaluation_keys(seed: int) -> Keys:
-    """Other keys than in training; the same masks and samples at each evaluation."""
+    """Keys that differ from those of training; each evaluation has the same masks and samples."""
     return Keys(derive_key(seed, "evaluation masking"), derive_key(seed, "evaluation sampling"),
                 derive_key(seed, "dropout"))
 
@@ -74,7 +74,7 @@ class TrainStep:
         gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         self.optimizer.apply(gradients, is_finite)
-        # A step that is not applied does not count in the metrics either.
+        # A step that is not applied is not counted in the metrics either.
         sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
         sums["bad"] = tf.cast(~is_finite, tf.float32)
         sums["gradient_norm"] = norm
@@ -114,7 +114,7 @@ class TrainStep:
 def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: ModelConfig
                    ) -> tf.Tensor | None:
     """float32 [B, K]: one number per selected position, derived from the example's index; None
-    where there is no discriminator to draw samples for."""
+    if there is no discriminator that needs samples."""
     if config.objective == "mlm":
         return None
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
@@ -123,11 +123,11 @@ def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: Mod
 def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
     """Returns a compiled `loop(iterator, num_steps, bad_in_row) -> sums`.
 
-    The steps run in one `tf.while` on the device; the host waits once, for the sums. Those are
-    metric sums over all replicas and steps, and `bad` (how many steps were not applied),
+    The steps run in one `tf.while` on the device; the host waits once, for the sums. These are
+    metric sums over all replicas and steps, `bad` (the number of steps that were not applied),
     `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step).
     """
-    # AutoGraph would rewrite all of the model's Python, which takes longer than tracing it.
+    # AutoGraph would rewrite all Python code of the model, which takes longer than tracing it.
     @tf.function(autograph=False)
     def loop(iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
         def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor):
@@ -179,8 +179,8 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
 def make_show_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
                    strategy: tf.distribute.Strategy):
     """Returns a compiled `step(inputs) -> (corrupted ids int32, probability of being replaced
-    float32)`, both [B, L]. Every replica computes the same, so that this works wherever the
-    variables are."""
+    float32)`, both [B, L]. Every replica computes the same, so this works with variables on any
+    device."""
     forward = evaluation_forward(model, model_config, seed)
 
     def replica_step(inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:

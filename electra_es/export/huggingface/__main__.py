@@ -1,4 +1,4 @@
-r"""Writes a model as Hugging Face folders, or makes a model directory of such a folder.
+r"""Writes a model as Hugging Face folders, or imports such a folder as a model directory.
 
     python -m electra_es.export.huggingface --model_dir=runs/sample/model --output=runs/published
     python -m electra_es.export.huggingface --model_dir=M --output=DIR --name=me/electra-es \

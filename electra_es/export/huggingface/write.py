@@ -56,7 +56,7 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
     """
     model, tokenizer, run, step = load_model(model_dir)
     origin, source = origin_of(model_dir, step), read_source_configs(model_dir)
-    # A generator that an import drew, as its source had none, is not published.
+    # A generator that an import had to make, because its source had none, is not published.
     parts = [part for part in parts_of(run.model) if not source or part in source]
     text_model = TextModel(model, tokenizer, usable_length(run))
     example: list[tuple[str, float]] = []
@@ -178,8 +178,8 @@ def _compare(part: Part, text_model: TextModel, model: ElectraPretrainer, folder
 
 def _write_folder(folder: str, arrays: dict[str, np.ndarray], files: dict[str, bytes]) -> None:
     os.makedirs(folder)
-    # transformers asks for the framework that the tensors were written by. Not save_file, whose files
-    # nobody but their owner can read, whatever the umask says.
+    # transformers needs the name of the framework that wrote the tensors. save_file is not used: only
+    # the owner can read its files, whatever the umask is.
     weights = save(arrays, metadata={"format": "pt"})
     for name, data in {WEIGHTS_FILE: weights, **files}.items():
         with open(os.path.join(folder, name), "wb") as file:
