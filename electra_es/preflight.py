@@ -178,7 +178,7 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
         f"gradient exchange  {exchange * 1e3:.1f} ms (estimated, {parameters:,} parameters)",
         f"the schedule       {config.num_train_steps:,} steps: {step * config.num_train_steps / 3600:.1f}"
         f" h from {'XLA' if compiled.optimal_seconds else 'the larger of both bounds'}; "
-        "what a real run takes is more",
+        "a real run takes longer",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What many tests share. Toy sizes all differ, so that a swapped axis cannot go unnoticed."""
+"""Fixtures for many tests. All toy sizes differ, so that a swapped axis is noticed."""
 
 import os
 
@@ -29,7 +29,7 @@ def pytest_addoption(parser) -> None:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
-    """Real data beside the repository, which a user's checkout does not have."""
+    """Real data outside the repository; a user's checkout does not have it."""
     path = pathlib.Path(os.environ.get("ELECTRA_ES_SHARED", DATA.parents[2] / "shared"))
     if not path.is_dir():
         pytest.skip(f"no shared data at {path}")
@@ -62,14 +62,14 @@ def golden() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def golden_weights(golden) -> dict[str, np.ndarray]:
-    """Canonical name -> initial value, in the order in which the original made them."""
+    """Canonical name -> initial value, in the original's order of creation."""
     names = json.loads(str(golden["config_json"]))["variable_names"]
     return {name: golden[f"init/{name}"] for name in names}
 
 
 @pytest.fixture(scope="session")
 def golden_batch(golden) -> tuple[Inputs, MaskedInputs, tf.Tensor]:
-    """The golden inputs, what is masked of them, and the generator's fixed samples."""
+    """The golden inputs, their masked tokens, and the generator's fixed samples."""
     fields = {name.removeprefix("inputs/"): tf.constant(array)
              for name, array in golden.items() if name.startswith("inputs/")}
     inputs = Inputs(fields["input_ids"], fields["input_mask"], fields["segment_ids"],
@@ -104,7 +104,7 @@ def corpus(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def real_run(tmp_path_factory, corpus, vocab_dir):
-    """Not to be written into."""
+    """A real run; tests must not write into its directory."""
     from real_run import make_real_run
     return make_real_run(tmp_path_factory.mktemp("real"), corpus, vocab_dir)
 

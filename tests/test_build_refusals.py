@@ -1,4 +1,4 @@
-"""What the builder counts, refuses or says in one line: hostile input, wrong use, outputs in the way."""
+"""What the builder counts or refuses in one line: hostile input, wrong use, existing outputs."""
 
 import dataclasses
 import gzip
@@ -285,7 +285,7 @@ def test_a_vocabulary_and_files_in_between_are_no_input_either(vocab_dir, tmp_pa
 
 
 def test_all_that_a_job_writes_was_checked(vocab_dir, tmp_path, monkeypatch):
-    """The names that the check goes through are those of the files that are there at any time."""
+    """The check uses the names of all files that exist at any time of the job."""
     (tmp_path / "a.txt").write_text("casa pan\n\n" * 300)
     settings = config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/a.txt", dedup="near",
                       validation_fraction=0.0)

@@ -16,7 +16,7 @@ from electra_es.training.checkpoints import Checkpoints, restore_weights
 
 @pytest.fixture(params=[False, True], ids=["foreground", "background"])
 def run(request, tmp_path):
-    """Checkpoints of a variable of 20000 numbers, and the variable."""
+    """Checkpoints of a variable with 20000 numbers, and the variable."""
     variable = tf.Variable(tf.zeros([20_000]))
     state = tf.train.Checkpoint(model=tf.Module())
     state.model.weights = variable
@@ -37,7 +37,7 @@ def data_file(model_dir, step: int) -> pathlib.Path:
 
 @contextlib.contextmanager
 def largest_file(size: int):
-    """A disk on which no file can be longer than `size` bytes: writing fails as on a full one."""
+    """No file can be longer than `size` bytes, so that writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -125,7 +125,7 @@ DATA = "ckpt.data-00000-of-00001"
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_every_command_passes_over_a_damaged_one_and_names_it(tmp_path, capfd, damage):
-    """Training, and what only takes the weights (evaluation, exports, detection)."""
+    """Both training and commands that read only the weights (evaluation, exports, detection)."""
     variable = tf.Variable(tf.zeros([20_000]))
     state = tf.train.Checkpoint(model=tf.Module())
     state.model.weights = variable

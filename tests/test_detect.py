@@ -1,4 +1,4 @@
-"""`detect`: the same scores from every form of a model, and the three ways to show them."""
+"""`detect`: every form of a model gives the same scores, in three output formats."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Devices: what is found, what the runs say of them, and the TPU's address on its way to TensorFlow."""
+"""Devices: how they are found, what a run prints about them, and the TPU's address for TensorFlow."""
 
 import os
 import re
@@ -109,7 +109,7 @@ def test_the_line_names_what_is_there_and_not_used(gpus, monkeypatch):
 
 @pytest.fixture
 def resolver_calls(monkeypatch):
-    """Lets no TPU be reached; gets what the resolver was asked for."""
+    """No TPU can be reached; returns the arguments of the calls of the resolver."""
     calls = []
 
     def resolver(*arguments, **named):
@@ -140,7 +140,7 @@ def test_local_without_a_tpu():
 
 
 def test_an_address_at_which_nothing_listens():
-    """TensorFlow would wait there without end."""
+    """TensorFlow would wait for ever for such an address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"grpc://127.0.0.1:{free.getsockname()[1]}"
@@ -260,7 +260,7 @@ def test_packages_that_fit(monkeypatch, package, libtpu):
 
 
 def test_two_tensorflows_over_each_other(tmp_path, monkeypatch):
-    """As pip leaves them: two packages claim one folder, and the libraries are those of the last."""
+    """Two packages claim one folder, and the libraries are those of the last one, as after pip."""
     monkeypatch.syspath_prepend(tmp_path)
     library = tmp_path / "tensorflow" / "libtensorflow_cc.so.2"
     library.parent.mkdir()
@@ -278,7 +278,7 @@ def test_two_tensorflows_over_each_other(tmp_path, monkeypatch):
 
 
 def run(*, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
-    """The command, with the modules of `path` in front of those installed."""
+    """The command; modules in `path` come before installed ones."""
     environment = {**os.environ, **environment}
     if path:
         environment["PYTHONPATH"] = str(path)
@@ -337,7 +337,7 @@ def test_tensorflow_for_tpu_that_shows_no_tpu_system():
 # ---- Nothing but our own messages on stderr
 
 def test_tensorflow_is_silent_on_a_cpu():
-    """No GPU (cuInit), and int64 products (oneDNN), are no errors."""
+    """A missing GPU (cuInit) and int64 products (oneDNN) print no errors."""
     program = ("import electra_es, tensorflow as tf\n"
                "tf.config.list_physical_devices()\n"
                "tf.linalg.matmul(tf.ones([2, 3], tf.int64), tf.ones([3, 2], tf.int64))\n")
@@ -349,7 +349,7 @@ def test_tensorflow_is_silent_on_a_cpu():
 
 
 def test_the_servers_of_workers_start_in_silence():
-    """gRPC's server announces itself on stderr, in front of a warning of absl's."""
+    """gRPC's server announces its start on stderr, before a warning of absl."""
     program = ("import json, os, socket\n"
                "with socket.socket() as free:\n"
                "    free.bind(('127.0.0.1', 0))\n"

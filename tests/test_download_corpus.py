@@ -28,7 +28,7 @@ FILES = {"README.md": b"# corpus", "es/part-1.jsonl": b'{"text": "uno"}\n' * 40_
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The three paths of the hub that a download asks for; `owner/gated` needs the token "secret"."""
+    """The three paths of the hub that a download requests; `owner/gated` needs the token "secret"."""
 
     requests: ClassVar[list[tuple[str, str, str | None]]] = []
     # After so many bytes of an answer the connection breaks, once, or hangs.

@@ -1,4 +1,4 @@
-"""What goes wrong around a run: each fault ends with one clear line, and nothing is lost."""
+"""Faults around a run: each one ends with one clear line, and nothing is lost."""
 
 import pathlib
 import shutil
@@ -86,7 +86,7 @@ def test_truncated_shard_ends_the_run_by_name(data, tmp_path):
 
 
 def test_a_shard_that_is_shorter_than_info_says(data, tmp_path, capsys):
-    """Whole records are missing, so that no checksum is wrong."""
+    """Complete records are missing, so no checksum is wrong."""
     copy = Data(str(shutil.copytree(data.data_dir, tmp_path / "records")), data.vocab_dir)
     shard = tmp_path / "records" / shard_name("train", 0, 5)
     shard.write_bytes((tmp_path / "records" / shard_name("train", 3, 5)).read_bytes())
@@ -102,7 +102,7 @@ def test_a_shard_that_is_shorter_than_info_says(data, tmp_path, capsys):
 
 
 def test_steps_that_are_not_finite_are_not_applied(monkeypatch):
-    """NaN in steps 3 and 4 of 5: they count, and leave weights and moments as they were."""
+    """NaN in steps 3 and 4 of 5: both steps count, but do not change weights and moments."""
     config = run_config(deterministic=False)
     model = build_pretrainer(model_config(), VocabularyFacts(61, 0, 2, 3, 4, np.ones(61, bool)))
     optimizer = Adam(model.trainable_variables, schedule_for(config), config)

@@ -1,4 +1,4 @@
-"""Every number that the original implementation computed (tests/data/README.md) once more."""
+"""Compares with every number that the original implementation computed (tests/data/README.md)."""
 
 import dataclasses
 import json
@@ -181,7 +181,7 @@ def test_three_steps_with_the_rate_of_the_step_before(golden_model, golden_batch
 
 
 def test_three_steps_with_the_rate_of_the_step_after(golden_model, golden_batch, golden):
-    """What the original's graph does when nothing pins the order, and what training does here."""
+    """The order of the original's graph, which does not define one, is also the order here."""
     weights, _, found = three_steps(golden_model(), golden_batch, rate_of_step_after)
     assert_same_steps(found, golden, "postincrement")
     for name, value in weights[-1].items():
@@ -240,7 +240,7 @@ def test_canonical_names_are_the_originals(forward, golden_weights):
 
 
 def test_another_weight_gives_another_output(golden_model, golden_batch, golden, golden_weights):
-    """The comparison above sees a change of any one tensor: here a swapped query and key."""
+    """The comparison above notices a change of any tensor; here query and key are swapped."""
     inputs, masked, sampled_ids = golden_batch
     model = golden_model()
     at = "electra/encoder/layer_1/attention/self"

@@ -48,7 +48,7 @@ def vocab_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, golden_weights):
-    """The golden variables as training left them: with moments and a step."""
+    """The golden variables as after training, with moments and a step."""
     arrays = {name: np.array(array) for name, array in golden_weights.items()}
     for name in golden_weights:
         arrays[f"{name}/adam_m"] = arrays[f"{name}/adam_v"] = np.ones(3, np.float32)

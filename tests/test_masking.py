@@ -1,4 +1,4 @@
-"""Which tokens are selected, what is written over them, and what replaces them."""
+"""Selection of tokens, [MASK], and the sampled replacements."""
 
 import math
 
@@ -211,7 +211,7 @@ def test_masks_depend_on_key_and_example_alone():
 
 
 def test_two_samples_at_one_position_write_a_third_token():
-    """What the original does where masking with replacement hits a position twice."""
+    """As in the original, when masking with replacement selects a position twice."""
     ids, written = scatter_update(
         tf.constant([[2, 10, 11, 3]]), tf.constant([[20, 45, 30, 50]]), tf.constant([[1, 1, 2, 0]]))
     assert ids.numpy().tolist() == [[2, 32, 30, 3]]

@@ -1,4 +1,4 @@
-"""Lines, warnings, operations per example, the log of a run, and the report drawn of it."""
+"""Progress lines, warnings, operations per example, the log of a run, and its report."""
 
 import json
 import re
@@ -220,7 +220,7 @@ def test_report_of_nothing(model_dir, tmp_path):
 # ---- The log of a run.
 
 def test_a_half_line_is_passed_over_and_the_next_one_begins_after_it(tmp_path):
-    """It may end within a character; and text may hold what Python takes for the end of a line."""
+    """A half line may end within a character; and text may hold what Python treats as a line end."""
     append_metrics(str(tmp_path), "train", 3, {"note": "uno\u2028dos\x85"})
     with open(tmp_path / "metrics.jsonl", "ab") as file:
         file.write('{"kind": "train", "step": 6, "note": "ñ'.encode()[:-1])
@@ -262,7 +262,7 @@ def test_a_start_removes_what_it_is_about_to_repeat(tmp_path):
 # ---- A real run, killed once.
 
 def test_log_of_a_killed_run(real_run):
-    """Every step up to the last is told of once, though some were repeated."""
+    """Every step up to the last is reported once, although some were repeated."""
     log = read_log(str(real_run.model_dir))
     assert [line["step"] for line in log.training] == list(range(3, STEPS + 1, 3))
     assert [line["step"] for line in log.evaluations] == [20, 40]

@@ -1,4 +1,4 @@
-"""bfloat16: the course of a run stays that of float32, and what must not be rounded is not."""
+"""bfloat16: a run develops as in float32, and values that must not be rounded stay float32."""
 
 import collections
 import glob
@@ -127,8 +127,8 @@ def test_losses_and_softmax_are_float32():
 
 
 def test_a_bfloat16_run_leaves_no_trace_in_the_process(tmp_path):
-    """What is loaded afterwards computes in float32, as a fresh process does; also after a run
-    that fails while it builds its model."""
+    """A model that is loaded afterwards computes in float32, as in a new process; also after a run that
+    failed while it built its model."""
     data = make_data(tmp_path / "data")
     train(model_config(), run_config(
         deterministic=False, precision="bfloat16", num_train_steps=1, restart_steps=()),

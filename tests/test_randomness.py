@@ -28,7 +28,7 @@ def test_known_answers(key, counter, expected, compiled):
 
 
 def test_keys_are_pinned():
-    """A run that is continued with a later version has to draw the same masks."""
+    """A run that a later version continues must draw the same masks."""
     assert derive_key(42, "masking") == Key(0x1C8B7565, 0x2911F608)  # printf 42/masking | sha256sum
     assert len({derive_key(seed, purpose) for seed in range(5) for purpose in "ab"}) == 10
 

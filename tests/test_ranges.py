@@ -1,4 +1,4 @@
-"""Every setting has a range: each end of each is taken, what lies beside it is refused in one line.
+"""Every setting has a range: its limits are accepted, values just outside are refused in one line.
 
 In process: a command is run with fresh flags up to the point where it would begin its work.
 """
@@ -64,7 +64,7 @@ def flags_of():
 
 
 def ends(numbers: Range, kind: type) -> tuple[list[float], list[float]]:
-    """Values at the ends of a range that it has, and the next ones that it has not."""
+    """Accepted values at the limits of a range, and the next values, which are refused."""
     inside, outside = [], []
     for end, belongs, sign in ((numbers.low, True, -1), (numbers.above, False, -1),
                                (numbers.high, True, 1), (numbers.below, False, 1)):
@@ -157,7 +157,7 @@ def test_every_flag_of_every_command_takes_the_ends_of_its_range_and_nothing_bes
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_of_every_command_says_what_it_takes(name, flags_of):
-    """No command goes past `define`, where values are checked."""
+    """All commands define flags with `define`, which checks values."""
     library = {"help", "helpfull", "helpshort", "helpxml", "flagfile", "undefok"}
     for flag in flags_of(name).values():
         if flag.name in library or flag.boolean or flag.name == "set":
@@ -261,7 +261,7 @@ BAD = {
 
 def test_hundreds_of_bad_values_over_all_flags_of_run_pretraining_are_all_one_line(
         monkeypatch, flags_of):
-    """As the issue's 523: each must be a UsageError, none a traceback, a hang or a run."""
+    """Each must be a UsageError; none may end in a traceback, hang or start a run."""
     for module, name in (("data_prep.sample_records", "prepare_sample"),
                          ("electra_es.training.train", "train")):
         monkeypatch.setattr(importlib.import_module(module), name, stop)

@@ -1,4 +1,4 @@
-"""The SavedModel: what it says is what the model says, and it needs nothing of this project."""
+"""The SavedModel gives the scores of the model, and works without this project."""
 
 import json
 import os

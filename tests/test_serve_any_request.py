@@ -1,4 +1,4 @@
-"""The page's server is sent anything: there is an answer or a clean end, and it goes on."""
+"""The page's server receives arbitrary requests: it answers or closes cleanly, and continues."""
 
 import contextlib
 import json
@@ -128,7 +128,7 @@ def test_a_request_that_trickles_in_ends_at_the_deadline(server, capfd, monkeypa
     monkeypatch.setattr(transport, "MAX_SECONDS", 0.3)
 
     def trickle(start: bytes) -> bytes:
-        """Sends a byte every 0.05 s, which no limit on one pause would ever stop."""
+        """Sends a byte every 0.05 s; a limit on single pauses would never stop it."""
         with socket.create_connection(server.server_address, timeout=10) as connection:
             connection.sendall(start)
             connection.settimeout(0.05)

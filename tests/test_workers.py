@@ -1,4 +1,4 @@
-"""Worker processes: results, deaths, signals; and a job that goes on after each of them."""
+"""Worker processes: results, crashes, signals; and a job that continues after each of them."""
 
 import logging
 import os

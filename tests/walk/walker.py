@@ -1,4 +1,4 @@
-"""Runs commands as a user types them, in a folder of their own, and looks at all that they print."""
+"""Runs commands as a user types them, in a separate folder, and checks all their output."""
 
 import os
 import re
