@@ -19,7 +19,7 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
 
     Raises:
       UsageError: an unknown flag (absl names the nearest), a value of the wrong type, or an
-        argument that is no flag.
+        argument that is not a flag.
     """
     argv = sys.argv if argv is None else argv
     ours, rest = argv, []

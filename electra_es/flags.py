@@ -113,7 +113,7 @@ def parse_flags_only() -> None:
     """As `parse_flags`, for commands without other arguments.
 
     Raises:
-      UsageError: also for an argument that is no flag.
+      UsageError: also for an argument that is not a flag.
     """
     if rest := parse_flags():
         raise UsageError(f'"{rest[0]}": expected flags only')

@@ -38,8 +38,7 @@ def shared_dir() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def vocab_facts() -> VocabularyFacts:
-    """[PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, and 56 pieces of which every third continues
-    a word."""
+    """[PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, and 56 pieces; every third continues a word."""
     return VocabularyFacts(size=61, pad_id=0, cls_id=2, sep_id=3, mask_id=4,
                            word_starts=np.arange(61) % 3 != 2)
 

@@ -43,7 +43,7 @@ def test_nothing_is_overwritten_unasked(corpus, vocab_dir, tmp_path):
     with pytest.raises(UsageError, match="not this job's own unfinished output"):
         build_tfrecords(small)
     (output / "notes.md").write_text("mine")
-    with pytest.raises(UsageError, match="notes.md in it is no part of records"):
+    with pytest.raises(UsageError, match="notes.md in it does not belong to records"):
         build_tfrecords(config(corpus, vocab_dir, output, overwrite=True))
     assert (output / "train-00000-of-00008.tfrecord").exists()
 
@@ -149,9 +149,9 @@ def test_overwriting_removes_records_only(vocab_dir, tmp_path):
         build_tfrecords(settings)
     other = tmp_path / "other"
     shutil.copytree(vocab_dir, other)
-    for unexpected, message in ((None, "has text.json, but nothing says that it is records"),
+    for unexpected, message in ((None, "has text.json, but no file marks it as records"),
                                 ("pretrain_data.tfrecord-0-of-1", "pretrain_data.tfrecord-0-of-1 in it"),
-                                ("mine.tfrecords", "mine.tfrecords in it is no part of records")):
+                                ("mine.tfrecords", "mine.tfrecords in it does not belong to records")):
         if unexpected:
             (other / unexpected).write_bytes(b"")
         with pytest.raises(UsageError, match=message):

@@ -186,9 +186,9 @@ def _remove_records(output: str, names: Sequence[str]) -> None:
     unexpected = [name for name in names if name not in (*_OWN_FILES, WORK_DIR)
                   and not records.SHARD.fullmatch(name)]
     if unexpected:
-        raise UsageError(f"{output}: not removed: {unexpected[0]} in it is no part of records")
+        raise UsageError(f"{output}: not removed: {unexpected[0]} in it does not belong to records")
     if not {records.COMPLETED_FILE, records.INFO_FILE, FINGERPRINT_FILE}.intersection(names):
-        raise UsageError(f"{output}: not removed: has {names[0]}, but nothing says that it is records")
+        raise UsageError(f"{output}: not removed: has {names[0]}, but no file marks it as records")
     for name in sorted(names, key=lambda name: name != records.COMPLETED_FILE):
         files.remove(files.join(output, name))
 

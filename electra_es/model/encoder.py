@@ -1,6 +1,6 @@
 """Embeddings and transformer towers, after `modeling.BertModel` of google-research/electra.
 
-Shapes: B batch, L length, V vocabulary, H hidden (of the tower at hand), E embedding.
+Shapes: B batch, L length, V vocabulary, H hidden size of a tower, E embedding.
 """
 
 from collections.abc import Iterator

@@ -78,7 +78,7 @@ def auc_histograms(outputs: Outputs) -> dict[str, tf.Tensor]:
 
 def summarise(sums: dict[str, np.ndarray], generator_weight: float,
               discriminator_weight: float) -> dict[str, float]:
-    """Turns sums into the original's metrics, for the parts of which there are sums.
+    """Turns sums into the original's metrics, for those parts that have sums.
 
     Returns:
       loss; for a generator that learns: masked_lm_loss, masked_lm_accuracy; for a discriminator:
