@@ -49,7 +49,7 @@ _SECONDS_BETWEEN_LOOKS = 3
 
 
 class Report:
-    """Prints each figure as it comes; remembers which missed its bar."""
+    """Prints each figure at once, and collects the figures that miss their bar."""
 
     def __init__(self) -> None:
         self.missed: list[str] = []
@@ -122,7 +122,7 @@ def _peer_seconds(documents: Sequence[str], tokenizer: Tokenizer, path: pathlib.
 
 
 def measure_quality(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
-    """What is dropped and padded, and the size of a token."""
+    """Shares of dropped tokens and padding, and the size of a token."""
     import json
     for name, settings in (("carry_over, documents joined", {}),
                            ("carry_over, one document an example", {"packing": "none"}),
@@ -176,7 +176,7 @@ def measure_workers(report: Report, text: str, vocab_dir: str, scratch: pathlib.
 
 
 def _repeated(text: str, folder: pathlib.Path, size: float) -> str:
-    """A folder of links to the files of `text`, over and over, of at least `size` bytes."""
+    """A folder of links to the files of `text`, repeated up to at least `size` bytes."""
     folder.mkdir()
     total, round_ = 0, 0
     while total < size:

@@ -59,7 +59,7 @@ def write_full_records(directory: str, length: int, vocab_size: int) -> records.
 
 def bare_and_real(config: PretrainingConfig, model_settings: ModelConfig, vocab_size: int,
                   directory: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Two functions that train `save_every` steps: nothing but the loop, and all that a run does."""
+    """Two functions that train `save_every` steps: only the loop, and everything that a run does."""
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
     strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
     with strategy.scope():

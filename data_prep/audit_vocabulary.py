@@ -1,4 +1,4 @@
-r"""Finds vocabulary entries that can never be an input, and those that never were.
+r"""Finds vocabulary entries that can never become an input, and those that never did.
 
     python -m data_prep.audit_vocabulary --vocab_dir=vocabulary
     python -m data_prep.audit_vocabulary --vocab_dir=vocabulary --records=records \
@@ -18,7 +18,7 @@ from data_prep import files
 from data_prep.command_line import OCCURRENCES, parse_flags
 from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.flags import define, refuse_given
+from electra_es.flags import define, refuse_flags
 from electra_es.settings import PATH, Range
 from electra_es.text.audit import AuditReport, audit, examples_by_class
 from electra_es.text.tokenizer import TEXT_CONFIG_FILE, Tokenizer, load_tokenizer
@@ -75,9 +75,9 @@ def main() -> None:
     if not values.vocab_dir or rest:
         raise UsageError("--vocab_dir is needed, and nothing but flags")
     if not values.records:
-        refuse_given("no --records", ("max_unseen", "min_count"))
+        refuse_flags("no --records", ("max_unseen", "min_count"))
     if not values.output:
-        refuse_given("no --output", ("overwrite",))
+        refuse_flags("no --output", ("overwrite",))
     if values.output and files.exists(values.output) and not values.overwrite:
         raise UsageError(f"{values.output}: exists: --overwrite replaces it")
     tokenizer = load_tokenizer(values.vocab_dir)

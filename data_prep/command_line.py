@@ -1,4 +1,4 @@
-"""Parsing of the command line that the data tools share."""
+"""Parsing of the command line, shared by the data tools."""
 
 import logging
 import os
@@ -15,17 +15,17 @@ OCCURRENCES = Range(low=1, high=2**40, why="more words than any corpus has")
 
 
 def parse_flags(argv: list[str] | None = None) -> list[str]:
-    """Parses absl flags; returns what stands after "--".
+    """Parses absl flags; returns the arguments after "--".
 
     Raises:
       UsageError: an unknown flag (absl names the nearest), a value of the wrong type, or an
-        argument that is no flag.
+        argument that is not a flag.
     """
     argv = sys.argv if argv is None else argv
     ours, rest = argv, []
     if "--" in argv:
         ours, rest = argv[:argv.index("--")], argv[argv.index("--") + 1:]
-    # Nothing here wants a GPU, and each process would take the whole of its memory.
+    # No GPU is needed here, and each process would take its whole memory.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if positional := flags.parse_flags(ours):

@@ -11,9 +11,9 @@ Then:
 
     python -m data_prep.train_vocabulary --counts=counts.tsv --output=vocabulary --vocab_size=50000
 
-A word is what the tokeniser sees as one: text is normalised and split by the same operations
-that tokenise it later. `counts.tsv` has lines `word<TAB>count`; `counts.tsv.json` beside it says how
-text was treated.
+Words are those of the tokeniser: the operations that normalise and split text here also tokenise it
+later. `counts.tsv` has lines `word<TAB>count`; `counts.tsv.json` beside it says how text was
+normalised.
 """
 
 import functools
@@ -36,7 +36,7 @@ from data_prep.corpus import readers
 from data_prep.outputs import check_apart
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, import_optional, run_main
-from electra_es.flags import define, define_config_flags, given_settings, refuse_given
+from electra_es.flags import command_line_settings, define, define_config_flags, refuse_flags
 from electra_es.hardware import usable_cores
 from electra_es.settings import NAME, PATH, PATHS
 from electra_es.text import tokenizer as text
@@ -50,7 +50,7 @@ _CHUNKS_AT_A_TIME = 100_000
 
 @functools.lru_cache(maxsize=8)
 def word_splitter(config: TextConfig) -> text.Tokenizer:
-    """A tokeniser that knows no word: the offsets of its tokens are those of the words."""
+    """A tokeniser with an empty vocabulary: the offsets of its tokens are those of the words."""
     # The operation wants one piece at least; a full stop is a word of its own wherever it stands.
     return text.WordPieceTokenizer(config, (*SPECIAL_TOKENS, "."))
 
@@ -108,10 +108,10 @@ def batches(documents: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _words_of_chunks(chunks: Counter[bytes], config: TextConfig) -> Counter[str]:
-    """Splits each different chunk into its words: far fewer than the text has.
+    """Splits each different chunk into its words; there are far fewer chunks than in the text.
 
-    Words that the tokeniser finds too long are left out, and those with the character that
-    SentencePiece reserves for a space.
+    Words that are too long for the tokeniser are left out, and words with the character that
+    SentencePiece uses for a space.
     """
     words: Counter[str] = Counter()
     reserved = text.WORD_START.encode()
@@ -134,12 +134,12 @@ def _words_of_chunks(chunks: Counter[bytes], config: TextConfig) -> Counter[str]
 
 def sampled_documents(task: Task, fraction: float, held_out_fraction: float = 0.0, *,
                       held_out: bool = False) -> Iterator[str]:
-    """The texts of the sample in one part of a file; says how much of the part is unreadable.
+    """The texts of the sample in one part of a file; logs how much of the part is unreadable.
 
     Args:
-      fraction: share of the documents that the sample has.
-      held_out_fraction: share of the documents that is not for training.
-      held_out: yield those, and not the ones for training.
+      fraction: share of the documents in the sample.
+      held_out_fraction: share of the documents that are not for training.
+      held_out: yield these documents instead of those for training.
     """
     bad: Counter[str] = Counter()
     documents = readers.read_documents(
@@ -199,7 +199,7 @@ def beam_count_files(pattern: str, output: str, config: TextConfig, *, sample_fr
 
 
 def ordered(words: Counter[str]) -> list[tuple[str, int]]:
-    """Most frequent first, ties by code point: the same list wherever the counts come from."""
+    """Most frequent first, ties by code point, so that equal counts always give the same list."""
     return sorted(words.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -209,16 +209,16 @@ def write_counts(words: Counter[str], path: str) -> None:
 
 
 def write_settings(path: str, config: TextConfig) -> None:
-    """Says beside a file of counts how their text was treated."""
+    """Writes, beside a file of counts, how their text was normalised."""
     values = {name: getattr(config, name) for name in SETTINGS}
     files.write_bytes(path + ".json", (json.dumps(values, indent=2) + "\n").encode())
 
 
 def read_settings(path: str) -> dict[str, Any]:
-    """How the text of a file of counts was treated; nothing for counts of another tool.
+    """How the text of a file of counts was normalised; empty for counts of another tool.
 
     Raises:
-      UsageError: the file beside the counts says something else than that.
+      UsageError: the file beside the counts has another content.
     """
     if not files.exists(path + ".json"):
         return {}
@@ -260,13 +260,13 @@ def main() -> None:
     if not values.input or not values.output:
         raise UsageError("--input and --output are needed")
     if values.runner not in ("local", "DirectRunner"):
-        refuse_given(f"--runner={values.runner}", ("workers",))
+        refuse_flags(f"--runner={values.runner}", ("workers",))
     if files.exists(values.output) and not values.overwrite:
         raise UsageError(f"{values.output}: exists: --overwrite replaces it")
     files.check_can_be_file(values.output)
     check_apart(f"output={values.output}", [values.output, values.output + ".json"],
                 input=values.input)
-    config = TextConfig(**given_settings(values, []))
+    config = TextConfig(**command_line_settings(values, []))
     files.remove(values.output + ".json")
     if values.runner != "local":
         beam_count_files(values.input, values.output, config, beam_options=beam_options,

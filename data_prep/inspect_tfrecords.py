@@ -1,9 +1,9 @@
-r"""Shows examples of a records directory as the trainer gets them.
+r"""Shows examples of a records directory as the trainer reads them.
 
     python -m data_prep.inspect_tfrecords --records=records --num=3
 
 For each example: length and padding, the pieces of both segments, and one sample of what the
-generator would see. Records of Google's script have no vocabulary beside them: --vocab_dir.
+generator would see. Records of Google's script contain no vocabulary: use --vocab_dir.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from electra_es.data.records import RecordsInfo
 from electra_es.errors import UsageError, nearest_hint, run_main
 from electra_es.flags import define
 from electra_es.model.batches import Inputs, VocabularyFacts
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.randomness import derive_key
 from electra_es.settings import NAME, PATH, Range
 from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START, Tokenizer, load_tokenizer
@@ -47,7 +47,7 @@ def _google_example(data: bytes) -> tuple[np.ndarray, int]:
 
 def describe(ids: np.ndarray, second_segment_start: int, number: int, max_seq_length: int,
              tokenizer: Tokenizer | None) -> str:
-    """Several lines on one example; `number` is its place in the split and the seed of the mask."""
+    """Several lines about one example; `number` is its place in the split and the seed of the mask."""
     length, second = len(ids), len(ids) - second_segment_start
     lines = [f"example {number}: {length} of {max_seq_length} tokens "
              f"({1 - length / max_seq_length:.1%} padding), segments of {second_segment_start} "
@@ -74,7 +74,7 @@ def _sample_masking(ids: np.ndarray, second_segment_start: int, number: int, max
         tf.constant([number], tf.int64))
     facts = VocabularyFacts(len(tokenizer.vocab), tokenizer.pad_id, tokenizer.cls_id,
                             tokenizer.sep_id, tokenizer.mask_id, tokenizer.word_starts)
-    result = mask(inputs, ModelConfig(), facts, derive_key(0, "inspect"))
+    result = mask_tokens(inputs, ModelConfig(), facts, derive_key(0, "inspect"))
     used = result.weights.numpy()[0] > 0
     return result.input_ids.numpy()[0, :len(ids)], result.original_ids.numpy()[0][used]
 

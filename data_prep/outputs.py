@@ -1,4 +1,4 @@
-"""Whether what a command writes would be input of the same command, given again."""
+"""Whether files that a command writes would match its own input when it runs again."""
 
 import fnmatch
 import glob
@@ -40,7 +40,7 @@ def check_apart(output: str, written: Iterable[str], **inputs: str) -> None:
 
 
 def _remote_match(pattern: str, written: Iterable[str]) -> str | None:
-    """By Beam's rules, whose `*` stays in a folder; names in a bucket are text without links."""
+    """By Beam's rules: `*` stays within a folder, and names in a bucket are plain text without links."""
     from apache_beam.io.filesystem import FileSystem
 
     folder = pattern.rstrip("/")
@@ -50,7 +50,7 @@ def _remote_match(pattern: str, written: Iterable[str]) -> str | None:
 
 
 def _real(path: str) -> str:
-    """The path without links; one that may not be followed stands for itself."""
+    """The path without links; a link that cannot be followed is kept."""
     try:
         return os.path.realpath(path)
     except OSError:
@@ -58,23 +58,22 @@ def _real(path: str) -> str:
 
 
 class _Tree:
-    """The local file system as it will be when the files in `written` are there.
+    """The local file system as it will be after the files in `written` are written.
 
-    Folders are known by their real path, so that links and ".." lead to the same place as for the
-    system.
+    Folders are identified by their real path, so that links and ".." are followed as the system does.
     """
 
     def __init__(self, written: Iterable[str]):
         self.written = {os.path.join(_real(os.path.dirname(path)), os.path.basename(path))
                         for path in written}
-        self.names: dict[str, set[str]] = {}  # folder -> names in it that are still to come
+        self.names: dict[str, set[str]] = {}  # folder -> names that will be written in it
         for path in self.written:
             while (folder := os.path.dirname(path)) != path:
                 self.names.setdefault(folder, set()).add(os.path.basename(path))
                 path = folder
 
     def match(self, pattern: str) -> str | None:
-        """One of the written files that `files.list_files(pattern)` would list; None: none."""
+        """One of the written files that `files.list_files(pattern)` would list; None if there is none."""
         if self._folder(os.curdir, pattern):
             pattern = os.path.join(glob.escape(pattern), "**")
         elif os.path.isfile(pattern) or self._file(os.curdir, pattern):
@@ -89,7 +88,7 @@ class _Tree:
 
     def _find(self, folder: str, parts: list[str], seen: set[tuple[str, int]]) -> str | None:
         """As `glob`: `**` is any number of folders; wildcards leave out hidden names."""
-        if (folder, len(parts)) in seen:  # Links may lead in circles.
+        if (folder, len(parts)) in seen:  # Links may form a circle.
             return None
         seen.add((folder, len(parts)))
         first, *rest = parts
@@ -119,7 +118,7 @@ class _Tree:
                 yield name
 
     def _folder(self, folder: str, name: str) -> str | None:
-        """Real path of a folder, there or still to come."""
+        """Real path of a folder that exists or will be created."""
         path = _real(os.path.join(folder, name))
         return path if path in self.names or os.path.isdir(path) else None
 

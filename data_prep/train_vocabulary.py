@@ -1,4 +1,4 @@
-r"""Trains a vocabulary, or puts an existing vocab.txt into a vocabulary directory.
+r"""Trains a vocabulary, or makes a vocabulary directory from an existing vocab.txt.
 
     python -m data_prep.train_vocabulary --input='corpus/*.jsonl.gz' --output=vocabulary \
         --vocab_size=50000 --sample_fraction=0.1 --workers=8
@@ -7,8 +7,8 @@ r"""Trains a vocabulary, or puts an existing vocab.txt into a vocabulary directo
         --tokenizer=sentencepiece --model_type=unigram
     python -m data_prep.train_vocabulary --from_vocab=vocab.txt --output=vocabulary --strip_accents
 
-A sample of 5 to 10 GB is enough text. `--counts` takes what `data_prep.count_words` wrote, for
-corpora that want a Beam job. The same input and settings give the same bytes.
+A sample of 5 to 10 GB of text is enough. For corpora that need a Beam job, `--counts` reads the output
+of `data_prep.count_words`. The same input and settings give the same bytes.
 """
 
 import itertools
@@ -29,10 +29,10 @@ from data_prep.words import wordpieces
 from electra_es.config import TextConfig
 from electra_es.errors import CheckFailed, UsageError, run_main
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_config_flags,
-    given_settings,
-    refuse_given,
+    refuse_flags,
     refuse_unused,
 )
 from electra_es.settings import PATH, PATHS, Range, check
@@ -42,7 +42,7 @@ from electra_es.text.audit import audit, examples_by_class
 MODEL_TYPES = ("bpe", "unigram")
 CHARACTER_COVERAGE = 0.99995
 COVERAGE = Range(above=0, high=1, why="without a character there is no piece")
-# Held out of the text to measure the vocabulary on, when there is no other text for that.
+# Held out of the text to measure the vocabulary, if there is no other text for that.
 HELD_OUT_FRACTION = 0.01
 _HELD_OUT_CHARACTERS = 5_000_000
 
@@ -59,13 +59,13 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
       output_dir: the vocabulary directory to make.
       config: kind and size of the vocabulary, and how text is treated.
       counts: file of word counts, made with the same text settings.
-      held_out: glob or documents to measure on. Without them, 1 % of the documents of `source` are
-        kept out of training for it.
+      held_out: glob or documents to measure the vocabulary on. Without them, 1 % of the documents of
+        `source` are not used for training but for this.
       model_type: for SentencePiece: "bpe" (from word counts) or "unigram" (from lines).
       character_coverage: share of the characters of the text that get pieces.
       sample_fraction: share of the documents used, chosen by content hash.
-      compare_vocab: another vocab.txt, or a vocabulary directory, to measure as well.
-      workers: processes that count words, where `source` is a glob; 0: one a core.
+      compare_vocab: another vocab.txt, or a vocabulary directory, to measure too.
+      workers: processes that count words, if `source` is a glob; 0: one per core.
 
     Returns:
       The path of `output_dir`.
@@ -83,7 +83,7 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
         text.TEXT_CONFIG_FILE, *text.VOCAB_FILES.values())], **{name: globs for name, globs in (
             ("input", source), ("held_out_input", held_out)) if isinstance(globs, str)})
     if held_out and isinstance(held_out, str):
-        files.list_files(held_out)  # Now, and not after the training, if there are none.
+        files.list_files(held_out)  # So that a wrong pattern is reported before the training.
     if not isinstance(source, str):
         source = list(source)
     held_out_fraction = 0.0 if held_out or counts else HELD_OUT_FRACTION
@@ -249,16 +249,16 @@ def main() -> None:
     if len(sources) != 1 or not values.output:
         raise UsageError("expected --output and one of --input, --counts, --from_vocab; got "
                          + (", ".join(f"--{name}" for name in sources) or "none of them"))
-    given = given_settings(values, [])
+    overrides = command_line_settings(values, [])
     if values.counts:
-        given = count_words.read_settings(values.counts) | given
-    config = TextConfig(**given)
+        overrides = count_words.read_settings(values.counts) | overrides
+    config = TextConfig(**overrides)
     if values.counts:
-        refuse_given("--counts", ("sample_fraction", "workers"))
+        refuse_flags("--counts", ("sample_fraction", "workers"))
     if config.tokenizer == "wordpiece":
-        refuse_given("--tokenizer=wordpiece", ("model_type",))
+        refuse_flags("--tokenizer=wordpiece", ("model_type",))
     if values.model_type == "unigram":
-        refuse_given("--model_type=unigram", ("workers",))
+        refuse_flags("--model_type=unigram", ("workers",))
     if values.from_vocab:
         refuse_unused("--from_vocab", {"from_vocab", "output", "overwrite", *count_words.SETTINGS})
         directory = wrap_vocabulary(values.from_vocab, values.output, config,

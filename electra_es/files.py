@@ -1,4 +1,4 @@
-"""One writer at a time in a directory."""
+"""A lock: only one process writes in a directory."""
 
 import contextlib
 import fcntl
@@ -14,8 +14,8 @@ LOCK_FILE = "LOCK"
 def only_run_in(model_dir: str, is_chief: bool = True) -> Iterator[None]:
     """Keeps a second process out of a local directory; the kernel frees it after a crash.
 
-    Object stores have no such lock; there, two runs in one directory are the user's to avoid. Of
-    the workers of one run only the chief takes it.
+    Object stores have no such lock; there, the user must avoid two runs in one directory. Only the
+    chief of a run's workers takes the lock.
     """
     if "://" in model_dir or not is_chief:
         yield

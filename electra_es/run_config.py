@@ -13,7 +13,7 @@ CONFIG_FILE = "config.json"
 
 
 class Run(NamedTuple):
-    """What a model directory says of itself."""
+    """The configurations in a model directory."""
 
     text: TextConfig
     model: ModelConfig

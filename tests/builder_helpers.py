@@ -1,4 +1,4 @@
-"""A small corpus and vocabulary for tests of the builder, and what was built of them."""
+"""A small corpus and vocabulary for tests of the builder, and readers of its output."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Commands in process: with fresh flags, up to the point where their work would begin."""
+"""Runs commands in this process, with fresh flags, up to the start of their work."""
 
 import importlib
 import pathlib
@@ -19,7 +19,7 @@ COMMANDS = [
 
 
 class Accepted(Exception):
-    """The command would have begun its work."""
+    """The command accepted its flags and would have started its work."""
 
 
 def stop(*_, **__):
@@ -28,7 +28,7 @@ def stop(*_, **__):
 
 def fresh_flags(monkeypatch: pytest.MonkeyPatch, name: str, arguments: Sequence[str] = ()
                 ) -> flags.FlagValues:
-    """Makes a command define its flags anew, and find `arguments` on its command line."""
+    """Makes a command define its flags again, with `arguments` on its command line."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
     monkeypatch.setattr("sys.argv", [name, *arguments])

@@ -44,7 +44,7 @@ def test_the_library_does_not_know_data_preparation(graph):
 
 
 def test_no_modules_import_each_other(graph):
-    """Nor in a circle of three or more."""
+    """Circles of three or more modules are not allowed either."""
     cycles = []
     for module, other in itertools.permutations(sorted(graph.modules), 2):
         if module < other and graph.chain_exists(module, other) and graph.chain_exists(other, module):

@@ -67,7 +67,7 @@ PIECES = ["".join(letters) for length in (1, 2, 3)
 @given(initial=st.sets(st.sampled_from(PIECES[:40]), min_size=1, max_size=6),
        continuing=st.sets(st.sampled_from(PIECES), max_size=8), strip_accents=st.booleans())
 def test_unreachable_is_what_brute_force_does_not_find(initial, continuing, strip_accents):
-    """Every text that reads as up to four pieces: whatever a piece needs before it is such a text."""
+    """All texts of up to four pieces; any text that a piece needs before it is among them."""
     pieces = [*sorted(initial | {"n"}), *("##" + piece for piece in sorted(continuing))]
     tokenizer = tokenizer_of(*pieces, strip_accents=strip_accents)
     texts = ["".join(parts) for number in range(4) for parts in
@@ -168,7 +168,7 @@ def test_the_command_ends_1_and_writes_its_report(vocab_dir, tmp_path):
 
 
 def test_words_that_were_counted_are_what_the_audit_calls_words():
-    """A vocabulary of the very words of a text has no entry that the text does not use."""
+    """If a vocabulary consists of the words of a text, the text uses every entry."""
     words = count_words.count_words(["¿Qué ñandú? C3PO, a/b 日本 №5 «así»"], TextConfig())
     tokenizer = tokenizer_of(*sorted(words))
     assert found(audit(tokenizer)) == {}

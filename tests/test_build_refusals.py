@@ -1,4 +1,4 @@
-"""What the builder counts, refuses or says in one line: hostile input, wrong use, outputs in the way."""
+"""What the builder counts or refuses in one line: hostile input, wrong use, existing outputs."""
 
 import dataclasses
 import gzip
@@ -43,7 +43,7 @@ def test_nothing_is_overwritten_unasked(corpus, vocab_dir, tmp_path):
     with pytest.raises(UsageError, match="not this job's own unfinished output"):
         build_tfrecords(small)
     (output / "notes.md").write_text("mine")
-    with pytest.raises(UsageError, match="notes.md in it is no part of records"):
+    with pytest.raises(UsageError, match="notes.md in it does not belong to records"):
         build_tfrecords(config(corpus, vocab_dir, output, overwrite=True))
     assert (output / "train-00000-of-00008.tfrecord").exists()
 
@@ -65,7 +65,7 @@ EXPECTED_BAD = {"invalid_json": 1, "no_text_field": 3, "text_is_no_string": 1, "
 
 
 @pytest.fixture
-def hostile(tmp_path) -> pathlib.Path:
+def bad_corpus(tmp_path) -> pathlib.Path:
     path = tmp_path / "hostile"
     path.mkdir()
     for name, data in HOSTILE.items():
@@ -79,8 +79,8 @@ def command(*arguments) -> subprocess.CompletedProcess:
                           env={"TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""})
 
 
-def test_hostile_input_is_counted(hostile, vocab_dir, tmp_path):
-    result = command(f"--input={hostile}", f"--vocab_dir={vocab_dir}", f"--output={tmp_path}/out",
+def test_hostile_input_is_counted(bad_corpus, vocab_dir, tmp_path):
+    result = command(f"--input={bad_corpus}", f"--vocab_dir={vocab_dir}", f"--output={tmp_path}/out",
                      "--max_document_bytes=20000", "--workers=1", "--max_seq_length=40")
     assert result.returncode == 0, result.stderr
     stats = stats_of(tmp_path / "out")
@@ -92,10 +92,10 @@ def test_hostile_input_is_counted(hostile, vocab_dir, tmp_path):
     assert "bad input: huge_document, 2 times, such as one_line.jsonl: byte 0" in result.stderr
 
 
-def test_too_much_bad_input_ends_the_job(hostile, vocab_dir, tmp_path):
-    (hostile / "cut.jsonl.gz").unlink()
+def test_too_much_bad_input_ends_the_job(bad_corpus, vocab_dir, tmp_path):
+    (bad_corpus / "cut.jsonl.gz").unlink()
     for runner in ("local", "DirectRunner"):
-        settings = config(hostile, vocab_dir, tmp_path / runner, runner=runner,
+        settings = config(bad_corpus, vocab_dir, tmp_path / runner, runner=runner,
                           max_document_bytes=20_000)
         with pytest.raises(UsageError, match="max_bad_fraction=0.05: .* first at") as error:
             build_tfrecords(settings)
@@ -149,15 +149,15 @@ def test_overwriting_removes_records_only(vocab_dir, tmp_path):
         build_tfrecords(settings)
     other = tmp_path / "other"
     shutil.copytree(vocab_dir, other)
-    for stranger, message in ((None, "has text.json, but nothing says that it is records"),
-                              ("pretrain_data.tfrecord-0-of-1", "pretrain_data.tfrecord-0-of-1 in it"),
-                              ("mine.tfrecords", "mine.tfrecords in it is no part of records")):
-        if stranger:
-            (other / stranger).write_bytes(b"")
+    for unexpected, message in ((None, "has text.json, but no file marks it as records"),
+                                ("pretrain_data.tfrecord-0-of-1", "pretrain_data.tfrecord-0-of-1 in it"),
+                                ("mine.tfrecords", "mine.tfrecords in it does not belong to records")):
+        if unexpected:
+            (other / unexpected).write_bytes(b"")
         with pytest.raises(UsageError, match=message):
             build_tfrecords(dataclasses.replace(settings, output=str(other)))
         assert {"text.json", "vocab.txt"} <= set(digests(other))
-        (other / (stranger or "nothing")).unlink(missing_ok=True)
+        (other / (unexpected or "nothing")).unlink(missing_ok=True)
 
 
 def test_a_stopped_job_does_not_go_on_with_a_changed_input(vocab_dir, tmp_path, monkeypatch):
@@ -285,7 +285,7 @@ def test_a_vocabulary_and_files_in_between_are_no_input_either(vocab_dir, tmp_pa
 
 
 def test_all_that_a_job_writes_was_checked(vocab_dir, tmp_path, monkeypatch):
-    """The names that the check goes through are those of the files that are there at any time."""
+    """The check uses the names of all files that exist at any time of the job."""
     (tmp_path / "a.txt").write_text("casa pan\n\n" * 300)
     settings = config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/a.txt", dedup="near",
                       validation_fraction=0.0)

@@ -1,4 +1,4 @@
-"""The builder: same bytes on every engine, nothing lost, and a stopped job goes on."""
+"""The builder: every engine writes the same bytes, nothing is lost, and a stopped job can continue."""
 
 import collections
 import gzip

@@ -16,7 +16,7 @@ from electra_es.training.checkpoints import Checkpoints, restore_weights
 
 @pytest.fixture(params=[False, True], ids=["foreground", "background"])
 def run(request, tmp_path):
-    """Checkpoints of a variable of 20000 numbers, and the variable."""
+    """Checkpoints of a variable with 20000 numbers, and the variable."""
     variable = tf.Variable(tf.zeros([20_000]))
     state = tf.train.Checkpoint(model=tf.Module())
     state.model.weights = variable
@@ -37,7 +37,7 @@ def data_file(model_dir, step: int) -> pathlib.Path:
 
 @contextlib.contextmanager
 def largest_file(size: int):
-    """A disk on which no file can be longer than `size` bytes: writing fails as on a full one."""
+    """No file can be longer than `size` bytes, so that writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -101,7 +101,7 @@ def test_all_are_damaged(run, tmp_path):
         checkpoints.restore_latest()
 
 
-def flip(path: pathlib.Path, at: int) -> None:
+def flip_byte(path: pathlib.Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 0x55
     path.write_bytes(bytes(data))
@@ -110,7 +110,7 @@ def flip(path: pathlib.Path, at: int) -> None:
 DAMAGE = {
     "data cut off": lambda folder: (folder / DATA).write_bytes((folder / DATA).read_bytes()[:1000]),
     "data gone": lambda folder: (folder / DATA).unlink(),
-    "data changed": lambda folder: flip(folder / DATA, 500),
+    "data changed": lambda folder: flip_byte(folder / DATA, 500),
     "index cut off": lambda folder: (folder / "ckpt.index").write_bytes(b"half"),
     "index gone": lambda folder: (folder / "ckpt.index").unlink(),
     "marker half-written": lambda folder: (folder / "COMPLETED").write_text('{"step": 20, "exam'),
@@ -125,7 +125,7 @@ DATA = "ckpt.data-00000-of-00001"
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_every_command_passes_over_a_damaged_one_and_names_it(tmp_path, capfd, damage):
-    """Training, and what only takes the weights (evaluation, exports, detection)."""
+    """Both training and commands that read only the weights (evaluation, exports, detection)."""
     variable = tf.Variable(tf.zeros([20_000]))
     state = tf.train.Checkpoint(model=tf.Module())
     state.model.weights = variable
@@ -149,10 +149,10 @@ def test_an_error_that_says_nothing_about_the_files_is_not_passed_over(tmp_path,
     checkpoints = Checkpoints(str(tmp_path), state, keep=2, keep_every=0)
     save(checkpoints, variable, 10, 20)
 
-    def deny(*arguments):
+    def refuse_reading(*arguments):
         raise tf.errors.PermissionDeniedError(None, None, "ckpt.index; Permission denied\nat line 2")
 
-    monkeypatch.setattr(checkpoints.state, "read", deny)
+    monkeypatch.setattr(checkpoints.state, "read", refuse_reading)
     with pytest.raises(UsageError, match=r"step-00000020/ckpt: cannot be read \(.*denied\)$"):
         checkpoints.restore_latest()
 

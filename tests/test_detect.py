@@ -1,4 +1,4 @@
-"""`detect`: the same scores from every form of a model, and the three ways to show them."""
+"""`detect`: every form of a model gives the same scores, in three output formats."""
 
 import json
 import os
@@ -32,7 +32,7 @@ ROSA = ScoredSentence("El pan rosa.", [
 
 
 @pytest.fixture(scope="module")
-def forms(tmp_path_factory):
+def exports(tmp_path_factory):
     """The WordPiece model as a model directory, a SavedModel and a Hugging Face folder."""
     root = tmp_path_factory.mktemp("forms")
     source = str(model_dir("wordpiece"))
@@ -42,16 +42,16 @@ def forms(tmp_path_factory):
         "saved_model", "published", "published/discriminator"))]
 
 
-def test_every_form_of_the_model_gives_the_same_scores(forms):
+def test_every_form_of_the_model_gives_the_same_scores(exports):
     batch = [*sentences()[:40], ""]  # more than one batch of the detector
-    expected = detect(forms[0], batch)
+    expected = detect(exports[0], batch)
     model, tokenizer, _ = loaded("wordpiece")
     inner = tokenizer.encode_batch(batch[:1])[0][:MAX_LENGTH - 2]
     ids = np.array([[tokenizer.cls_id, *inner, tokenizer.sep_id]])
-    logits = model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)).numpy()[0, 1:-1]
+    logits = model.discriminator_logits(ids, np.ones_like(ids), np.zeros_like(ids)).numpy()[0, 1:-1]
     np.testing.assert_allclose([t.logit for t in expected[0].tokens], logits, atol=1e-4)
     assert expected[40] == ScoredSentence("", [], False)
-    for form in forms[1:]:
+    for form in exports[1:]:
         found = detect(form, batch)
         assert [s.text for s in found] == [s.text for s in expected]
         for one, other in zip(found, expected, strict=True):
@@ -60,8 +60,8 @@ def test_every_form_of_the_model_gives_the_same_scores(forms):
                                        [t.logit for t in other.tokens], atol=1e-4)
 
 
-def test_offsets_count_characters_and_long_sentences_say_that_they_were_cut(forms):
-    scored = detect(forms[0], ["«Ñandú»: sí\ud800.", "ñ " * 100])
+def test_offsets_count_characters_and_long_sentences_say_that_they_were_cut(exports):
+    scored = detect(exports[0], ["«Ñandú»: sí\ud800.", "ñ " * 100])
     assert [scored[0].text[t.start:t.end] for t in scored[0].tokens if t.token != "[UNK]"] == [
         t.token.removeprefix("##") for t in scored[0].tokens if t.token != "[UNK]"]
     assert "".join(scored[0].text[t.start:t.end] for t in scored[0].tokens) == "«Ñandú»:sí."
@@ -124,10 +124,10 @@ def run_detect(*arguments: str) -> subprocess.CompletedProcess:
                           env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
 
 
-def test_command_prints_a_table_when_piped(forms):
-    result = run_detect(f"--model={forms[0]}", "El pan rosa.", "Sí.")
+def test_command_prints_a_table_when_piped(exports):
+    result = run_detect(f"--model={exports[0]}", "El pan rosa.", "Sí.")
     assert result.returncode == 0, result.stderr
-    assert result.stdout == to_table(detect(forms[0], ["El pan rosa.", "Sí."])) + "\n"
+    assert result.stdout == to_table(detect(exports[0], ["El pan rosa.", "Sí."])) + "\n"
 
 
 def test_wrong_use_ends_with_2_and_one_line():

@@ -1,4 +1,4 @@
-"""Devices: what is found, what the runs say of them, and the TPU's address on its way to TensorFlow."""
+"""Devices: how they are found, what a run prints about them, and the TPU's address for TensorFlow."""
 
 import os
 import re
@@ -108,8 +108,8 @@ def test_the_line_names_what_is_there_and_not_used(gpus, monkeypatch):
 # ---- The TPU: its address, its runtime
 
 @pytest.fixture
-def asked(monkeypatch):
-    """Lets no TPU be reached; gets what the resolver was asked for."""
+def resolver_calls(monkeypatch):
+    """No TPU can be reached; returns the arguments of the calls of the resolver."""
     calls = []
 
     def resolver(*arguments, **named):
@@ -121,17 +121,17 @@ def asked(monkeypatch):
     return calls
 
 
-def test_zone_and_project_reach_the_resolver(asked):
+def test_zone_and_project_reach_the_resolver(resolver_calls):
     with pytest.raises(UsageError, match=r"--tpu=mine: no TPU can be reached there \(nobody\)"):
         set_up_devices(PretrainingConfig(), TpuAddress("mine", "europe-west4-a", "selectra"))
-    assert asked == [(("mine",), {"zone": "europe-west4-a", "project": "selectra"})]
+    assert resolver_calls == [(("mine",), {"zone": "europe-west4-a", "project": "selectra"})]
 
 
-def test_without_zone_and_project_the_resolver_looks_for_them(asked, monkeypatch):
+def test_without_zone_and_project_the_resolver_looks_for_them(resolver_calls, monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
     with pytest.raises(UsageError, match="--tpu=local: no TPU can be reached there"):
         set_up_devices(PretrainingConfig(), TpuAddress("local"))
-    assert asked == [(("local",), {"zone": None, "project": None})]
+    assert resolver_calls == [(("local",), {"zone": None, "project": None})]
 
 
 def test_local_without_a_tpu():
@@ -140,7 +140,7 @@ def test_local_without_a_tpu():
 
 
 def test_an_address_at_which_nothing_listens():
-    """TensorFlow would wait there without end."""
+    """TensorFlow would wait for ever for such an address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"grpc://127.0.0.1:{free.getsockname()[1]}"
@@ -169,9 +169,9 @@ def test_commands_of_the_documents_are_not_refused():
     commands = commands_for_a_tpu()
     assert len(commands) >= 4
     for command in commands:
-        given = dict(re.findall(r"--(\w+)=(\S+)", command))
-        check_reachable(TpuAddress(given["tpu"]), data_dir=given.get("data_dir", ""),
-                        model_dir=given.get("model_dir", ""))
+        flags = dict(re.findall(r"--(\w+)=(\S+)", command))
+        check_reachable(TpuAddress(flags["tpu"]), data_dir=flags.get("data_dir", ""),
+                        model_dir=flags.get("model_dir", ""))
 
 
 def test_evaluation_on_another_machine_wants_gs_paths(tmp_path):
@@ -260,7 +260,7 @@ def test_packages_that_fit(monkeypatch, package, libtpu):
 
 
 def test_two_tensorflows_over_each_other(tmp_path, monkeypatch):
-    """As pip leaves them: two packages claim one folder, and the libraries are those of the last."""
+    """Two packages claim one folder, and the libraries are those of the last one, as after pip."""
     monkeypatch.syspath_prepend(tmp_path)
     library = tmp_path / "tensorflow" / "libtensorflow_cc.so.2"
     library.parent.mkdir()
@@ -278,7 +278,7 @@ def test_two_tensorflows_over_each_other(tmp_path, monkeypatch):
 
 
 def run(*, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
-    """The command, with the modules of `path` in front of those installed."""
+    """The command; modules in `path` come before installed ones."""
     environment = {**os.environ, **environment}
     if path:
         environment["PYTHONPATH"] = str(path)
@@ -317,13 +317,13 @@ def test_why_a_gpu_is_not_seen(monkeypatch, environment, driver, cuda, log, mess
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
     monkeypatch.setattr(devices, "nvidia_gpus", lambda: 1)
     monkeypatch.setattr(devices, "has_nvidia_driver", lambda: driver)
-    found = devices.Found("", "2.20.0", cuda, (("CPU", ""),), log)
+    found = devices.TensorFlowImport("", "2.20.0", cuda, (("CPU", ""),), log)
     (problem,) = devices.device_problems(["tensorflow"], found)
     assert message in problem
 
 
 def test_tensorflow_for_tpu_that_shows_no_tpu_system():
-    without = devices.Found("", "2.20.0", False, (("CPU", ""),))
+    without = devices.TensorFlowImport("", "2.20.0", False, (("CPU", ""),))
     (problem,) = devices.device_problems(["tensorflow-tpu"], without)
     assert "shows no TPU_SYSTEM" in problem
     (problem,) = devices.device_problems(["tensorflow-tpu"], without._replace(
@@ -337,7 +337,7 @@ def test_tensorflow_for_tpu_that_shows_no_tpu_system():
 # ---- Nothing but our own messages on stderr
 
 def test_tensorflow_is_silent_on_a_cpu():
-    """No GPU (cuInit), and int64 products (oneDNN), are no errors."""
+    """A missing GPU (cuInit) and int64 products (oneDNN) print no errors."""
     program = ("import electra_es, tensorflow as tf\n"
                "tf.config.list_physical_devices()\n"
                "tf.linalg.matmul(tf.ones([2, 3], tf.int64), tf.ones([3, 2], tf.int64))\n")
@@ -349,7 +349,7 @@ def test_tensorflow_is_silent_on_a_cpu():
 
 
 def test_the_servers_of_workers_start_in_silence():
-    """gRPC's server announces itself on stderr, in front of a warning of absl's."""
+    """gRPC's server announces its start on stderr, before a warning of absl."""
     program = ("import json, os, socket\n"
                "with socket.socket() as free:\n"
                "    free.bind(('127.0.0.1', 0))\n"

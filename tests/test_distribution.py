@@ -74,7 +74,7 @@ def start_workers(data, model_dirs, tasks=(("worker", 0), ("worker", 1)), settin
 @pytest.mark.parametrize("tasks", [(("worker", 0), ("worker", 1)), (("chief", 0), ("worker", 0))],
                          ids=["two workers", "chief and worker"])
 def test_two_processes_one_of_which_is_signalled(data, one_replica, tmp_path, tasks):
-    """Both leave at the same step with one checkpoint, from which a single process goes on."""
+    """Both stop at the same step with one checkpoint, and a single process continues from it."""
     chief, other = start_workers(data, [tmp_path / "run"] * 2, tasks)
     chief.wait_for_step(6)
     other.process.terminate()
@@ -89,7 +89,7 @@ def test_two_processes_one_of_which_is_signalled(data, one_replica, tmp_path, ta
 
 
 def test_workers_that_find_different_checkpoints_stop(data, one_replica, tmp_path):
-    """Their directories are not the same one: the second lacks the last checkpoint."""
+    """The workers have different directories; the second one does not have the last checkpoint."""
     copies = [pathlib.Path(shutil.copytree(one_replica, tmp_path / name)) for name in ("a", "b")]
     shutil.rmtree(copies[1] / "checkpoints" / "step-00000020")
     for worker, copy in zip(start_workers(data, copies), copies, strict=True):
@@ -128,5 +128,5 @@ class Resolver:
     (Resolver("worker", 1, chief=1, worker=2), 2),
 ])
 def test_numbers_of_workers(resolver, index):
-    """Each has its own, and the chief is number 0."""
+    """Each worker has its own number, and the chief has number 0."""
     assert worker_index(types.SimpleNamespace(cluster_resolver=resolver)) == index

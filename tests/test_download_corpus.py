@@ -28,7 +28,7 @@ FILES = {"README.md": b"# corpus", "es/part-1.jsonl": b'{"text": "uno"}\n' * 40_
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The three paths of the hub that a download asks for; `owner/gated` needs the token "secret"."""
+    """The three paths of the hub that a download requests; `owner/gated` needs the token "secret"."""
 
     requests: ClassVar[list[tuple[str, str, str | None]]] = []
     # After so many bytes of an answer the connection breaks, once, or hangs.
@@ -55,9 +55,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
             data = FILES[path.split("/resolve/")[1].split("/", 1)[1]]
             headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT,
                        "Accept-Ranges": "bytes"}
-            given = self.headers.get("Range")
-            if given and given.startswith("bytes=") and given != "bytes=0-0":
-                start = int(given.removeprefix("bytes=").split("-")[0])
+            byte_range = self.headers.get("Range")
+            if byte_range and byte_range.startswith("bytes=") and byte_range != "bytes=0-0":
+                start = int(byte_range.removeprefix("bytes=").split("-")[0])
                 headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
                 self.answer(206, data[start:], headers)
             else:
@@ -118,7 +118,8 @@ def test_download_by_pattern_and_again(hub, tmp_path):
 
 
 def ranges(requests):
-    return [given for method, path, given in requests if method == "GET" and "/resolve/" in path]
+    return [byte_range for method, path, byte_range in requests
+            if method == "GET" and "/resolve/" in path]
 
 
 def test_a_connection_that_breaks_is_taken_up_where_it_was(hub, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Examples: nothing lost, segments as in the original, and the original's scheme itself."""
+"""Examples: no token is lost, segments are as in the original; and the original's own scheme."""
 
 import itertools
 import random

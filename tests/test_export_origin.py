@@ -1,4 +1,4 @@
-"""`export.json`: an export says what it was made of, and one of something else is not reused."""
+"""`export.json`: an export records its origin, and is reused only for the same origin."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What goes wrong around a run: each fault ends with one clear line, and nothing is lost."""
+"""Faults around a run: each one ends with one clear line, and nothing is lost."""
 
 import pathlib
 import shutil
@@ -55,16 +55,16 @@ def test_records_of_another_vocabulary(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("given, named", [
+@pytest.mark.parametrize("settings, named", [
     (dict(num_layers=2), "num_layers=1, this one has num_layers=2"),
     (dict(learning_rate=2e-3), "learning_rate=0.01, this one has learning_rate=0.002"),
 ])
-def test_model_dir_of_another_configuration(data, tmp_path, given, named):
+def test_model_dir_of_another_configuration(data, tmp_path, settings, named):
     tokenizer = load_tokenizer(data.vocab_dir)
     prepare_model_dir(str(tmp_path), tokenizer, data.vocab_dir, model_config(), run_config())
     before = (tmp_path / "config.json").read_bytes()
-    model = {name: value for name, value in given.items() if name == "num_layers"}
-    run = {name: value for name, value in given.items() if name != "num_layers"}
+    model = {name: value for name, value in settings.items() if name == "num_layers"}
+    run = {name: value for name, value in settings.items() if name != "num_layers"}
     with pytest.raises(UsageError, match=named):
         start(data, tmp_path, model_config(**model), **run)
     assert (tmp_path / "config.json").read_bytes() == before
@@ -86,7 +86,7 @@ def test_truncated_shard_ends_the_run_by_name(data, tmp_path):
 
 
 def test_a_shard_that_is_shorter_than_info_says(data, tmp_path, capsys):
-    """Whole records are missing, so that no checksum is wrong."""
+    """Complete records are missing, so no checksum is wrong."""
     copy = Data(str(shutil.copytree(data.data_dir, tmp_path / "records")), data.vocab_dir)
     shard = tmp_path / "records" / shard_name("train", 0, 5)
     shard.write_bytes((tmp_path / "records" / shard_name("train", 3, 5)).read_bytes())
@@ -102,7 +102,7 @@ def test_a_shard_that_is_shorter_than_info_says(data, tmp_path, capsys):
 
 
 def test_steps_that_are_not_finite_are_not_applied(monkeypatch):
-    """NaN in steps 3 and 4 of 5: they count, and leave weights and moments as they were."""
+    """NaN in steps 3 and 4 of 5: both steps count, but do not change weights and moments."""
     config = run_config(deterministic=False)
     model = build_pretrainer(model_config(), VocabularyFacts(61, 0, 2, 3, 4, np.ones(61, bool)))
     optimizer = Adam(model.trainable_variables, schedule_for(config), config)

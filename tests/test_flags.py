@@ -42,39 +42,39 @@ def test_every_setting_is_a_flag_that_was_not_given(parse):
     for cls in (TextConfig, ModelConfig, PretrainingConfig):
         for field in dataclasses.fields(cls):
             assert field.name == "vocab_sha256" or values[field.name].value is None
-    assert flags.given_settings(values, []) == {} and rest == []
+    assert flags.command_line_settings(values, []) == {} and rest == []
 
 
 def test_flags_have_the_types_of_their_settings(parse):
     values, rest = parse("--num_layers=7", "--mask_prob=0.2", "--nolower_case", "--objective=mlm",
                          "--restart_steps=10,20", "extra")
-    assert flags.given_settings(values, []) == {
+    assert flags.command_line_settings(values, []) == {
         "num_layers": 7, "mask_prob": 0.2, "lower_case": False, "objective": "mlm",
         "restart_steps": (10, 20)}
     assert rest == ["extra"]
 
 
-@pytest.mark.parametrize("argument, complaint", [
+@pytest.mark.parametrize("argument, message", [
     ("--num_layer=7", "num_layers"), ("--num_layers=7.5", "num_layers"),
     ("--mask_prob=x", "mask_prob")])
-def test_wrong_flags_are_one_line(parse, argument, complaint):
-    with pytest.raises(UsageError, match=complaint) as error:
+def test_wrong_flags_are_one_line(parse, argument, message):
+    with pytest.raises(UsageError, match=message) as error:
         parse(argument)
     assert "\n" not in str(error.value)
 
 
 def test_a_flag_beats_an_assignment(parse):
     values, _ = parse("--num_layers=7")
-    assert flags.given_settings(values, ["num_layers=5", "mask_prob=0.3"]) == {
+    assert flags.command_line_settings(values, ["num_layers=5", "mask_prob=0.3"]) == {
         "num_layers": 7, "mask_prob": 0.3}
 
 
 def test_wrong_assignments(parse):
     values, _ = parse()
     with pytest.raises(UsageError, match="--set num_layers: expected key=value"):
-        flags.given_settings(values, ["num_layers"])
+        flags.command_line_settings(values, ["num_layers"])
     with pytest.raises(UsageError, match='unknown setting "layers"'):
-        flags.given_settings(values, ["layers=3"])
+        flags.command_line_settings(values, ["layers=3"])
 
 
 def write(tmp_path, text):
@@ -94,13 +94,13 @@ def test_order_of_precedence(tmp_path):
     assert text == {"lower_case": True}
 
 
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize("text, message", [
     ("{", "not JSON"), ("[1]", "expected a JSON object"),
     ('{"hiden_size": 3}', r'recipe.json: unknown setting "hiden_size"; did you mean "hidden_size"'),
     ('{"hidden_size": "3"}', "hidden_size='3': expected a value of type int"),
 ])
-def test_wrong_hparams_files(tmp_path, text, complaint):
-    with pytest.raises(UsageError, match=complaint):
+def test_wrong_hparams_files(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
         flags.resolve({}, write(tmp_path, text), str(HPARAMS))
 
 
@@ -264,7 +264,7 @@ def test_evaluation_without_data_is_of_the_run_on_the_sample(monkeypatch, tmp_pa
         main_of("run_pretraining.py")()
 
 
-@pytest.mark.parametrize(("given", "message"), [
+@pytest.mark.parametrize(("overrides", "message"), [
     (dict(lr_decay_power=2.0, lr_schedule="cosine"),
      "--lr_decay_power has no effect with lr_schedule=cosine"),
     (dict(cpu_replicas=2, distribution="gpu"), "--cpu_replicas has no effect with distribution=gpu"),
@@ -276,9 +276,9 @@ def test_evaluation_without_data_is_of_the_run_on_the_sample(monkeypatch, tmp_pa
     (dict(discriminator_weight=2.0, objective="mlm"),
      "--discriminator_weight has no effect with objective=mlm"),
 ])
-def test_a_setting_that_others_leave_without_effect_is_refused(given, message):
+def test_a_setting_that_others_leave_without_effect_is_refused(overrides, message):
     with pytest.raises(UsageError, match=f"{message}: leave it out"):
-        flags.resolve(given, "", str(HPARAMS))
+        flags.resolve(overrides, "", str(HPARAMS))
 
 
 def test_what_a_recipe_says_without_effect_is_not_refused(tmp_path):

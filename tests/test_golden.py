@@ -1,4 +1,4 @@
-"""Every number that the original implementation computed (tests/data/README.md) once more."""
+"""Compares with every number that the original implementation computed (tests/data/README.md)."""
 
 import dataclasses
 import json
@@ -63,9 +63,9 @@ def test_outputs(forward, golden):
         "disc_embedding_output": discriminator.embeddings,
         "disc_all_layer_outputs": tf.stack(discriminator.layers),
         "disc_sequence_output": discriminator.layers[-1],
-        "disc_logits": outputs.rtd_logits,
-        "disc_token_loss_unmasked": outputs.rtd_losses,
-        "disc_probs": tf.sigmoid(outputs.rtd_logits),
+        "disc_logits": outputs.discriminator_logits,
+        "disc_token_loss_unmasked": outputs.discriminator_losses,
+        "disc_probs": tf.sigmoid(outputs.discriminator_logits),
     }
     for name, value in found.items():
         assert_close(value, golden[f"out/{name}"], 1e-5, name)
@@ -78,7 +78,7 @@ def test_ids_and_labels(forward, golden):
     np.testing.assert_array_equal(
         tf.argmax(outputs.mlm_logits, -1).numpy(), golden["out/mlm_preds"])
     np.testing.assert_array_equal(
-        (outputs.rtd_logits > 0).numpy(), golden["out/disc_preds"].astype(bool))
+        (outputs.discriminator_logits > 0).numpy(), golden["out/disc_preds"].astype(bool))
 
 
 def test_losses(forward, golden, golden_batch):
@@ -86,8 +86,8 @@ def test_losses(forward, golden, golden_batch):
     sums = {name: value.numpy() for name, value in metric_sums(
         outputs, masked, ModelConfig()).items()}
     metrics = summarise(sums, 1.0, 50.0)
-    rows = tf.reduce_sum(outputs.rtd_losses * outputs.rtd_weights, -1) / tf.reduce_sum(
-        outputs.rtd_weights, -1)
+    weights = outputs.discriminator_weights
+    rows = tf.reduce_sum(outputs.discriminator_losses * weights, -1) / tf.reduce_sum(weights, -1)
     assert_close(metrics["masked_lm_loss"], golden["out/mlm_loss"], 1e-5)
     assert_close(metrics["disc_loss"], golden["out/disc_loss"], 1e-5)
     assert_close(metrics["loss"], golden["out/total_loss"], 1e-5)
@@ -138,7 +138,7 @@ def three_steps(model, batch, rate_of_update, generator_weight=1.0, discriminato
         adam.apply(gradients, tf.constant(True))
         return dict(learning_rate=rate, global_norm=norm, total_loss=loss,
                     mlm_loss=sums["mlm_loss"] / sums["mlm_weight"],
-                    disc_loss=sums["rtd_loss"] / sums["tokens"])
+                    disc_loss=sums["discriminator_loss"] / sums["tokens"])
 
     weights, rows = [], []
     for _ in range(3):
@@ -181,7 +181,7 @@ def test_three_steps_with_the_rate_of_the_step_before(golden_model, golden_batch
 
 
 def test_three_steps_with_the_rate_of_the_step_after(golden_model, golden_batch, golden):
-    """What the original's graph does when nothing pins the order, and what training does here."""
+    """The order of the original's graph, which does not define one, is also the order here."""
     weights, _, found = three_steps(golden_model(), golden_batch, rate_of_step_after)
     assert_same_steps(found, golden, "postincrement")
     for name, value in weights[-1].items():
@@ -240,12 +240,12 @@ def test_canonical_names_are_the_originals(forward, golden_weights):
 
 
 def test_another_weight_gives_another_output(golden_model, golden_batch, golden, golden_weights):
-    """The comparison above sees a change of any one tensor: here a swapped query and key."""
+    """The comparison above notices a change of any tensor; here query and key are swapped."""
     inputs, masked, sampled_ids = golden_batch
     model = golden_model()
     at = "electra/encoder/layer_1/attention/self"
     set_weights(model, {**golden_weights, f"{at}/query/kernel": golden_weights[f"{at}/value/kernel"]},
                 "swapped")
-    logits = model(inputs, masked, sampled_ids=sampled_ids).rtd_logits
+    logits = model(inputs, masked, sampled_ids=sampled_ids).discriminator_logits
     with pytest.raises(AssertionError):
         assert_close(logits, golden["out/disc_logits"], 1e-5)

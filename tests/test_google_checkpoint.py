@@ -48,7 +48,7 @@ def vocab_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, golden_weights):
-    """The golden variables as training left them: with moments and a step."""
+    """The golden variables as after training, with moments and a step."""
     arrays = {name: np.array(array) for name, array in golden_weights.items()}
     for name in golden_weights:
         arrays[f"{name}/adam_m"] = arrays[f"{name}/adam_v"] = np.ones(3, np.float32)
@@ -85,7 +85,7 @@ def test_imported_model_computes_the_originals_outputs(imported, golden, golden_
     model, *_ = load_model(imported)
     inputs, masked, sampled_ids = golden_batch
     outputs = model(inputs, masked, sampled_ids=sampled_ids)
-    np.testing.assert_allclose(outputs.rtd_logits, golden["out/disc_logits"], atol=3e-6)
+    np.testing.assert_allclose(outputs.discriminator_logits, golden["out/disc_logits"], atol=3e-6)
     np.testing.assert_allclose(outputs.mlm_logits, golden["out/mlm_logits"], atol=3e-6)
 
 
@@ -97,7 +97,7 @@ def test_an_existing_directory_is_kept(imported, checkpoint, vocab_file):
     assert os.stat(os.path.join(imported, "config.json")).st_mtime_ns == before
 
 
-@pytest.mark.parametrize("spoil, complaint", [
+@pytest.mark.parametrize("spoil, message", [
     (lambda w: w.pop("electra/encoder/layer_1/output/dense/bias"),
      "missing electra/encoder/layer_1/output/dense/bias: expected every"),
     (lambda w: w.update({"task_specific/kernel": np.ones(2, np.float32)}),
@@ -110,11 +110,11 @@ def test_an_existing_directory_is_kept(imported, checkpoint, vocab_file):
      "no electra/embeddings/position_embeddings: expected a checkpoint of google"),
 ])
 def test_what_does_not_fit_is_named_and_nothing_written(
-        spoil, complaint, golden_weights, vocab_file, tmp_path):
+        spoil, message, golden_weights, vocab_file, tmp_path):
     arrays = dict(golden_weights)
     spoil(arrays)
     write_tf1_checkpoint(tmp_path / "ckpt", arrays)
-    with pytest.raises(UsageError, match=complaint) as error:
+    with pytest.raises(UsageError, match=message) as error:
         import_google_checkpoint(str(tmp_path / "ckpt"), vocab_file, str(tmp_path / "out"),
                                  text=TextConfig(), overrides=HEADS)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Hugging Face folders, both ways: the same tokens and logits there, and the same bytes back."""
+"""Hugging Face folders: exports have the same tokens and logits, imports give the same bytes."""
 
 import dataclasses
 import hashlib
@@ -59,13 +59,12 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def folder(exported, tmp_path) -> pathlib.Path:
-    """A copy of the WordPiece export, to be spoilt."""
+    """A copy of the WordPiece export, which a test damages."""
     return pathlib.Path(shutil.copytree(exported("wordpiece"), tmp_path / "folder"))
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file but those that say where it comes from: the card, whose training section
-    knows less after an import, and export.json."""
+    """SHA-256 of every file except the card and export.json, which name the origin."""
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(folder.rglob("*")) if path.is_file()
             and path.name not in ("README.md", "export.json")}

@@ -108,7 +108,7 @@ def test_logits(settings, tiny_config, vocab_facts):
         expected_mlm = load(ElectraForMaskedLM(torch_config(config, generator=True)), weights,
                             "generator")(**tensors).logits.numpy()
 
-    found = model.rtd_logits(tf.constant(ids), tf.constant(mask), tf.constant(segments)).numpy()
+    found = model.discriminator_logits(tf.constant(ids), tf.constant(mask), tf.constant(segments)).numpy()
     everywhere = tf.tile(tf.range(13)[tf.newaxis], [3, 1])
     found_mlm = model.mlm_logits(
         MaskedInputs(tf.constant(ids), everywhere, tf.constant(ids), tf.ones([3, 13])),

@@ -1,4 +1,4 @@
-"""The position in the data is a number: what is read from it on never depends on how one got there."""
+"""The position in the data is a number, and it alone decides which examples follow."""
 
 import numpy as np
 import pytest

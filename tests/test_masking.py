@@ -1,4 +1,4 @@
-"""Which tokens are selected, what is written over them, and what replaces them."""
+"""Selection of tokens, [MASK], and the sampled replacements."""
 
 import math
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from electra_es.config import ModelConfig
 from electra_es.model.batches import Inputs, VocabularyFacts
-from electra_es.model.masking import choose_positions, count_predictions, mask, scatter_update
+from electra_es.model.masking import choose_positions, count_predictions, mask_tokens, scatter_update
 from electra_es.model.randomness import derive_key, fold_in, uniform
 from electra_es.model.sampling import sample_from_softmax
 
@@ -57,7 +57,7 @@ row = st.lists(st.one_of(st.integers(5, 60), st.sampled_from((1, 3, 4))), min_si
 def test_what_holds_of_every_mask(mode, rows, mask_prob):
     inputs = make_inputs([*rows, [2, *range(5, 27)]])  # one length only, or each would be traced
     settings_ = config(masking=mode, mask_prob=mask_prob)
-    masked = mask(inputs, settings_, VOCAB, KEY)
+    masked = mask_tokens(inputs, settings_, VOCAB, KEY)
     k = settings_.predictions_per_sequence(23)
     assert masked.positions.shape == (4, k)
     for i, ids in enumerate([*rows, [2, *range(5, 27)]]):
@@ -157,7 +157,7 @@ def test_whole_words_are_not_cut():
     cut = {}
     for mode in ("exact", "whole_word"):
         cut[mode] = 0
-        masked = mask(inputs, config(masking=mode), VOCAB, KEY)
+        masked = mask_tokens(inputs, config(masking=mode), VOCAB, KEY)
         for i, positions in enumerate(chosen_positions(masked)):
             for p in positions:
                 before = p - 1 in positions or ids[i, p] % 3 != 2 or p == 1
@@ -171,7 +171,7 @@ def test_rate_and_duplicates_of_the_original():
     repeats."""
     inputs = full_rows(60, 512)
     distinct = {mode: np.array([len(set(p)) for p in chosen_positions(
-        mask(inputs, config(masking=mode), VOCAB, KEY))]) for mode in ("original", "exact")}
+        mask_tokens(inputs, config(masking=mode), VOCAB, KEY))]) for mode in ("original", "exact")}
     assert (distinct["exact"] == 77).all()
     assert distinct["original"].mean() / 512 == pytest.approx(0.1396, abs=0.0012)
     assert 1 - distinct["original"].mean() / 77 == pytest.approx(0.071, abs=0.006)
@@ -181,7 +181,7 @@ def test_rate_and_duplicates_of_the_original():
 def test_every_candidate_is_as_likely(mode):
     inputs = full_rows(1, 22)
     rows = Inputs(*(tf.repeat(x, 3000, axis=0) for x in inputs[:3]), tf.range(3000, dtype=tf.int64))
-    positions = chosen_positions(mask(rows, config(masking=mode), VOCAB, KEY))
+    positions = chosen_positions(mask_tokens(rows, config(masking=mode), VOCAB, KEY))
     counts = np.bincount(np.concatenate(positions), minlength=22)
     assert counts[0] == counts[21] == 0 and counts.sum() == 9000
     chi_square = ((counts[1:21] - 450) ** 2 / 450).sum()
@@ -192,7 +192,7 @@ def test_share_that_becomes_mask():
     """85 % of the selected, and none becomes another token."""
     inputs = full_rows(60, 512)
     for replace_prob in (0.85, 0.4, 1.0):
-        masked = mask(inputs, config(replace_prob=replace_prob), VOCAB, KEY)
+        masked = mask_tokens(inputs, config(replace_prob=replace_prob), VOCAB, KEY)
         now = tf.gather(masked.input_ids, masked.positions, batch_dims=1).numpy()
         used = masked.weights.numpy() > 0
         hidden = now[used] == 4
@@ -202,16 +202,16 @@ def test_share_that_becomes_mask():
 
 def test_masks_depend_on_key_and_example_alone():
     inputs = full_rows(6, 40)
-    whole = mask(inputs, config(), VOCAB, KEY)
-    part = mask(Inputs(*(x[4:] for x in inputs)), config(), VOCAB, KEY)
+    whole = mask_tokens(inputs, config(), VOCAB, KEY)
+    part = mask_tokens(Inputs(*(x[4:] for x in inputs)), config(), VOCAB, KEY)
     for a, b in zip(whole, part, strict=True):
         np.testing.assert_array_equal(a[4:], b)
-    other = mask(inputs, config(), VOCAB, derive_key(43, "masking"))
+    other = mask_tokens(inputs, config(), VOCAB, derive_key(43, "masking"))
     assert chosen_positions(other) != chosen_positions(whole)
 
 
 def test_two_samples_at_one_position_write_a_third_token():
-    """What the original does where masking with replacement hits a position twice."""
+    """As in the original, when masking with replacement selects a position twice."""
     ids, written = scatter_update(
         tf.constant([[2, 10, 11, 3]]), tf.constant([[20, 45, 30, 50]]), tf.constant([[1, 1, 2, 0]]))
     assert ids.numpy().tolist() == [[2, 32, 30, 3]]

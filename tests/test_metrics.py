@@ -7,13 +7,13 @@ import tensorflow as tf
 from electra_es.config import ModelConfig
 from electra_es.data.inputs import synthetic_batch
 from electra_es.model.batches import MaskedInputs
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import Outputs, build_pretrainer
 from electra_es.model.randomness import derive_key
 from electra_es.training.metrics import AUC_BINS, area_under_curve, auc_histograms, metric_sums, summarise
 
 # Two rows of five tokens, the last two of row 1 padding; two predictions each, one slot unused.
-RTD_LOGITS = [[-2.0, 1.0, 3.0, -1.0, -3.0], [0.5, -0.5, 2.0, 9.0, 9.0]]
+DISCRIMINATOR_LOGITS = [[-2.0, 1.0, 3.0, -1.0, -3.0], [0.5, -0.5, 2.0, 9.0, 9.0]]
 LABELS = [[0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
 TOKENS = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
 ORIGINAL, SAMPLED, USED = [[5, 6], [7, 0]], [[5, 9], [8, 4]], [[1, 1], [1, 0]]
@@ -22,13 +22,14 @@ ORIGINAL, SAMPLED, USED = [[5, 6], [7, 0]], [[5, 9], [8, 4]], [[1, 1], [1, 0]]
 def outputs_and_masked():
     mlm_logits = np.zeros((2, 2, 11), np.float32)
     mlm_logits[0, 0, 5] = mlm_logits[0, 1, 3] = mlm_logits[1, 0, 7] = mlm_logits[1, 1, 0] = 4.0
-    floats = [tf.constant(x, tf.float32) for x in (RTD_LOGITS, TOKENS)]
+    floats = [tf.constant(x, tf.float32) for x in (DISCRIMINATOR_LOGITS, TOKENS)]
     outputs = Outputs(
         mlm_logits=tf.constant(mlm_logits), mlm_losses=tf.constant([[1.0, 3.0], [2.0, 50.0]]),
         mlm_weights=tf.constant(USED, tf.float32), sampled_ids=tf.constant(SAMPLED),
         corrupted_ids=tf.zeros([2, 5], tf.int32), labels=tf.constant(LABELS),
-        rtd_logits=floats[0], rtd_losses=tf.constant([[.1, .2, .3, .4, .5], [.6, .7, .8, 9, 9]]),
-        rtd_weights=floats[1])
+        discriminator_logits=floats[0],
+        discriminator_losses=tf.constant([[.1, .2, .3, .4, .5], [.6, .7, .8, 9, 9]]),
+        discriminator_weights=floats[1])
     masked = MaskedInputs(tf.zeros([2, 5], tf.int32), tf.zeros([2, 2], tf.int32),
                           tf.constant(ORIGINAL), tf.constant(USED, tf.float32))
     return outputs, masked
@@ -60,7 +61,7 @@ def test_a_part_that_the_model_lacks_has_no_figures(tiny_config, vocab_facts, se
     config = tiny_config(num_layers=1, **settings)
     model = build_pretrainer(config, vocab_facts)
     inputs = synthetic_batch(2, 13, 61)
-    masked = mask(inputs, config, vocab_facts, derive_key(1, "masking"))
+    masked = mask_tokens(inputs, config, vocab_facts, derive_key(1, "masking"))
     outputs = model(inputs, masked, tf.fill([2, 2], 0.5))
     sums = {**metric_sums(outputs, masked, config), **auc_histograms(outputs)}
     found = summarise({name: value.numpy() for name, value in sums.items()}, 2.0, 50.0)

@@ -1,4 +1,4 @@
-"""The model card: numbers computed by hand, and usage whose printed output is the real one."""
+"""The model card: numbers are computed by hand, and the usage example shows its real output."""
 
 import contextlib
 import io
@@ -122,7 +122,7 @@ def export(model_dir, output, *options: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def published(real_run, tmp_path_factory):
-    """Exports of the real run, after which its log got the half line that a kill leaves."""
+    """Exports of the real run. Afterwards its log gets half a line, as after a kill."""
     directory = tmp_path_factory.mktemp("published")
     shutil.copytree(real_run.model_dir, directory / "killed")
     with open(directory / "killed" / "metrics.jsonl", "a") as file:

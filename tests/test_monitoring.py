@@ -1,4 +1,4 @@
-"""Lines, warnings, operations per example, the log of a run, and the report drawn of it."""
+"""Progress lines, warnings, operations per example, the log of a run, and its report."""
 
 import json
 import re
@@ -137,10 +137,10 @@ def test_health_of_models_with_one_tower_only():
         watch = HealthWatch(PretrainingConfig(num_train_steps=10_000, warmup_steps=1_000))
         assert not watch.warnings(2_000, metrics)
         bad = {**metrics, **({"masked_lm_accuracy": 0.1} if metrics is MLM else {"disc_recall": 0.0})}
-        said = [watch.warnings(step, bad) for step in range(2_100, 2_500, 100)]
-        assert [len(lines) for lines in said] == [0, 0, 1, 0]
-        assert said[2][0].startswith(f"warning: {name} at step 2300")
-        assert metrics is MLM or "masked_lm_accuracy" not in said[2][0]
+        warnings = [watch.warnings(step, bad) for step in range(2_100, 2_500, 100)]
+        assert [len(lines) for lines in warnings] == [0, 0, 1, 0]
+        assert warnings[2][0].startswith(f"warning: {name} at step 2300")
+        assert metrics is MLM or "masked_lm_accuracy" not in warnings[2][0]
 
 
 def test_no_recall_is_normal_in_the_beginning():
@@ -220,7 +220,7 @@ def test_report_of_nothing(model_dir, tmp_path):
 # ---- The log of a run.
 
 def test_a_half_line_is_passed_over_and_the_next_one_begins_after_it(tmp_path):
-    """It may end within a character; and text may hold what Python takes for the end of a line."""
+    """A half line may end within a character; and text may hold what Python treats as a line end."""
     append_metrics(str(tmp_path), "train", 3, {"note": "uno\u2028dos\x85"})
     with open(tmp_path / "metrics.jsonl", "ab") as file:
         file.write('{"kind": "train", "step": 6, "note": "ñ'.encode()[:-1])
@@ -262,7 +262,7 @@ def test_a_start_removes_what_it_is_about_to_repeat(tmp_path):
 # ---- A real run, killed once.
 
 def test_log_of_a_killed_run(real_run):
-    """Every step up to the last is told of once, though some were repeated."""
+    """Every step up to the last is reported once, although some were repeated."""
     log = read_log(str(real_run.model_dir))
     assert [line["step"] for line in log.training] == list(range(3, STEPS + 1, 3))
     assert [line["step"] for line in log.evaluations] == [20, 40]

@@ -22,7 +22,7 @@ def test_same_logits_on_200_sentences(tmp_path, variant):
     batch = tokenizer(sentences(), padding=True, truncation=True, return_tensors="np")
     np.testing.assert_array_equal(batch["input_ids"], ours["token_ids"])
     session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"))
-    assert [given.name for given in session.get_inputs()] == list(INPUTS)
+    assert [tensor.name for tensor in session.get_inputs()] == list(INPUTS)
     for first, last in ((0, 200), (3, 4)):  # any batch size
         logits, = session.run(None, {name: batch[name][first:last] for name in INPUTS})
         mask = ours["mask"][first:last] > 0

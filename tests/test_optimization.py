@@ -30,8 +30,8 @@ def config(**settings):
 
 def rates(**settings):
     """The rate at every step from 0 to the last."""
-    made = config(**settings)
-    return learning_rate(tf.range(made.num_train_steps + 1), made).numpy()
+    pretraining = config(**settings)
+    return learning_rate(tf.range(pretraining.num_train_steps + 1), pretraining).numpy()
 
 
 @pytest.mark.parametrize("settings, expected", [
@@ -73,8 +73,8 @@ def test_schedule_of_selectra():
 
 def adam_steps(gradients, name="dense/kernel", start=0.5, multipliers=None, finite=None, **settings):
     variable = tf.Variable([start, -2.0 * start], name=name)
-    made = config(learning_rate=0.1, lr_schedule="constant", **settings)
-    adam = Adam([variable], schedule_for(made), made, multipliers)
+    pretraining = config(learning_rate=0.1, lr_schedule="constant", **settings)
+    adam = Adam([variable], schedule_for(pretraining), pretraining, multipliers)
     for i, gradient in enumerate(gradients):
         adam.apply([tf.constant(gradient, tf.float32)], tf.constant(finite is None or finite[i]))
     return variable.numpy(), adam
@@ -149,14 +149,14 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
 
 def test_rate_of_an_update_is_that_of_the_step_it_completes():
     variable = tf.Variable([0.0], name="bias")
-    made = config(lr_decay_power=1.0, weight_decay=0.0)
+    pretraining = config(lr_decay_power=1.0, weight_decay=0.0)
     seen = []
 
     def schedule(completed):
         seen.append(int(completed))
-        return learning_rate(completed, made)
+        return learning_rate(completed, pretraining)
 
-    adam = Adam([variable], schedule, made)
+    adam = Adam([variable], schedule, pretraining)
     for _ in range(3):
         adam.apply([tf.constant([1.0])], tf.constant(True))
     assert seen == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""No command reads what it writes itself: patterns of the input against paths of the output."""
+"""No command reads its own output: patterns of the input are compared with paths of the output."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ PATHS = st.lists(st.sampled_from([*NAMES, "link"]), min_size=1, max_size=3).map(
 
 
 def make_tree(root: pathlib.Path, paths: list[str], link_target: str) -> None:
-    """Files at `paths` where nothing is in their way, and `link` to a folder somewhere."""
+    """Makes files at `paths` where possible, and `link` to some folder."""
     (root / "link").symlink_to(link_target)
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""bfloat16: the course of a run stays that of float32, and what must not be rounded is not."""
+"""bfloat16: a run develops as in float32, and values that must not be rounded stay float32."""
 
 import collections
 import glob
@@ -15,7 +15,7 @@ from engine_helpers import make_data, model_config, run_config
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, VocabularyFacts
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import build_pretrainer, loss_denominators, total_loss
 from electra_es.model.variables import get_weights, set_weights
 from electra_es.sample import TRAIN_GLOB
@@ -103,15 +103,15 @@ def test_losses_and_softmax_are_float32():
     @tf.function
     def forward(ids):
         inputs = Inputs(ids, tf.ones_like(ids), tf.zeros_like(ids), tf.range(B, dtype=tf.int64))
-        masked = mask(inputs, MODEL, VOCAB, training_keys(42).masking)
+        masked = mask_tokens(inputs, MODEL, VOCAB, training_keys(42).masking)
         outputs = model(inputs, masked, tf.fill(tf.shape(masked.positions), 0.5))
         return outputs, total_loss(
             outputs, loss_denominators(inputs, masked, MODEL, VOCAB), MODEL)
 
     concrete = forward.get_concrete_function(tf.TensorSpec([B, L], tf.int32))
     outputs, loss = concrete.structured_outputs
-    for value in (loss, outputs.mlm_logits, outputs.mlm_losses, outputs.rtd_logits,
-                  outputs.rtd_losses):
+    for value in (loss, outputs.mlm_logits, outputs.mlm_losses, outputs.discriminator_logits,
+                  outputs.discriminator_losses):
         assert value.dtype == tf.float32
     types = collections.defaultdict(list)
     for operation in graph_operations(concrete.graph):
@@ -127,8 +127,8 @@ def test_losses_and_softmax_are_float32():
 
 
 def test_a_bfloat16_run_leaves_no_trace_in_the_process(tmp_path):
-    """What is loaded afterwards computes in float32, as a fresh process does; also after a run
-    that fails while it builds its model."""
+    """A model that is loaded afterwards computes in float32, as in a new process; also after a run that
+    failed while it built its model."""
     data = make_data(tmp_path / "data")
     train(model_config(), run_config(
         deterministic=False, precision="bfloat16", num_train_steps=1, restart_steps=()),
@@ -138,7 +138,7 @@ def test_a_bfloat16_run_leaves_no_trace_in_the_process(tmp_path):
         "from electra_es.training.run_dir import load_model\n"
         "model = load_model(sys.argv[1])[0]\n"
         "ids = np.arange(2 * 13).reshape(2, 13).astype(np.int32)\n"
-        "np.save(sys.argv[2], model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)))\n")
+        "np.save(sys.argv[2], model.discriminator_logits(ids, np.ones_like(ids), np.zeros_like(ids)))\n")
     fresh = tmp_path / "fresh.npy"
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "run"), str(fresh)], check=True)
     model = load_model(str(tmp_path / "run"))[0]
@@ -146,7 +146,7 @@ def test_a_bfloat16_run_leaves_no_trace_in_the_process(tmp_path):
             if isinstance(layer, tf_keras.layers.Layer)} == {"float32"}
     ids = np.arange(2 * 13).reshape(2, 13).astype(np.int32)
     np.testing.assert_array_equal(
-        model.rtd_logits(ids, np.ones_like(ids), np.zeros_like(ids)), np.load(fresh))
+        model.discriminator_logits(ids, np.ones_like(ids), np.zeros_like(ids)), np.load(fresh))
     with pytest.raises(AttributeError):
         build_pretrainer(model_config(), None, "bfloat16")  # type: ignore[arg-type]
     assert tf_keras.mixed_precision.global_policy().name == "float32"

@@ -28,7 +28,7 @@ def test_known_answers(key, counter, expected, compiled):
 
 
 def test_keys_are_pinned():
-    """A run that is continued with a later version has to draw the same masks."""
+    """A run that a later version continues must draw the same masks."""
     assert derive_key(42, "masking") == Key(0x1C8B7565, 0x2911F608)  # printf 42/masking | sha256sum
     assert len({derive_key(seed, purpose) for seed in range(5) for purpose in "ab"}) == 10
 
@@ -70,13 +70,14 @@ def test_dropout_is_a_function_of_the_seed(tiny_config, vocab_facts):
     def logits(number):
         seed = stateless_seed(derive_key(42, "dropout"), tf.constant(number, tf.int64))
         with dropout_seed(seed):
-            return model(inputs, masked, sampled_ids=ids[:, 1:5], training=True).rtd_logits.numpy()
+            outputs = model(inputs, masked, sampled_ids=ids[:, 1:5], training=True)
+        return outputs.discriminator_logits.numpy()
 
     np.testing.assert_array_equal(logits(1), logits(1))
     assert np.abs(logits(1) - logits(2)).max() > 1e-3
     # Rows are equal, so only dropout can make their logits differ.
     assert np.abs(logits(1)[0] - logits(1)[1]).max() > 1e-3
-    quiet = model(inputs, masked, sampled_ids=ids[:, 1:5]).rtd_logits.numpy()
+    quiet = model(inputs, masked, sampled_ids=ids[:, 1:5]).discriminator_logits.numpy()
     np.testing.assert_allclose(quiet[0], quiet[1], atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Readers: every layout, every kind of damage, and parts of a file that give each document once."""
+"""Readers: every layout and kind of damage; the parts of a file yield each document once."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Format of a records directory: bytes against TensorFlow's own writer, and what is refused."""
+"""Format of a records directory: the bytes equal those of TensorFlow's writer; refused directories."""
 
 import dataclasses
 import json

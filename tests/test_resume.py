@@ -1,4 +1,4 @@
-"""A run that was killed, stopped and resumed ends with the weights of one that never was."""
+"""A run that was killed, stopped and resumed ends with the weights of an uninterrupted run."""
 
 import random
 
@@ -15,7 +15,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(data, tmp_path_factory):
-    """The state after 60 steps (7 epochs and a warm restart) with dropout, in stretches of 7."""
+    """The state after 60 steps (7 epochs and a warm restart) with dropout, in loops of 7."""
     model_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
     TrainingProcess(data, model_dir).wait()
     return saved_state(model_dir)

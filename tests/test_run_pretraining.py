@@ -90,7 +90,7 @@ def test_another_configuration_in_the_same_directory_is_refused(sample_run):
 
 
 def test_a_run_that_goes_on_shows_its_new_weights(sample_run):
-    """The SavedModel of the step where it had stopped is made anew; one of the same step is not."""
+    """A SavedModel of an earlier step is written again; one of the same step is not."""
     root, killed_at, first = sample_run
     export = root / "saved_model" / "export.json"
     assert json.loads(export.read_text())["step"] == killed_at + 8
@@ -111,8 +111,8 @@ def test_a_run_that_goes_on_shows_its_new_weights(sample_run):
 @pytest.mark.parametrize("flags", [
     ["--objective=mlm"], ["--distribution=cpu", "--cpu_replicas=2"]])
 def test_the_sample_run_ends_with_other_settings_too(tmp_path, flags):
-    """BERT's objective has no discriminator to show, and two replicas want devices of their own
-    before the vocabulary is made."""
+    """BERT's objective has no discriminator to show; and two replicas must be set up before the
+    vocabulary is made."""
     # BERT's objective has no small generator, and refuses its setting, the last of SHORT.
     short = SHORT[:-2] if "--objective=mlm" in flags else SHORT
     result = run(*short, f"--sample_dir={tmp_path}", "--stop_at_step=4", *flags)

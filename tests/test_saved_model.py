@@ -1,4 +1,4 @@
-"""The SavedModel: what it says is what the model says, and it needs nothing of this project."""
+"""The SavedModel gives the scores of the model, and works without this project."""
 
 import json
 import os
@@ -205,7 +205,7 @@ def test_a_difference_in_any_output_is_found(tmp_path, monkeypatch, settings, si
     def save(text_model, path, real=saved_model._save):
         function = getattr(text_model, signature)
 
-        def spoilt(*inputs):
+        def changed_function(*inputs):
             outputs = function(*inputs)
             value = outputs[output]
             # Half of what fill_mask shows, another token, another place, another logit.
@@ -213,7 +213,7 @@ def test_a_difference_in_any_output_is_found(tmp_path, monkeypatch, settings, si
             return {**outputs, output: spoil}
 
         specs = text_model.functions[signature].input_signature
-        text_model.functions[signature] = tf.function(spoilt, input_signature=specs)
+        text_model.functions[signature] = tf.function(changed_function, input_signature=specs)
         real(text_model, path)
 
     monkeypatch.setattr(saved_model, "_save", save)

@@ -1,4 +1,4 @@
-"""The page: the server's manners, and a person's way through it in a headless Chromium."""
+"""The page: the behaviour of the server, and a user's session in a headless Chromium."""
 
 import base64
 import http.client
@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def rosa_detector(sentences):
-    """Takes every "rosa" for a replaced word. The emoji is two UTF-16 units, one character."""
+    """Classifies every "rosa" as replaced. The emoji is two UTF-16 units, but one character."""
     scored = []
     for text in sentences:
         tokens, place = [], 0
@@ -96,7 +96,7 @@ def test_a_port_in_use_is_one_clear_line(port):
 
 
 class Browser:
-    """A headless Chromium, spoken to over its debugging pipe (messages end with a zero byte)."""
+    """A headless Chromium, controlled over its debugging pipe (messages end with a zero byte)."""
 
     def __init__(self, profile):
         to_browser, self.write = os.pipe()

@@ -1,4 +1,4 @@
-"""The page's server is sent anything: there is an answer or a clean end, and it goes on."""
+"""The page's server receives arbitrary requests: it answers or closes cleanly, and continues."""
 
 import contextlib
 import json
@@ -61,7 +61,7 @@ def status(answer: bytes) -> int:
     return int(number)
 
 
-def lives(server) -> bool:
+def still_answers(server) -> bool:
     answer = send(server, post(server, b'{"sentences": ["s\\u00ed"]}'))
     return answer.startswith(b"HTTP/1.1 200 OK\r\n") and '"text": "sí"'.encode() in answer
 
@@ -84,7 +84,7 @@ def lives(server) -> bool:
 ])
 def test_bodies_and_lengths_get_an_answer(server, capfd, body, length, expected):
     assert status(send(server, post(server, body, length=length))) == expected
-    assert lives(server)
+    assert still_answers(server)
     assert capfd.readouterr().err == ""
 
 
@@ -106,7 +106,7 @@ def test_bodies_and_lengths_get_an_answer(server, capfd, body, length, expected)
 ])
 def test_malformed_requests_get_an_answer(server, capfd, request_text, expected):
     assert status(send(server, request_text.encode("latin-1"))) == expected
-    assert lives(server)
+    assert still_answers(server)
     assert capfd.readouterr().err == ""
 
 
@@ -120,7 +120,7 @@ def test_a_body_of_a_get_is_not_the_next_request(server):
 
 def test_a_fault_of_ours_is_an_answer_and_one_line_without_the_text(server, capfd):
     assert status(send(server, post(server, b'{"sentences": ["fault"]}'))) == 500
-    assert lives(server)
+    assert still_answers(server)
     assert capfd.readouterr().err == "error: POST failed with RuntimeError\n"
 
 
@@ -128,7 +128,7 @@ def test_a_request_that_trickles_in_ends_at_the_deadline(server, capfd, monkeypa
     monkeypatch.setattr(transport, "MAX_SECONDS", 0.3)
 
     def trickle(start: bytes) -> bytes:
-        """Sends a byte every 0.05 s, which no limit on one pause would ever stop."""
+        """Sends a byte every 0.05 s; a limit on single pauses would never stop it."""
         with socket.create_connection(server.server_address, timeout=10) as connection:
             connection.sendall(start)
             connection.settimeout(0.05)
@@ -149,7 +149,7 @@ def test_a_request_that_trickles_in_ends_at_the_deadline(server, capfd, monkeypa
     assert trickle(b"GET / HTTP/1.1\r\nA: ") == b""
     assert trickle(b"GE") == b""
     monkeypatch.undo()
-    assert lives(server)
+    assert still_answers(server)
     assert capfd.readouterr().err == ""
 
 
@@ -160,7 +160,7 @@ def test_clients_that_leave_print_nothing(server, capfd):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.sendall(data)
         connection.close()  # at once, with a reset
-    assert lives(server)
+    assert still_answers(server)
     assert capfd.readouterr().err == ""
 
 
@@ -183,5 +183,5 @@ REQUESTS = st.lists(st.tuples(TOKENS, st.sampled_from([" ", "\r\n", "\r\n\r\n", 
 def test_any_bytes_get_an_answer_or_an_end(server, capfd, data):
     answer = send(server, data)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 "), answer[:300]
-    assert lives(server)
+    assert still_answers(server)
     assert capfd.readouterr().err == ""

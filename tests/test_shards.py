@@ -1,4 +1,4 @@
-"""What a shard must not hold is found where it is read, and the shard is named."""
+"""Values that a shard must not hold are found while reading, and the shard is named."""
 
 import pathlib
 import shutil
@@ -23,7 +23,7 @@ def data(tmp_path_factory) -> Data:
 
 @pytest.fixture
 def records(data, tmp_path) -> pathlib.Path:
-    """A copy to spoil."""
+    """A copy, which a test damages."""
     return pathlib.Path(shutil.copytree(data.data_dir, tmp_path / "records"))
 
 
@@ -42,7 +42,7 @@ def google_records(directory: pathlib.Path, **features: list[int]) -> pathlib.Pa
 
 
 def read(directory: pathlib.Path, vocab_size: int = VOCAB_SIZE) -> None:
-    """Some steps of training's pipeline, as training does them: in a compiled loop."""
+    """Some steps of the training pipeline in a compiled loop, as in training."""
     info = load_records_info(str(directory))
     shards = usable_shards(str(directory), info, skip_corrupt=False)
     batches = iter(tf.distribute.get_strategy().experimental_distribute_dataset(training_dataset(
@@ -66,7 +66,7 @@ def read(directory: pathlib.Path, vocab_size: int = VOCAB_SIZE) -> None:
     (dict(input_mask=[1, 1, 1, 1, 7, 0]), "7 in input_mask: expected 0 or 1"),
 ])
 def test_googles_layout(tmp_path, monkeypatch, wrong, message):
-    """Named at once: no shard is searched."""
+    """The shard is named at once, without a search through all shards."""
     directory = google_records(tmp_path / "records", **wrong)
     monkeypatch.setattr(shards_module, "shard_faults", None)
     with pytest.raises(UsageError) as caught:

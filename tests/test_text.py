@@ -73,7 +73,7 @@ def reference(vocab, lower_case=False, strip_accents=False):
 
 @pytest.fixture(scope="module")
 def character_vocab():
-    """Every old character, at the start of a word and inside: any wrong split or drop shows."""
+    """Every old character, at the start of a word and inside; wrong splits are noticed."""
     pieces = [c for c in OLD if not c.isspace() and unicodedata.category(c)[0] != "C"]
     return [*SPECIAL_TOKENS, *pieces, *("##" + piece for piece in pieces), "ción", "##ción"]
 
@@ -224,7 +224,7 @@ def test_words_over_200_bytes_are_unknown(tokenizer):
 @given(values=st.lists(st.text(st.one_of(st.sampled_from(SPANISH), st.characters()), max_size=30),
                        max_size=5))
 def test_graph_eager_and_batches_give_the_same_ids(values, stripping_tokenizer):
-    """Any Unicode at all here, lone surrogates too, which a tensor cannot hold."""
+    """With any Unicode text, including lone surrogates, which a tensor cannot hold."""
     graph = tf.function(stripping_tokenizer.tokenize, input_signature=[
         tf.TensorSpec([None], tf.string)], reduce_retracing=True)
     tensor = tf.constant([v.encode("utf-8", "ignore") for v in values], tf.string, [len(values)])

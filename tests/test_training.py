@@ -1,4 +1,4 @@
-"""The run as a whole: what is due when, where weights come from, evaluation."""
+"""A whole run: the order of its actions, its initial weights, its evaluation."""
 
 import dataclasses
 import functools
@@ -98,8 +98,8 @@ def test_evaluating_again_writes_nothing_twice(data, trained):
 def test_an_evaluation_has_the_settings_of_its_run(data, trained):
     model_dir, _ = trained
     assert settings_of_run(model_dir, {}) == (model_config(), run(eval_every=3))
-    given = {"eval_examples": 3, "precision": "bfloat16", "lower_case": False, "hidden_size": 24}
-    assert settings_of_run(model_dir, given) == (
+    overrides = {"eval_examples": 3, "precision": "bfloat16", "lower_case": False, "hidden_size": 24}
+    assert settings_of_run(model_dir, overrides) == (
         model_config(), run(eval_every=3, eval_examples=3, precision="bfloat16"))
     for contradiction in ({"seed": 4}, {"hidden_size": 48}, {"max_seq_length": 16}):
         with pytest.raises(UsageError, match=f"holds a run with {next(iter(contradiction))}="):
@@ -111,7 +111,7 @@ def test_an_evaluation_has_the_settings_of_its_run(data, trained):
 
 
 def test_evaluations_are_compiled_once(data, trained, monkeypatch):
-    """At the first call; the data of the samples is read once."""
+    """The first call compiles; the data of the samples is read once."""
     datasets = []
     validation_dataset = evaluation.validation_dataset
     monkeypatch.setattr(evaluation, "validation_dataset",
@@ -194,8 +194,8 @@ def test_samples_show_replacements(trained):
 
 
 def test_initial_weights_of_another_run(data, trained, tmp_path):
-    """Weights are taken over; the step, and so the schedule and the data, begin at 0. With a rate
-    of next to nothing they stay what they were."""
+    """Weights are used; the step, and so schedule and data, start at 0. With a tiny rate the weights
+    hardly change."""
     result = train(model_config(), run(stop_at_step=1, learning_rate=1e-12), evaluate_at_end=False,
                    model_dir=str(tmp_path / "new"), initial_weights=weights_of(trained[0]),
                    **data._asdict())

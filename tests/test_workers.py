@@ -1,4 +1,4 @@
-"""Worker processes: results, deaths, signals; and a job that goes on after each of them."""
+"""Worker processes: results, crashes, signals; and a job that continues after each of them."""
 
 import logging
 import os
@@ -38,17 +38,17 @@ def test_every_call_gives_its_result_under_its_number(count):
 
 
 def test_the_largest_call_is_begun_first(monkeypatch):
-    begun = []
+    started = []
 
     class Executor(workers.ProcessPoolExecutor):
         def submit(self, function, *arguments):
-            begun.append(arguments[0])
+            started.append(arguments[0])
             return super().submit(function, *arguments)
 
     monkeypatch.setattr(workers, "ProcessPoolExecutor", Executor)
     with workers.pool(2) as run_all:
         list(run_all("numbers", square, [(3,), (4,), (5,), (6,)], [20, 1, 400, 20]))
-    assert begun == [5, 3, 6, 4]
+    assert started == [5, 3, 6, 4]
 
 
 @pytest.mark.parametrize("count", [1, 2])

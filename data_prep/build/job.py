@@ -41,19 +41,19 @@ _OWN_FILES = (records.COMPLETED_FILE, records.INFO_FILE, records.STATS_FILE, rec
 
 
 def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> RecordsInfo:
-    """Builds the records that `config` describes, or goes on with a job that was stopped.
+    """Builds the records that `config` describes, or continues a job that was stopped.
 
     Args:
-      beam_options: flags for Beam; only with another runner than "local".
+      beam_options: flags for Beam; only with a runner other than "local".
 
     Raises:
-      UsageError: wrong settings, unusable input, or an output that is not to be overwritten.
+      UsageError: wrong settings, unusable input, or an output that must not be overwritten.
     """
     if beam_options and config.runner == "local":
         raise UsageError(f"{beam_options[0]}: options for Beam, but runner=local")
     tokenizer = load_tokenizer(config.vocab_dir)
     held_out = files.list_files(config.validation_input) if config.validation_input else []
-    # A file that both name is held out, and not trained on too.
+    # A file that both patterns match is held out and not used for training.
     inputs = files.without(files.list_files(config.input), held_out)
     if config.dedup == "near":
         cleaning.band_shape(config.near_duplicate_threshold)
@@ -90,7 +90,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
 
 @contextmanager
 def _only_job_in(output: str) -> Iterator[None]:
-    """Keeps a second job out of the output, which would take this one's files for left-overs."""
+    """Keeps a second job out of the output; it would delete this job's files as left-overs."""
     files.make_directory(output)
     with only_run_in(output):
         try:
@@ -100,8 +100,8 @@ def _only_job_in(output: str) -> Iterator[None]:
 
 
 def _check_apart(config: BuildConfig, shard_files: Sequence[str], work_dir: str, num_tasks: int) -> None:
-    """Refuses an output that is the vocabulary, or that the input would list: the next job would
-    read records as text."""
+    """Refuses an output that is the vocabulary, or that matches the input: the next job would read
+    records as text."""
     if os.path.realpath(config.output) == os.path.realpath(config.vocab_dir):
         raise UsageError(f"output={config.output}: is vocab_dir too: expected another directory")
     inputs = dict(input=config.input, validation_input=config.validation_input)
@@ -147,17 +147,17 @@ def _shards(job: pipeline_tasks.Job) -> dict[str, int]:
 
 
 def _work_dir(config: BuildConfig, fingerprint: str) -> str:
-    """A directory of this job's own, as it is removed at the end."""
+    """A directory for this job alone, because it is removed at the end."""
     if config.runner != "local" or not (config.work_dir or files.is_remote(config.output)):
         return files.join(config.output, WORK_DIR)
     return os.path.join(config.work_dir or tempfile.gettempdir(), f"electra_es-{fingerprint[:16]}")
 
 
 def _prepare_output(config: BuildConfig, fingerprint: str) -> None:
-    """Makes the output ready for this job: new, or its own unfinished one, or emptied.
+    """Prepares the output for this job: new, its own unfinished output, or emptied.
 
     Args:
-      fingerprint: of the job and the state of its input files.
+      fingerprint: of the job and of the state of its input files.
     """
     names = files.names_in(config.output)
     for name in filter(files.is_temporary, names):  # Of a job that was killed.
@@ -182,26 +182,26 @@ def _is_own_unfinished(names: Sequence[str], marker: str, fingerprint: str) -> b
 
 
 def _remove_records(output: str, names: Sequence[str]) -> None:
-    """Removes what this tool writes, the marker first; whatever else is there makes it refuse."""
-    strangers = [name for name in names if name not in (*_OWN_FILES, WORK_DIR)
-                 and not records.SHARD.fullmatch(name)]
-    if strangers:
-        raise UsageError(f"{output}: not removed: {strangers[0]} in it is no part of records")
+    """Removes files that this tool writes, the marker first; refuses if there are other files."""
+    unexpected = [name for name in names if name not in (*_OWN_FILES, WORK_DIR)
+                  and not records.SHARD.fullmatch(name)]
+    if unexpected:
+        raise UsageError(f"{output}: not removed: {unexpected[0]} in it does not belong to records")
     if not {records.COMPLETED_FILE, records.INFO_FILE, FINGERPRINT_FILE}.intersection(names):
-        raise UsageError(f"{output}: not removed: has {names[0]}, but nothing says that it is records")
+        raise UsageError(f"{output}: not removed: has {names[0]}, but no file marks it as records")
     for name in sorted(names, key=lambda name: name != records.COMPLETED_FILE):
         files.remove(files.join(output, name))
 
 
 def _copy_vocabulary(vocab_dir: str, text: TextConfig, output: str) -> None:
-    """Beside the records, so that they can be read and inspected without another directory."""
+    """Copies it beside the records, so that they can be read without another directory."""
     for name in (VOCAB_FILES[text.tokenizer], TEXT_CONFIG_FILE):
         files.write_bytes(files.join(output, name), files.read_bytes(files.join(vocab_dir, name)))
 
 
 def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    """What a reader of the model card may want to know: input files (names without folders) and the
-    settings that decide which documents are kept."""
+    """Facts for the model card: input files (names without folders) and the settings that decide which
+    documents are kept."""
     return {
         "input": {"files": len(inputs), "bytes": sum(size for _, size in inputs),
                   "names": [_shown_name(path) for path, _ in inputs[:SHOWN_NAMES]]},

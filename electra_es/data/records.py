@@ -13,9 +13,9 @@ An example has two features, both int64:
     second_segment_start   index of the first token of the second segment;
                            the length of input_ids if there is one segment only
 
-A directory written by Google's `build_pretraining_dataset.py` is read as well
+The trainer also reads a directory that Google's `build_pretraining_dataset.py` wrote
 (`kind="google"`): `pretrain_data.tfrecord-N-of-M` with `input_ids`,
-`input_mask` and `segment_ids` of one fixed length and neither `info.json` nor marker.
+`input_mask` and `segment_ids` of one fixed length, without `info.json` and without marker.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ class RecordsInfo:
 
 
 def info_from_json(text: str) -> RecordsInfo:
-    """Inverse of `RecordsInfo.to_json`; ValueError, KeyError or TypeError where `text` is not that."""
+    """Inverse of `RecordsInfo.to_json`; raises ValueError, KeyError or TypeError for other text."""
     values = json.loads(text)
     if values["version"] != FORMAT_VERSION:
         raise ValueError(f"version {values['version']}, this code reads version {FORMAT_VERSION}")

@@ -1,4 +1,4 @@
-"""Weights to start a new run from (`--init_checkpoint`), as against resuming one."""
+"""Weights from which a new run starts (`--init_checkpoint`); resuming a run is not done here."""
 
 import os
 
@@ -22,20 +22,20 @@ _OWN_EMBEDDINGS = "generator/embeddings/"
 
 
 def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source: str) -> str:
-    """Gives `model` the weights of `source`; step, moments and data position stay at the start.
+    """Sets the weights of `model` to those of `source`; step, moments and data position stay at 0.
 
     Args:
       model: a built model.
-      tokenizer: of the run, whose vocabulary has to be that of the weights.
+      tokenizer: of the run; the weights need the same vocabulary.
       source: a model directory of this project, a Hugging Face folder (what
-        `electra_es.export.huggingface` writes, or one with a discriminator alone) or the prefix of
-        a Google checkpoint, which does not say what vocabulary it was trained with.
+        `electra_es.export.huggingface` writes, or one with only a discriminator) or the prefix of
+        a Google checkpoint. The latter does not name its vocabulary, so it is not checked.
 
     Returns:
-      a line on what was loaded.
+      a line that says what was loaded.
 
     Raises:
-      UsageError: `source` is none of these, or is of another shape or vocabulary.
+      UsageError: `source` is none of these, or has another shape or vocabulary.
     """
     if tf.io.gfile.exists(source + ".index"):
         arrays, step = read_checkpoint(source)

@@ -44,7 +44,7 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
       CheckFailed: the logits differ; nothing is left behind.
     """
     try:
-        import onnx  # noqa: F401  the exporter asks for it only after half of its work
+        import onnx  # noqa: F401  the exporter needs it, but notices only in the middle of its work
         import onnxruntime
         import onnxscript  # noqa: F401
         import torch  # noqa: F401
@@ -53,7 +53,7 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
         raise UsageError(f"{error.name} is not installed: expected "
                          "`pip install -r requirements-onnx.txt`") from None
     model, tokenizer, run, step = load_model(model_dir)
-    if model.rtd_head is None:
+    if model.discriminator_head is None:
         raise UsageError(f"--model_dir={model_dir}: objective={run.model.objective} has no "
                          "discriminator: expected a model with one")
     config = hub_config("discriminator", run.model, len(tokenizer.vocab), tokenizer.pad_id)
@@ -74,24 +74,24 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
 
 
 class OnnxDiscriminator:
-    """What `TextModel` needs of a model, out of an ONNX file."""
+    """An ONNX file with the methods and attributes that `TextModel` needs of a model."""
 
     variables: tuple = ()
-    rtd_head = True
+    discriminator_head = True
     mlm_head = None
 
     def __init__(self, session: Any):
         self.session = session
 
-    def rtd_logits(self, input_ids, input_mask, segment_ids) -> tf.Tensor:
-        """float32 [B, L] of int32 [B, L]; not in a graph."""
+    def discriminator_logits(self, input_ids, input_mask, segment_ids) -> tf.Tensor:
+        """int32 [B, L] -> float32 [B, L]; works only outside a graph."""
         arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))
         logits, = self.session.run(None, dict(zip(INPUTS, arrays, strict=True)))
         return tf.constant(logits)
 
 
 def load_onnx(folder: str) -> TextModel:
-    """The model of an ONNX folder from strings on; call `detect` of it.
+    """The model of an ONNX folder as a `TextModel`; only its method `detect` works.
 
     Raises:
       UsageError: a file is missing or cannot be read, or onnxruntime is not installed.
@@ -106,7 +106,7 @@ def load_onnx(folder: str) -> TextModel:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         with open(os.path.join(folder, TOKENIZER_CONFIG_FILE), encoding="utf-8") as file:
             max_length = int(json.load(file)["model_max_length"])
-    except Exception as error:  # onnxruntime has no common class of its errors
+    except Exception as error:  # onnxruntime's errors have no common class
         raise UsageError(f"{folder}: not an ONNX folder that can be read ({str(error).splitlines()[0]})"
                          ) from None
     return TextModel(cast(Any, OnnxDiscriminator(session)), load_tokenizer(folder), max_length)
@@ -116,7 +116,7 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
     import torch
     from transformers import ElectraConfig, ElectraForPreTraining
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     peer = ElectraForPreTraining(ElectraConfig(**config)).eval()
     peer.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=True)
 
@@ -129,13 +129,13 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
             return self.peer(input_ids=input_ids, attention_mask=attention_mask,
                              token_type_ids=token_type_ids).logits
 
-    # Sizes other than 1, and other than each other: what is traced with a 1 stays 1.
+    # Sizes are neither 1 nor equal: the exporter would fix a size of 1 and would merge equal sizes.
     example = torch.full((2, 7), config["pad_token_id"])
     example[:, :5] = 1
     axes = {0: torch.export.Dim("batch"),
             1: torch.export.Dim("length", max=config["max_position_embeddings"])}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of shared names of axes
+        warnings.simplefilter("ignore")  # about shared names of axes
         torch.onnx.export(
             Logits(), (example, (example == 1).long(), torch.zeros_like(example)), path,
             input_names=list(INPUTS), output_names=["logits"], dynamo=True, verbose=False,
@@ -143,12 +143,12 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
 
 
 def _compare(compared: Comparison, model: ElectraPretrainer, probes: Probes, session: Any) -> None:
-    """With one segment and with two, and all probes at once as well as one alone."""
+    """Compares with one segment and with two, all probes at once and one alone."""
     for name, segments in (("one segment", np.zeros_like(probes.ids)), ("two segments", probes.segments)):
-        expected = model.rtd_logits(probes.ids, probes.mask, segments).numpy()
+        expected = model.discriminator_logits(probes.ids, probes.input_mask, segments).numpy()
         for rows in (slice(None), slice(1, 2)):
             ids, mask, types = (array[rows].astype(np.int64)
-                                for array in (probes.ids, probes.mask, segments))
+                                for array in (probes.ids, probes.input_mask, segments))
             logits, = session.run(None, dict(zip(INPUTS, (ids, mask, types), strict=True)))
             # Padding is not compared.
             compared.close(f"logits of {len(ids)} texts of {name}", logits[mask > 0],

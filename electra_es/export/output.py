@@ -1,5 +1,5 @@
-"""Writing an exported directory: under a temporary name, renamed once it is whole and checked, with
-a file that says what it was made of."""
+"""Writes an exported directory under a temporary name, renames it when it is complete and checked, and
+adds a file that says from what it was made."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ EXPORT_FILE = "export.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """What an export was made of; `export.json` in it, to be read without TensorFlow."""
+    """What an export was made from; its `export.json` can be read without TensorFlow."""
 
     step: int  # of the checkpoint
     config_sha256: str  # of the model directory's config.json
@@ -36,7 +36,7 @@ class Origin:
 
 
 class Exported(NamedTuple):
-    """What an export wrote, and what it was compared on."""
+    """What an export wrote, and what was compared."""
 
     parts: list[str]
     origin: Origin
@@ -50,7 +50,7 @@ class Exported(NamedTuple):
 
 
 def origin_of(model_dir: str, step: int) -> Origin:
-    """What an export of the checkpoint of `step` in `model_dir` is made of."""
+    """The origin of an export of the checkpoint of `step` in `model_dir`."""
     paths = (os.path.join(model_dir, CONFIG_FILE), checkpoint_path(model_dir, step) + ".index")
     digests = []
     for path in paths:
@@ -60,7 +60,7 @@ def origin_of(model_dir: str, step: int) -> Origin:
 
 
 def read_origin(folder: str) -> Origin | None:
-    """What the export in `folder` was made of; None: it does not say."""
+    """The origin of the export in `folder`; None if it has no `export.json`."""
     try:
         with tf.io.gfile.GFile(os.path.join(folder, EXPORT_FILE)) as file:
             values = json.loads(file.read())
@@ -71,12 +71,12 @@ def read_origin(folder: str) -> Origin | None:
 
 @contextlib.contextmanager
 def new_directory(output: str, *, overwrite: bool, recognised_by: str) -> Iterator[str]:
-    """Yields an empty directory beside `output` that takes its place when the block ends well.
+    """Yields an empty directory beside `output`, which replaces `output` if the block succeeds.
 
     Args:
       output: local path of the directory to write.
-      overwrite: whether an earlier export may be replaced; it stays until the new one is whole.
-      recognised_by: a file that an earlier export has, so that nothing else is ever replaced.
+      overwrite: whether an earlier export may be replaced; it stays until the new one is complete.
+      recognised_by: a file that every earlier export has; a directory without it is not replaced.
 
     Raises:
       UsageError: `output` exists and may not be replaced, or cannot be written.

@@ -1,11 +1,11 @@
 """Text to ids: the one normalisation and the two kinds of tokeniser.
 
 This is the only file of the project that lower-cases, strips accents or applies
-a Unicode normal form. Everything runs as TensorFlow operations, so the builder of
-the records, fine-tuning and a SavedModel that takes strings share the same code.
+a Unicode normal form. Everything runs as TensorFlow operations, so that the builder
+of the records, fine-tuning and a SavedModel share the same code.
 
-A vocabulary directory holds `vocab.txt` (one piece a line) or `spm.model`, and
-`text.json`, which says how text is treated before it reaches the vocabulary.
+A vocabulary directory holds `vocab.txt` (one piece per line) or `spm.model`, and
+`text.json`, which says how text is normalised before it is tokenised.
 """
 
 import dataclasses
@@ -34,12 +34,12 @@ WORD_START = "\u2581"
 # agree for ASCII; a word of 101 to 200 two-byte letters is [UNK] here and pieces there.
 MAX_BYTES_PER_WORD = 200
 
-# Whatever is in no positive category is in C*: controls, format characters, private use and, as
-# RE2 has no \p{Cn}, unassigned code points. Tab, line feed and carriage return are whitespace;
+# All characters outside the listed categories are in C*: controls, format characters, private use and
+# unassigned code points, for which RE2 has no \p{Cn}. Tab, line feed and carriage return are whitespace;
 # VT, FF and NEL are dropped, as in the original (`tokenization._clean_text`).
 _DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
-# Tab, LF, CR and category Z* but for the plain space, whose replacement by itself would take longer
-# than the rest of the normalisation.
+# Tab, LF, CR and category Z* without the plain space: to replace it by itself would take longer than
+# the rest of the normalisation.
 _WHITESPACE = (
     r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]")
 
@@ -97,8 +97,8 @@ def load_text_config(directory: str | os.PathLike) -> TextConfig:
     """Reads `text.json` and checks the vocabulary file beside it against it.
 
     Raises:
-      UsageError: a missing or malformed file, another vocabulary than the one `text.json` was
-        written for, or a vocabulary without the special tokens.
+      UsageError: a missing or malformed file, a vocabulary other than that for which `text.json`
+        was written, or a vocabulary without the special tokens.
     """
     return _load(directory)[0]
 
@@ -223,7 +223,7 @@ class Tokenizer(tf.Module):
             tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore"))
 
     def _normalize_valid(self, texts: tf.Tensor) -> tf.Tensor:
-        """`normalize` for what is known to be UTF-8; the check takes as long as the rest."""
+        """`normalize` for valid UTF-8; checking that takes as long as everything else."""
         texts = tf.strings.regex_replace(texts, _DROPPED, "")
         texts = tf.strings.regex_replace(texts, _WHITESPACE, " ")
         if self.config.unicode_form == "NFKC":
@@ -306,7 +306,7 @@ def _lower(texts: tf.Tensor) -> tf.Tensor:
 
 
 def _load(directory: str | os.PathLike) -> tuple[TextConfig, bytes]:
-    """`text.json` and the bytes of the vocabulary file, which belong together."""
+    """`text.json` and the bytes of the vocabulary file, after checking that they fit together."""
     path = os.path.join(os.fspath(directory), TEXT_CONFIG_FILE)
     if not tf.io.gfile.exists(path):
         raise UsageError(

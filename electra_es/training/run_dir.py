@@ -1,8 +1,8 @@
-"""The model directory: what makes a run, and a finished model, complete in one place.
+"""The model directory: all files of a run, and of a finished model, in one place.
 
     model_dir/
       config.json        resolved configuration, written before step 1
-      text.json, vocab.txt (or spm.model)    copied in: the model never parts from its text rules
+      text.json, vocab.txt (or spm.model)    copies, so that the model keeps its text rules
       records.json       which records it trains on
       checkpoints/       see checkpoints.py
       summaries/, metrics.jsonl, samples.jsonl, evaluation.json
@@ -36,14 +36,14 @@ def vocabulary_facts(tokenizer: Tokenizer) -> VocabularyFacts:
 
 
 def load_model(model_dir: str) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
-    """Rebuilds the model of `model_dir` with the weights of its newest checkpoint that can be read.
+    """Builds the model of `model_dir` with the weights of its newest readable checkpoint.
 
     Returns:
-      the model (it computes in float32, whatever the run's precision), its tokeniser, its
-      configuration and the step of the weights.
+      the model (it computes in float32 even if the run does not), its tokeniser, its configuration
+      and the step of the weights.
 
     Raises:
-      UsageError: not a model directory, or one without a whole checkpoint.
+      UsageError: not a model directory, or one without a complete checkpoint.
     """
     run = load_run(model_dir)
     tokenizer = load_tokenizer(model_dir)
@@ -53,7 +53,7 @@ def load_model(model_dir: str) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
 
 def prepare_model_dir(model_dir: str, tokenizer: Tokenizer, vocab_dir: str,
                       model: ModelConfig, pretraining: PretrainingConfig) -> bool:
-    """Writes configuration and vocabulary, or checks that those of an earlier start are the same.
+    """Writes configuration and vocabulary, or checks that an earlier start had the same ones.
 
     Returns:
       whether the directory held a run already.
@@ -78,9 +78,9 @@ def prepare_model_dir(model_dir: str, tokenizer: Tokenizer, vocab_dir: str,
 
 
 def check_same_records(model_dir: str, data_dir: str, info: RecordsInfo) -> None:
-    """Remembers which records a run trains on, or checks that they are those of its checkpoints.
+    """Records which data a run trains on, or checks that its checkpoints were trained on the same.
 
-    The position in the data is a number, which means something else in other records.
+    The position in the data is a number, and in other records it means other examples.
 
     Raises:
       UsageError: the run has checkpoints, and the training records are not those it began with.
@@ -109,35 +109,36 @@ def check_same_records(model_dir: str, data_dir: str, info: RecordsInfo) -> None
         f"same, or a new --model_dir with --init_checkpoint={model_dir}")
 
 
-def settings_of_run(model_dir: str, given: Mapping[str, Any]) -> tuple[ModelConfig, PretrainingConfig]:
-    """The settings of the run in `model_dir`, with those of `given` that may change.
+def settings_of_run(model_dir: str, overrides: Mapping[str, Any]
+                    ) -> tuple[ModelConfig, PretrainingConfig]:
+    """The settings of the run in `model_dir`, with those of `overrides` that may change.
 
     Args:
       model_dir: where `config.json` is.
-      given: setting -> value, as from the command line; those of the text are left out here.
+      overrides: setting -> value, as from the command line; those of the text are left out here.
 
     Raises:
-      UsageError: no such run, or `given` contradicts a setting that makes the run what it is. An
+      UsageError: no such run, or `overrides` changes a setting that a run may not change. An
         evaluation may have another precision.
     """
     run = load_run(model_dir)
-    model = _with_given(run.model, given)
-    pretraining = _with_given(run.pretraining, given)
+    model = _with_overrides(run.model, overrides)
+    pretraining = _with_overrides(run.pretraining, overrides)
     old = dataclasses.replace(run.pretraining, precision=pretraining.precision)
     _check_same(model_dir, run._replace(pretraining=old), Run(run.text, model, pretraining))
     return model, pretraining
 
 
-def _with_given(config: Any, given: Mapping[str, Any]) -> Any:
+def _with_overrides(config: Any, overrides: Mapping[str, Any]) -> Any:
     fields = type(config).__dataclass_fields__
     return dataclasses.replace(
-        config, **{name: value for name, value in given.items() if name in fields})
+        config, **{name: value for name, value in overrides.items() if name in fields})
 
 
 def check_same_evaluation(model_dir: str, text: TextConfig, model: ModelConfig,
                           pretraining: PretrainingConfig) -> None:
-    """Raises UsageError where `model_dir` holds another model, or one that other text, other masks
-    or another length belong to: figures of such an evaluation could not be compared."""
+    """Raises UsageError if model, text settings, seed or length differ from those of `model_dir`: the
+    figures of such an evaluation could not be compared with the run's."""
     run = load_run(model_dir)
     _check_same(model_dir, run, Run(text, model, dataclasses.replace(
         run.pretraining, seed=pretraining.seed, max_seq_length=pretraining.max_seq_length)))

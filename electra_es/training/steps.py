@@ -1,9 +1,9 @@
 """The compiled steps: training (a loop of them on the device) and evaluation.
 
-Scaling, stated once. Losses are sums divided by weights counted over the whole step, that is over
-all replicas and micro-batches. So gradients are *summed* over micro-batches and replicas, and are
-those of one batch of the same examples on one device. They are clipped after the sum. (The
-original clips on each replica and averages.)
+How losses are scaled: they are sums divided by weights that are counted over the whole step, that is
+over all replicas and micro-batches. So gradients are *summed* over micro-batches and replicas. The
+result is the gradient of one batch of the same examples on one device. Gradients are clipped after
+the sum. (The original clips on each replica and averages.)
 
 Shapes: B batch of a replica, A micro-batches, L length.
 """
@@ -15,7 +15,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, MaskedInputs
 from electra_es.model.dropout import dropout_seed
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import ElectraPretrainer, Outputs, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
 from electra_es.training.metrics import auc_histograms, metric_names, metric_sums
@@ -25,7 +25,7 @@ Sums = dict[str, tf.Tensor]
 
 
 class Keys(NamedTuple):
-    """Keys of what a step draws."""
+    """The keys for the random draws of a step."""
 
     masking: Key
     sampling: Key
@@ -38,7 +38,7 @@ def training_keys(seed: int) -> Keys:
 
 
 def evaluation_keys(seed: int) -> Keys:
-    """Other keys than in training; the same masks and samples at each evaluation."""
+    """Keys that differ from those of training; each evaluation has the same masks and samples."""
     return Keys(derive_key(seed, "evaluation masking"), derive_key(seed, "evaluation sampling"),
                 derive_key(seed, "dropout"))
 
@@ -62,7 +62,7 @@ class TrainStep:
           metric sums of this replica, and `bad`, `gradient_norm` (the same on every replica).
         """
         replica = tf.distribute.get_replica_context()
-        masked = mask(inputs, self.model_config, self.model.vocab, self.keys.masking)
+        masked = mask_tokens(inputs, self.model_config, self.model.vocab, self.keys.masking)
         denominators = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss_denominators(
             inputs, masked, self.model_config, self.model.vocab))
         number = self.optimizer.iterations * replica.num_replicas_in_sync + tf.cast(
@@ -74,7 +74,7 @@ class TrainStep:
         gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         self.optimizer.apply(gradients, is_finite)
-        # A step that is not applied does not count in the metrics either.
+        # A step that is not applied is not counted in the metrics either.
         sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
         sums["bad"] = tf.cast(~is_finite, tf.float32)
         sums["gradient_norm"] = norm
@@ -95,9 +95,9 @@ class TrainStep:
                 tf.random.experimental.stateless_fold_in(seed, part))
             return part + 1, tf.nest.map_structure(tf.add, total, result)
 
-        nothing = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
-                   {name: tf.constant(0.0) for name in metric_names(self.model_config)})
-        return tf.while_loop(lambda part, total: part < parts, add_part, (0, nothing))[1]
+        zeros = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
+                 {name: tf.constant(0.0) for name in metric_names(self.model_config)})
+        return tf.while_loop(lambda part, total: part < parts, add_part, (0, zeros))[1]
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
@@ -114,7 +114,7 @@ class TrainStep:
 def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: ModelConfig
                    ) -> tf.Tensor | None:
     """float32 [B, K]: one number per selected position, derived from the example's index; None
-    where there is no discriminator to draw samples for."""
+    if there is no discriminator that needs samples."""
     if config.objective == "mlm":
         return None
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
@@ -123,11 +123,11 @@ def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: Mod
 def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
     """Returns a compiled `loop(iterator, num_steps, bad_in_row) -> sums`.
 
-    The steps run in one `tf.while` on the device; the host waits once, for the sums. Those are
-    metric sums over all replicas and steps, and `bad` (how many steps were not applied),
+    The steps run in one `tf.while` on the device; the host waits once, for the sums. These are
+    metric sums over all replicas and steps, `bad` (the number of steps that were not applied),
     `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step).
     """
-    # AutoGraph would rewrite all of the model's Python, which takes longer than tracing it.
+    # AutoGraph would rewrite all Python code of the model, which takes longer than tracing it.
     @tf.function(autograph=False)
     def loop(iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
         def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor):
@@ -137,11 +137,11 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
-        nothing = {name: tf.constant(0.0)
-                   for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
+        zeros = {name: tf.constant(0.0)
+                 for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
         _, sums, bad_in_row, last_bad = tf.while_loop(
             lambda number, *_: number < num_steps, add_step,
-            (0, nothing, bad_in_row, tf.constant(0, tf.int64)))
+            (0, zeros, bad_in_row, tf.constant(0, tf.int64)))
         return {**sums, "bad_in_row": bad_in_row, "last_bad_step": last_bad}
 
     return loop
@@ -179,13 +179,13 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
 def make_show_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
                    strategy: tf.distribute.Strategy):
     """Returns a compiled `step(inputs) -> (corrupted ids int32, probability of being replaced
-    float32)`, both [B, L]. Every replica computes the same, so that this works wherever the
-    variables are."""
+    float32)`, both [B, L]. Every replica computes the same, so this works with variables on any
+    device."""
     forward = evaluation_forward(model, model_config, seed)
 
     def replica_step(inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         _, outputs = forward(inputs)
-        return outputs.corrupted_ids, tf.sigmoid(outputs.rtd_logits)
+        return outputs.corrupted_ids, tf.sigmoid(outputs.discriminator_logits)
 
     @tf.function(autograph=False)
     def step(inputs):
@@ -200,7 +200,7 @@ def evaluation_forward(model: ElectraPretrainer, model_config: ModelConfig, seed
     keys = evaluation_keys(seed)
 
     def forward(inputs: Inputs) -> tuple[MaskedInputs, Outputs]:
-        masked = mask(inputs, model_config, model.vocab, keys.masking)
+        masked = mask_tokens(inputs, model_config, model.vocab, keys.masking)
         return masked, model(inputs, masked, sampling_draws(keys, inputs, masked, model_config))
 
     return forward

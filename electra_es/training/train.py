@@ -1,4 +1,4 @@
-"""Pretraining from beginning to end, in the order in which it happens."""
+"""Pretraining from beginning to end, in the order of execution."""
 
 import contextlib
 import dataclasses
@@ -58,16 +58,16 @@ class TrainResult(NamedTuple):
 def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str, vocab_dir: str,
           model_dir: str, tpu: TpuAddress = TpuAddress(),
           initial_weights: InitialWeights | None = None, evaluate_at_end: bool = True) -> TrainResult:
-    """Pretrains in `model_dir`, from its latest checkpoint if it has one.
+    """Pretrains in `model_dir`, from its newest checkpoint if there is one.
 
     Args:
       model_config: the model and its objective.
-      config: everything else that is resolved.
+      config: all other settings.
       data_dir: records directory.
       vocab_dir: vocabulary directory that the records were built with.
-      model_dir: the run's directory; workers have to share it.
+      model_dir: the run's directory; all workers have to share it.
       tpu: TPU to use, if any.
-      initial_weights: gives a run without a checkpoint its weights, and a line to print.
+      initial_weights: sets the weights of a run without a checkpoint; returns a line to print.
       evaluate_at_end: whether to evaluate after the last step.
 
     Returns:
@@ -78,7 +78,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
       UsageError: wrong use or bad input; nothing already written is lost.
       CheckFailed: max_bad_steps non-finite steps in a row.
     """
-    # ---- Devices, vocabulary, records: what can be wrong is looked at before step 1.
+    # ---- Devices, vocabulary, records: everything that can be wrong is checked before step 1.
     check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
     strategy = set_up_devices(config, tpu)
     workers = Workers(strategy)
@@ -105,7 +105,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             flops_per_example=training_flops(
                 model_config, vocab_size, config.max_seq_length))
 
-        # ---- Model and optimiser, then the state of the latest checkpoint over both.
+        # ---- Model and optimiser, then the state of the newest checkpoint.
         with strategy.scope():
             model = build_pretrainer(model_config, vocabulary_facts(tokenizer), config.precision)
             optimizer = Adam(model.trainable_variables, schedule_for(config), config)
@@ -120,20 +120,20 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         origin = ""
         if initial_weights is not None and step == 0:
             origin = initial_weights(model, tokenizer)
-            log.say(origin)
+            log.show(origin)
 
-        log.say(devices_line(strategy))
-        log.say(vocabulary_line(tokenizer, data_dir))
+        log.show(devices_line(strategy))
+        log.show(vocabulary_line(tokenizer, data_dir))
         for name, parameters in parameter_counts(model).items():
-            log.say(parameter_line(name, parameters))
-        log.say(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
-                f"training examples; step {step} of {config.num_train_steps}")
+            log.show(parameter_line(name, parameters))
+        log.show(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
+                 f"training examples; step {step} of {config.num_train_steps}")
         if step < config.last_step:
             log.start(step, Run(tokenizer.config, model_config, config),
                       devices=f"{devices_used(strategy)}; TensorFlow {tf.__version__}",
                       data=describe_records(data_dir, info), initial_weights=origin)
 
-        # ---- Data from the position of the checkpoint on, and the compiled loop over it.
+        # ---- Data from the checkpoint's position on, and the compiled loop over it.
         def host_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             return training_dataset(
                 shards, info, config, first_example=examples_seen, vocab_size=vocab_size,
@@ -147,7 +147,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         evaluate = make_evaluation(
             model, tokenizer, model_config, config, strategy, data_dir, info)
 
-        # ---- The loop: a stretch of steps on the devices, then what is due on the host.
+        # ---- The loop: some steps on the devices, then reports, checkpoints and evaluations on the host.
         evaluation: dict[str, float] = {}
         pending: dict[str, np.ndarray] = {}  # sums since the last progress line
         bad_in_row = 0.0
@@ -155,13 +155,13 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         stopping = stop.requested()
         with checkpoints:
             while step < config.last_step and not stopping:
-                stretch = steps_until_due(step, config)
-                # After an error steps of the stretch may be half applied: nothing is saved.
+                num_steps = steps_until_due(step, config)
+                # After an error, steps of the loop may be half applied: nothing is saved.
                 with bad_shard_named(shards, info, vocab_size,
                                      "; --skip_corrupt_shards leaves it out"):
-                    sums = _numpy(loop(batches, tf.constant(stretch), tf.constant(bad_in_row)))
-                step += stretch
-                examples_seen += stretch * config.train_batch_size
+                    sums = _numpy(loop(batches, tf.constant(num_steps), tf.constant(bad_in_row)))
+                step += num_steps
+                examples_seen += num_steps * config.train_batch_size
                 bad_in_row = float(sums["bad_in_row"])
                 _check_finite(sums, step, config, log)
                 if not log.is_counting:
@@ -177,7 +177,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                         "gradient_norm": float(sums["gradient_norm"]),
                         "bad_steps": float(pending["bad"]), "tokens": float(pending["tokens"])})
                     for warning in health.warnings(step, metrics):
-                        log.say(warning)
+                        log.show(warning)
                     pending = {}
                 if is_due(step, config.save_every, config) or stopping:
                     checkpoints.save(step, examples_seen)
@@ -192,13 +192,13 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             if stopping and step < config.last_step:
                 checkpoints.save(step, examples_seen)
                 checkpoints.wait()
-                log.say(f"stopped by a signal at step {step}; saved. The same command goes on")
+                log.show(f"stopped by a signal at step {step}; saved. The same command goes on")
                 return TrainResult(step, evaluation, stopped_by_signal=True)
         if evaluate_at_end and info.num_examples("validation"):
             result = evaluate(stop.requested)
             if result is None:
-                log.say(f"stopped by a signal in the evaluation at step {step}; the model is saved. "
-                        "The same command evaluates it")
+                log.show(f"stopped by a signal in the evaluation at step {step}; the model is saved. "
+                         "The same command evaluates it")
                 return TrainResult(step, {}, stopped_by_signal=True)
             evaluation = result.metrics
             report_evaluation(log, step, result)
@@ -206,9 +206,9 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
 
 
 def parameter_counts(model: ElectraPretrainer) -> dict[str, int]:
-    """Parameters of what is published, and of all that is trained where that is more."""
+    """Parameters of the published model, and of everything that is trained if that is more."""
     everything = count_parameters([model])
-    if model.rtd_head is None:
+    if model.discriminator_head is None:
         return {"model": everything}
     found = {"discriminator": discriminator_parameters(model)}
     if model.generators == [model.discriminator]:
@@ -219,7 +219,7 @@ def parameter_counts(model: ElectraPretrainer) -> dict[str, int]:
 
 
 def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
-    """The audit of the vocabulary against the records, where these have counts, in one line."""
+    """The audit of the vocabulary in one line, against the counts of the records if they have any."""
     path = os.path.join(data_dir, ID_COUNTS_FILE)
     counts = None
     if tf.io.gfile.exists(path):
@@ -244,8 +244,8 @@ def is_due(step: int, every: int, config: PretrainingConfig) -> bool:
 def _check_finite(sums: dict[str, np.ndarray], step: int, config: PretrainingConfig,
                   log: ProgressLog) -> None:
     if sums["bad"]:
-        log.say(f"warning: {int(sums['bad'])} step(s) with a non-finite loss or gradient were not "
-                f"applied, the last one was step {int(sums['last_bad_step'])}")
+        log.show(f"warning: {int(sums['bad'])} step(s) with a non-finite loss or gradient were not "
+                 f"applied, the last one was step {int(sums['last_bad_step'])}")
     if sums["bad_in_row"] >= config.max_bad_steps:
         raise CheckFailed(
             f"{int(sums['bad_in_row'])} steps in a row, up to step {step}, had a non-finite loss or "

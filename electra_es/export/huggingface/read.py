@@ -1,6 +1,6 @@
 """A local Hugging Face ELECTRA folder as a model of this project.
 
-Nothing is executed and nothing unpickled: weights come from safetensors only, and no file outside
+No code is executed and nothing is unpickled: weights come only from safetensors, and no file outside
 the folder is opened.
 """
 
@@ -39,7 +39,7 @@ from electra_es.training.run_dir import load_model, prepare_model_dir, vocabular
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-# Kept in an imported model directory, so that an export gives back the very same config.json.
+# Kept in an imported model directory, so that an export writes the same config.json again.
 SOURCE_CONFIG_FILE = "huggingface.json"
 
 _TOKENIZER_FILES = (*VOCAB_FILES.values(), TEXT_CONFIG_FILE, "tokenizer.json", "tokenizer_config.json")
@@ -48,13 +48,13 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 class Imported(NamedTuple):
-    """A model out of a Hugging Face folder."""
+    """A model from a Hugging Face folder."""
 
     model: ElectraPretrainer
     tokenizer: Tokenizer
     run: Run
     configs: dict[Part, HubConfig]  # the `config.json` of each part
-    new: list[str]  # canonical names of variables that the folder has none for
+    new: list[str]  # canonical names of variables that the folder does not have
 
 
 def load_folder(folder: str, generator: str = "") -> Imported:
@@ -63,11 +63,11 @@ def load_folder(folder: str, generator: str = "") -> Imported:
     Args:
       folder: a local folder with one part, or with `discriminator/` or `generator/` or both in it.
         A generator alone is a model of BERT's objective (mlm).
-      generator: a folder with the generator, where it is published apart. Without any, the
-        generator is new, of the recipe's shape, with the discriminator's embeddings.
+      generator: a folder with the generator, if it is published separately. If there is none, a new
+        generator is made with the recipe's shape and the discriminator's embeddings.
 
     Raises:
-      UsageError: a missing, extra or wrongly shaped tensor, weights in a pickle, a file that leads
+      UsageError: a missing tensor, an extra one or one of the wrong shape, weights in a pickle, a link
         out of the folder, or a configuration that this project cannot compute.
     """
     folders = _part_folders(folder, generator)
@@ -133,9 +133,9 @@ def _part_folders(folder: str, generator: str) -> dict[Part, str]:
     folders = {part: os.path.join(folder, part) for part in parts
                if os.path.exists(os.path.join(folder, part, CONFIG_FILE))}
     if not folders:
-        named = _read_json(folder, CONFIG_FILE).get("architectures") or [""]
-        alone = named[0] == ARCHITECTURES["generator"] and not generator
-        folders = {"generator" if alone else "discriminator": folder}
+        architectures = _read_json(folder, CONFIG_FILE).get("architectures") or [""]
+        is_generator = architectures[0] == ARCHITECTURES["generator"] and not generator
+        folders = {"generator" if is_generator else "discriminator": folder}
     if generator:
         folders["generator"] = generator
     return folders
@@ -244,10 +244,10 @@ def _sharing(tensors: dict[Part, dict[str, np.ndarray]]) -> Sharing:
 
 
 def _initialise(model: ElectraPretrainer, names: list[str]) -> None:
-    """Draws the kernels of a generator that is new, the same ones every time.
+    """Draws the kernels of a new generator, the same ones every time.
 
-    Not by seeding TensorFlow before building: `tf.random.set_seed` clears the cache of kernels, and
-    with it the SentencePiece models of every tokeniser made before.
+    `tf.random.set_seed` before building is not used: it clears the cache of kernels, and with it the
+    SentencePiece models of all tokenisers made before.
     """
     views = named_variables(model)
     for name in names:
@@ -290,13 +290,13 @@ def _to_canonical(tensors: dict[str, np.ndarray], table: list[TensorName],
 
 
 def _without_copies(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Leaves out what older folders store beside the weights: the counted positions, and the word
-    table again as the generator's output matrix. Where they are not that, they count as extra."""
-    rest = dict(tensors)
-    positions = rest.get("electra.embeddings.position_ids")
+    """Leaves out copies that older folders store: the position ids 0, 1, 2, ... and the word table as the
+    generator's output matrix. Other values there count as extra tensors."""
+    kept = dict(tensors)
+    positions = kept.get("electra.embeddings.position_ids")
     if positions is not None and np.array_equal(positions.ravel(), np.arange(positions.size)):
-        del rest["electra.embeddings.position_ids"]
-    output, table = rest.get("generator_lm_head.weight"), rest.get(_WORD_TABLE)
+        del kept["electra.embeddings.position_ids"]
+    output, table = kept.get("generator_lm_head.weight"), kept.get(_WORD_TABLE)
     if output is not None and table is not None and np.array_equal(output, table):
-        del rest["generator_lm_head.weight"]
-    return rest
+        del kept["generator_lm_head.weight"]
+    return kept

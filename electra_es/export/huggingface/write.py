@@ -56,11 +56,11 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
     """
     model, tokenizer, run, step = load_model(model_dir)
     origin, source = origin_of(model_dir, step), read_source_configs(model_dir)
-    # A generator that an import drew, as its source had none, is not published.
+    # A generator that an import had to make, because its source had none, is not published.
     parts = [part for part in parts_of(run.model) if not source or part in source]
     text_model = TextModel(model, tokenizer, usable_length(run))
     example: list[tuple[str, float]] = []
-    if model.rtd_head is not None:
+    if model.discriminator_head is not None:
         example = _score_example(text_model)
     log, weights = read_log(model_dir), get_resolved_weights(model)
     configs = _configs(model_dir, run, tokenizer)
@@ -137,8 +137,8 @@ def push_to_hub(folder: str, repository: str, parts: list[str], private: bool) -
 
 def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]:
     """`config.json` of each part; that of its source for an imported model."""
-    made = {part: hub_config(part, run.model, len(tokenizer.vocab), tokenizer.pad_id)
-            for part in parts_of(run.model)}
+    configs = {part: hub_config(part, run.model, len(tokenizer.vocab), tokenizer.pad_id)
+               for part in parts_of(run.model)}
     source = read_source_configs(model_dir)
     if source and "discriminator" in source:
         sharing: Sharing = ("all" if run.model.generator_kind == "shared" else
@@ -146,7 +146,7 @@ def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]
         if model_config_from(source["discriminator"], source.get("generator"), sharing) != run.model:
             raise UsageError(f"{model_dir}: its huggingface.json describes another model than its "
                              "config.json: expected the files that the import wrote")
-    return {**made, **source}
+    return {**configs, **source}
 
 
 def _score_example(text_model: TextModel) -> list[tuple[str, float]]:
@@ -158,28 +158,28 @@ def _score_example(text_model: TextModel) -> list[tuple[str, float]]:
 
 def _compare(part: Part, text_model: TextModel, model: ElectraPretrainer, folder: str) -> list[str]:
     """Compares a part, read back by itself, with its source: tokens, and logits of both segments."""
-    again = load_folder(folder)
+    exported = load_folder(folder)
     compared = Comparison(f"the exported {part}")
     texts = PROBES if part == "discriminator" else MASK_PROBES
     probes = tokenized(texts, text_model.tokenizer, text_model.max_length)
-    found = tokenized(texts, again.tokenizer, usable_length(again.run))
+    found = tokenized(texts, exported.tokenizer, usable_length(exported.run))
     compared.equal(f"tokens of the {part}", found.ids, probes.ids)
     if part == "generator":
         compared.close("logits of the generator at [MASK]",
-                       mask_logits(again.model, probes, probes.segments),
+                       mask_logits(exported.model, probes, probes.segments),
                        mask_logits(model, probes, probes.segments))
     else:
-        logits = [each.rtd_logits(probes.ids, probes.mask, probes.segments).numpy()
-                  for each in (again.model, model)]
-        real = probes.mask > 0  # padding is not compared
+        logits = [each.discriminator_logits(probes.ids, probes.input_mask, probes.segments).numpy()
+                  for each in (exported.model, model)]
+        real = probes.input_mask > 0  # padding is not compared
         compared.close("logits of the discriminator", logits[0][real], logits[1][real])
     return compared.lines
 
 
 def _write_folder(folder: str, arrays: dict[str, np.ndarray], files: dict[str, bytes]) -> None:
     os.makedirs(folder)
-    # transformers asks for the framework that the tensors were written by. Not save_file, whose files
-    # nobody but their owner can read, whatever the umask says.
+    # transformers needs the name of the framework that wrote the tensors. save_file is not used: only
+    # the owner can read its files, whatever the umask is.
     weights = save(arrays, metadata={"format": "pt"})
     for name, data in {WEIGHTS_FILE: weights, **files}.items():
         with open(os.path.join(folder, name), "wb") as file:
