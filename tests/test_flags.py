@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import subprocess
 import sys
 import typing
@@ -10,13 +9,12 @@ import typing
 import pytest
 from absl import flags as absl_flags
 from command_helpers import Accepted, fresh_flags, main_of, stop
+from paths import HPARAMS
 
 from electra_es import flags
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, model_config
 from electra_es.errors import UsageError
 from electra_es.settings import field_type
-
-HPARAMS = pathlib.Path(__file__).parent.parent / "hparams"
 
 
 @pytest.fixture

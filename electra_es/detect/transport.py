@@ -4,7 +4,7 @@ ours or its connection is closed, the server goes on, and prints one line about 
 Starlette would parse requests and limit their sizes itself, but it brings uvicorn, h11, anyio and an
 event loop to three files and one function that blocks. What the standard library leaves open is
 here: a deadline for a whole request, answers to malformed ones, and a close that does not lose the
-answer. `tests/test_serve_any_request.py` sends it anything.
+answer. `tests/detect/test_serve_any_request.py` sends it anything.
 """
 
 import contextlib

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from builder_helpers import config, digests, stats_of
+from paths import ROOT
 
 from data_prep import files
 from data_prep.build import engine_local as pipeline_local
@@ -18,9 +19,6 @@ from data_prep.build.job import build_tfrecords
 from data_prep.command_line import parse_flags
 from electra_es.errors import UsageError
 from electra_es.files import only_run_in
-
-REPOSITORY = pathlib.Path(__file__).parents[1]
-
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -75,7 +73,7 @@ def hostile(tmp_path) -> pathlib.Path:
 
 def command(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "data_prep.build_tfrecords", *arguments],
-                          cwd=REPOSITORY, capture_output=True, text=True, timeout=300,
+                          cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env={"TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""})
 
 
@@ -194,7 +192,7 @@ def test_a_full_disk_is_one_line(corpus, vocab_dir, tmp_path):
         result = subprocess.run(
             ["bash", "-c", f"ulimit -f 8; exec {sys.executable} -m data_prep.build_tfrecords "
              f"--input={corpus} --vocab_dir={vocab_dir} --output={tmp_path}/{workers} "
-             f"--workers={workers}"], cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+             f"--workers={workers}"], cwd=ROOT, capture_output=True, text=True, timeout=100)
         assert result.returncode == 2, result.stderr
         assert "cannot be written (File too large): the same command goes on when there is room" in (
             result.stderr) and "Traceback" not in result.stderr

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import pathlib
 import unicodedata
 
 import numpy as np
@@ -12,19 +11,19 @@ import tensorflow as tf
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import GOLDEN
 
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
 from electra_es.text import tokenizer as text
 
-GOLDEN = json.loads(
-    (pathlib.Path(__file__).parent / "data/tokenization.json").read_text(encoding="utf-8"))
-CASES = {case["description"]: case for case in GOLDEN["cases"]}
+TOKENIZATION = json.loads((GOLDEN / "tokenization.json").read_text(encoding="utf-8"))
+CASES = {case["description"]: case for case in TOKENIZATION["cases"]}
 
 # The original never applies a normal form without stripping accents; ours always ends in NFC,
 # so that a decomposed text gets the ids of the composed one.
 NORMAL_FORM = {"accents NFD": "accents NFC", "enye upper NFD": "enye upper NFC"}
-MODES = {name: mode for name, mode in GOLDEN["modes"].items()
+MODES = {name: mode for name, mode in TOKENIZATION["modes"].items()
          if name != "lower_false__strip_true"}  # the original does not strip cased text
 
 # Characters whose category has been the same since Unicode 3.2: what differs between Python's,
@@ -45,12 +44,12 @@ def golden_vocab():
 
     The greedy longest match among the remaining pieces is the same wherever the file has ids.
     """
-    vocab = [f"[unused{i}]" for i in range(GOLDEN["vocab"]["size_dict"])]
-    for case in GOLDEN["cases"]:
-        for mode in GOLDEN["modes"]:
+    vocab = [f"[unused{i}]" for i in range(TOKENIZATION["vocab"]["size_dict"])]
+    for case in TOKENIZATION["cases"]:
+        for mode in TOKENIZATION["modes"]:
             for piece, i in zip(case[mode]["tokens"], case[mode]["ids"], strict=True):
                 vocab[i] = piece
-    for piece, i in GOLDEN["vocab"]["special"].items():
+    for piece, i in TOKENIZATION["vocab"]["special"].items():
         vocab[i] = piece
     return vocab
 

@@ -1,7 +1,6 @@
 """Word counts and the vocabularies made of them."""
 
 import os
-import pathlib
 import random
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
+from paths import ROOT
 
 from data_prep import count_words, train_vocabulary
 from data_prep import files as pipeline_files
@@ -103,7 +103,7 @@ def test_a_vocabulary_takes_its_settings_from_the_counts(tmp_path):
 def test_wrong_use_is_told_before_the_work(tmp_path, arguments, message):
     result = subprocess.run([sys.executable, "-m", arguments[0], f"--input={TRAIN_GLOB}", "--overwrite",
                              *arguments[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-                            env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])})
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert result.returncode == 2 and message in result.stderr
     assert "Traceback" not in result.stderr
 
