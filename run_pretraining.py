@@ -15,7 +15,7 @@ after saving.
 
 import functools
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from absl import flags
 
@@ -41,6 +41,9 @@ from electra_es.flags import (
 )
 from electra_es.hardware import prepare_tpu_runtime
 from electra_es.settings import NAME, PATH
+
+if TYPE_CHECKING:
+    from electra_es.training.train import InitialWeights
 
 HPARAMS_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hparams")
 
@@ -146,7 +149,7 @@ def _refuse_unused(evaluates: bool, on_sample: bool) -> None:
         refuse_given(f"--tpu={_TPU.value}" if _TPU.value else "no --tpu", ("tpu_zone", "gcp_project"))
 
 
-def _initial_weights():
+def _initial_weights() -> "InitialWeights | None":
     """What gives a new run its weights; imported when asked for, as importers take packages that
     training does not need."""
     if not _INIT_CHECKPOINT.value:

@@ -96,7 +96,7 @@ def step_hlo(model_config: ModelConfig, config: PretrainingConfig, vocab_size: i
     train_step = TrainStep(model, optimizer, model_config, config)
 
     @tf.function(jit_compile=True)
-    def step(*batch: tf.Tensor):
+    def step(*batch: tf.Tensor) -> dict[str, tf.Tensor]:
         return train_step(Inputs(*batch))
 
     batch = synthetic_batch(batch_size, config.max_seq_length, vocab_size)

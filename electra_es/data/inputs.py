@@ -102,7 +102,8 @@ def training_dataset(
             epochs = tf.fill(tf.shape(order), epoch)
             return tf.data.Dataset.from_tensor_slices((order, skips, epochs))
 
-        def shuffled_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor):
+        def shuffled_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor
+                             ) -> tuple[tf.Tensor, tf.Tensor]:
             path, count = stream_paths[shard], stream_counts[shard]
             records = _shard_records(path, count)
             order = _shuffled(count, stateless_seed(

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from electra_es.errors import UsageError
 from electra_es.export.output import read_origin
-from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.export.saved_model import Tensors, TextModel, usable_length
 from electra_es.run_config import CONFIG_FILE
 from electra_es.training.run_dir import load_model
 
@@ -45,7 +45,7 @@ Detector = Callable[[Sequence[str]], list[ScoredSentence]]
 class LoadedDetector:
     """A discriminator from a file; called with sentences, it scores their tokens."""
 
-    function: Callable
+    function: Callable[..., Tensors]  # `detect` of a TextModel
     step: int | None  # of the checkpoint it was made of; None: it does not say
 
     def __call__(self, sentences: Sequence[str]) -> list[ScoredSentence]:
@@ -107,7 +107,7 @@ def _is_hugging_face(path: str) -> bool:
         return False
 
 
-def _score(function, sentences: Sequence[str]) -> list[ScoredSentence]:
+def _score(function: Callable[..., Tensors], sentences: Sequence[str]) -> list[ScoredSentence]:
     scored: list[ScoredSentence] = []
     for first in range(0, len(sentences), BATCH_SIZE):
         # Lone surrogates, which Python strings may hold, have no UTF-8.

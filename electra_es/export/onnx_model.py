@@ -83,7 +83,8 @@ class OnnxDiscriminator:
     def __init__(self, session: Any):
         self.session = session
 
-    def rtd_logits(self, input_ids, input_mask, segment_ids) -> tf.Tensor:
+    def rtd_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
+                   ) -> tf.Tensor:
         """float32 [B, L] of int32 [B, L]; not in a graph."""
         arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))
         logits, = self.session.run(None, dict(zip(INPUTS, arrays, strict=True)))
@@ -125,7 +126,8 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
             super().__init__()
             self.peer = peer
 
-        def forward(self, input_ids, attention_mask, token_type_ids):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor,
+                    token_type_ids: torch.Tensor) -> torch.Tensor:
             return self.peer(input_ids=input_ids, attention_mask=attention_mask,
                              token_type_ids=token_type_ids).logits
 
