@@ -26,7 +26,6 @@ from data_prep.build.tasks import Job, Task
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
 
-
 # Every channel that a worker opens is worth a line to Beam.
 logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
 

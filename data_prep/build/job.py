@@ -9,24 +9,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from data_prep.corpus import cleaning
+from data_prep import files
 from data_prep.build import engine_local as pipeline_local
 from data_prep.build import tasks as pipeline_tasks
-from data_prep.corpus import readers
-from data_prep import files
-from data_prep.outputs import check_apart
 from data_prep.build.settings import (
     DEFAULT_VALIDATION_FRACTION,
     TEXT_BYTES_PER_SHARD,
     BuildConfig,
 )
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from electra_es.text import audit
-from electra_es.data import records
+from data_prep.corpus import cleaning, readers
+from data_prep.outputs import check_apart
 from electra_es.config import SPECIAL_TOKENS, TextConfig
-from electra_es.errors import UsageError, import_optional
+from electra_es.data import records
 from electra_es.data.records import RecordsInfo
+from electra_es.errors import UsageError, import_optional
 from electra_es.files import LOCK_FILE, only_run_in
+from electra_es.text import audit
 from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
 
 MIN_TRAIN_SHARDS = 8

@@ -61,6 +61,16 @@ def load_detector(path: str) -> LoadedDetector:
 
     Raises:
       UsageError: none of these, or without a discriminator.
+
+    Example, after `make demo`:
+
+        >>> from electra_es import load_detector
+        >>> detector = load_detector("runs/sample/saved_model")
+        >>> sentence, = detector(["El niño comió piña."])
+        >>> [token.token for token in sentence.tokens]
+        ['El', 'ni', '##ño', 'com', '##ió', 'pi', '##ña', '.']
+        >>> all(0 <= token.probability <= 1 for token in sentence.tokens)
+        True
     """
     origin = read_origin(path) or read_origin(os.path.join(path, "discriminator"))
     step = origin.step if origin else None

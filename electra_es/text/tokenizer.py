@@ -108,6 +108,17 @@ def load_tokenizer(vocab_dir: str | os.PathLike) -> "Tokenizer":
 
     Raises:
       UsageError: as for `load_text_config`.
+
+    Example, after `make demo`:
+
+        >>> import tensorflow as tf
+        >>> from electra_es import load_tokenizer
+        >>> tokenizer = load_tokenizer("runs/sample/vocabulary")
+        >>> len(tokenizer.vocab)
+        2000
+        >>> ids = tokenizer.tokenize(tf.constant(["El niño comió piña."])).to_list()[0]
+        >>> [tokenizer.vocab[i] for i in ids]
+        ['El', 'ni', '##ño', 'com', '##ió', 'pi', '##ña', '.']
     """
     config, data = _load(vocab_dir)
     return make_tokenizer(data, config, vocab_path(vocab_dir, config))

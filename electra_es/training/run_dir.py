@@ -44,6 +44,17 @@ def load_model(model_dir: str) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
 
     Raises:
       UsageError: not a model directory, or one without a whole checkpoint.
+
+    Example, after `make demo`: one number a token, above 0 where it looks replaced.
+
+        >>> import tensorflow as tf
+        >>> from electra_es import load_model
+        >>> model, tokenizer, run, step = load_model("runs/sample/model")
+        >>> run.model.model_size
+        'debug'
+        >>> ids = tokenizer.tokenize(tf.constant(["Comemos pan."])).to_tensor()
+        >>> model.rtd_logits(ids, tf.ones_like(ids), tf.zeros_like(ids)).shape
+        TensorShape([1, 5])
     """
     run = load_run(model_dir)
     tokenizer = load_tokenizer(model_dir)

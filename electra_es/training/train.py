@@ -77,6 +77,18 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
     Raises:
       UsageError: wrong use or bad input; nothing already written is lost.
       CheckFailed: max_bad_steps non-finite steps in a row.
+
+    Example, after `make demo`. It prints what the command prints, and goes on where it stopped if
+    it is called again:
+
+        >>> from electra_es import train
+        >>> from electra_es.config import PretrainingConfig, model_config
+        >>> config = PretrainingConfig(max_seq_length=128, train_batch_size=8, num_train_steps=4)
+        >>> result = train(model_config({}), config, data_dir="runs/sample/records",
+        ...                vocab_dir="runs/sample/vocabulary", model_dir="runs/four_steps")
+        devices: ...
+        >>> result.step, result.stopped_by_signal
+        (4, False)
     """
     # ---- Devices, vocabulary, records: what can be wrong is looked at before step 1.
     check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)

@@ -53,6 +53,13 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
     Raises:
       UsageError: no such model, or `output` exists or cannot be written.
       CheckFailed: what was read back differs from the model; nothing is left behind.
+
+    Example, after `make demo`:
+
+        >>> from electra_es import export_huggingface
+        >>> exported = export_huggingface("runs/sample/model", "runs/published")
+        >>> exported.parts
+        ['discriminator', 'generator']
     """
     model, tokenizer, run, step = load_model(model_dir)
     origin, source = origin_of(model_dir, step), read_source_configs(model_dir)
