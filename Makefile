@@ -1,6 +1,5 @@
 # make demo   sets up and runs the main job on the bundled sample
 # make test   sets up and runs the tests
-# make walk   walks every variant of the way from text to use (an hour)
 # make lint   sets up and checks style and types
 # make tpu    sets up .venv-tpu, for a TPU VM
 # make gpu    sets up .venv for NVIDIA GPUs
@@ -13,7 +12,7 @@ PIP_INSTALL = pip install --quiet --disable-pip-version-check
 CHECK_PYTHON = $(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or \
 	sys.exit(f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v.major}.{v.minor}; name another: make PYTHON=python3.11")'
 
-.PHONY: demo test walk lint tpu gpu clean
+.PHONY: demo test lint tpu gpu clean
 
 $(VENV)/base.stamp: requirements.txt
 	@$(CHECK_PYTHON)
@@ -47,9 +46,6 @@ demo: $(VENV)/base.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
-
-walk: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest tests/walk --walk
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -251,7 +251,7 @@ def test_flags_with_an_effect_are_not_refused(arguments, monkeypatch):
     fresh_flags(monkeypatch, "run_pretraining.py", arguments)
     main = main_of("run_pretraining.py")
     monkeypatch.setitem(main.__globals__, "resolve", stop)  # what comes after the refusals
-    monkeypatch.setitem(main.__globals__, "_sample_directories", dict)  # no run on the sample is needed
+    monkeypatch.setitem(main.__globals__, "_evaluate", stop)  # needs no run to evaluate
     with pytest.raises(Accepted):
         main()
 

@@ -163,6 +163,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self._answered = True
+        if self.request_version == "HTTP/0.9":  # some clients name it, and it has no status either
+            self.request_version = self.protocol_version
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
