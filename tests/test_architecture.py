@@ -26,7 +26,8 @@ LAYERS = [
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
-    return grimp.build_graph("electra_es", "data_prep", cache_dir=None, exclude_type_checking_imports=True)
+    return grimp.build_graph("electra_es", "data_prep", cache_dir=None,
+                             exclude_type_checking_imports=True)
 
 
 def test_every_package_has_a_layer(graph):

@@ -110,7 +110,7 @@ def test_sentences_of_a_file(tmp_path):
 
 
 def test_what_is_no_detector_is_one_clear_line(tmp_path):
-    with pytest.raises(UsageError, match="--model=.*: expected a model directory, a SavedModel, a Hugging "):
+    with pytest.raises(UsageError, match="--model=.*: expected a model directory, a SavedModel, a "):
         load_detector(str(tmp_path))
     write_model_dir(tmp_path / "mlm", "wordpiece", objective="mlm")
     with pytest.raises(UsageError, match="objective=mlm has no discriminator"):
