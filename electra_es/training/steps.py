@@ -77,6 +77,8 @@ class TrainStep:
         gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         self.optimizer.apply(gradients, is_finite)
+        # Of every objective, while metrics count tokens only where there is a discriminator.
+        sums["tokens"] = tf.reduce_sum(tf.cast(inputs.input_mask, tf.float32))
         # A step that is not applied does not count in the metrics either.
         sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
         sums["bad"] = tf.cast(~is_finite, tf.float32)
@@ -143,7 +145,7 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
         nothing = {name: tf.constant(0.0)
-                   for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
+                   for name in (*metric_names(step.model_config), "tokens", "bad", "gradient_norm")}
         _, sums, bad_in_row, last_bad = tf.while_loop(
             lambda number, *_: number < num_steps, add_step,
             (0, nothing, bad_in_row, tf.constant(0, tf.int64)))

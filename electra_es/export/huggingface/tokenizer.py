@@ -5,6 +5,10 @@
 takes only the vocabulary from it and builds BERT's normaliser anew from `tokenizer_config.json`:
 the same tokens for composed (NFC) text, but it composes nothing, and its limit for a word is 100
 characters. It knows no SentencePiece; `AutoTokenizer` serves both.
+
+`tokenizer.json` is written as a dictionary and not through the objects of `tokenizers`: those need
+the package, which nothing else of the export does, are as many lines, and make the bytes depend on
+its version. The tests read the file into these objects and get the same content back.
 """
 
 import base64
