@@ -45,8 +45,6 @@ from electra_es.settings import NAME, PATH
 if TYPE_CHECKING:
     from electra_es.training.train import InitialWeights
 
-HPARAMS_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hparams")
-
 define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
 _DATA_DIR = define("data_dir", str, "", "Records directory; none: the bundled sample.", PATH)
 _VOCAB_DIR = define("vocab_dir", str, "", "Vocabulary directory (vocab.txt, text.json).", PATH)
@@ -87,7 +85,7 @@ def main() -> int:
     _refuse_unused(evaluates, on_sample)
     if evaluates:
         return _evaluate(given, on_sample)
-    model_config, config, text_settings = resolve(given, _HPARAMS.value, HPARAMS_DIR)
+    model_config, config, text_settings = resolve(given, _HPARAMS.value)
     if _PRINT_SCHEDULE.value:
         from electra_es.training.optimization import print_schedule
 
@@ -97,7 +95,7 @@ def main() -> int:
         return _run_on_sample(model_config, config, text_settings)
 
     _prepare_tpu()
-    from electra_es.text.tokenizer import check_agrees, load_text_config
+    from electra_es.text.vocabulary import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
     from electra_es.training.train import train
 
@@ -113,7 +111,7 @@ def main() -> int:
 def _evaluate(given: dict[str, Any], on_sample: bool) -> int:
     """Evaluates a run with its own settings and vocabulary, where nothing else is given."""
     _prepare_tpu()
-    from electra_es.text.tokenizer import check_agrees, load_text_config
+    from electra_es.text.vocabulary import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
     from electra_es.training.evaluation import evaluate_run
     from electra_es.training.run_dir import settings_of_run

@@ -24,7 +24,7 @@ LAYERS = [
     ("electra_es.config",),
     ("electra_es.settings", "electra_es.files", "electra_es.durations", "electra_es.hardware",
      "electra_es.sample"),
-    ("electra_es.chips",),
+    ("electra_es.chips", "electra_es.remote"),
     ("electra_es.errors",),
 ]
 

@@ -18,11 +18,11 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from data_prep import files
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.engine_local import check_input
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
 from data_prep.build.tasks import Job, Task
+from electra_es import files
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
 

@@ -14,9 +14,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from electra_es.config import ModelConfig, PretrainingConfig
+from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.parsing import make_parser, require
-from electra_es.data.records import RecordsInfo
+from electra_es.data.records import RecordsInfo, check_vocabulary
 from electra_es.data.shards import Shards, usable_shards
 from electra_es.errors import UsageError
 from electra_es.model.batches import Inputs
@@ -24,13 +24,10 @@ from electra_es.model.randomness import derive_key, fold_in, stateless_seed
 
 
 def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,
-                  vocab_sha256: str, data_dir: str, split: str = "train") -> None:
+                  text: TextConfig, data_dir: str, split: str = "train") -> None:
     """Raises UsageError where the records do not fit the run, its lengths not each other, or where
     there are none of `split`."""
-    if info.vocab_sha256 and info.vocab_sha256 != vocab_sha256:
-        raise UsageError(
-            f"{data_dir}: records were built with vocabulary {info.vocab_sha256[:12]}, "
-            f"the run has {vocab_sha256[:12]}: expected the same vocabulary")
+    check_vocabulary(info, data_dir, text, "the run")
     if info.max_seq_length > config.max_seq_length:
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.export.output import read_origin
 from electra_es.export.saved_model import Tensors, TextModel, usable_length
@@ -74,13 +75,13 @@ def load_detector(path: str) -> LoadedDetector:
     """
     origin = read_origin(path) or read_origin(os.path.join(path, "discriminator"))
     step = origin.step if origin else None
-    if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
+    if files.exists(os.path.join(path, "saved_model.pb")):
         signatures = tf.saved_model.load(path).signatures
         if "detect" not in signatures:
             raise UsageError(f"--model={path}: a SavedModel without the signature detect: expected "
                              "one of electra_es.export.saved_model with a discriminator")
         return LoadedDetector(signatures["detect"], step)
-    if tf.io.gfile.exists(os.path.join(path, "model.onnx")):
+    if files.exists(os.path.join(path, "model.onnx")):
         from electra_es.export.onnx_model import load_onnx
 
         return LoadedDetector(load_onnx(path).detect, step)
@@ -89,7 +90,7 @@ def load_detector(path: str) -> LoadedDetector:
 
         source = load_folder(path)
         model, tokenizer, run = source.model, source.tokenizer, source.run
-    elif tf.io.gfile.exists(os.path.join(path, CONFIG_FILE)):
+    elif files.exists(os.path.join(path, CONFIG_FILE)):
         model, tokenizer, run, step = load_model(path)
     else:
         raise UsageError(f"--model={path}: expected a model directory, a SavedModel, a Hugging Face "
@@ -108,12 +109,11 @@ def detect(path: str, sentences: Sequence[str]) -> list[ScoredSentence]:
 
 def _is_hugging_face(path: str) -> bool:
     for part in ("discriminator", "generator"):
-        if tf.io.gfile.exists(os.path.join(path, part, CONFIG_FILE)):
+        if files.exists(os.path.join(path, part, CONFIG_FILE)):
             return True
     try:
-        with tf.io.gfile.GFile(os.path.join(path, CONFIG_FILE)) as file:
-            return "model_type" in json.loads(file.read())
-    except (tf.errors.OpError, ValueError):
+        return "model_type" in files.read_json(os.path.join(path, CONFIG_FILE))
+    except UsageError:
         return False
 
 

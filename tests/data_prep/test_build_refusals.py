@@ -12,13 +12,13 @@ import pytest
 from builder_helpers import config, digests, stats_of
 from paths import ROOT
 
-from data_prep import files
 from data_prep.build import engine_local as pipeline_local
 from data_prep.build import job
 from data_prep.build.job import build_tfrecords
-from data_prep.command_line import parse_flags
+from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.files import only_run_in
+from electra_es.flags import parse_flags_before_dashes
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -220,12 +220,12 @@ def test_unknown_flag_is_one_line():
     (["tool", "--v=high"], "flag --verbosity=high"), (["tool", "corpus"], "corpus: expected only flags")])
 def test_wrong_command_lines_are_one_line(argv, message):
     with pytest.raises(UsageError, match=message) as error:
-        parse_flags(argv)
+        parse_flags_before_dashes(argv)
     assert "\n" not in str(error.value)
 
 
 def test_what_follows_two_dashes_is_for_beam():
-    assert parse_flags(["tool", "--", "--parallelism=4", "x"]) == ["--parallelism=4", "x"]
+    assert parse_flags_before_dashes(["tool", "--", "--parallelism=4", "x"]) == ["--parallelism=4", "x"]
 
 
 @pytest.mark.parametrize("settings, message", [

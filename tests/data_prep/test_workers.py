@@ -19,7 +19,7 @@ from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
-from electra_es.text.tokenizer import save_text_config
+from electra_es.text.vocabulary import save_text_config
 
 
 def square(number: int) -> int:

@@ -21,17 +21,15 @@ from google.protobuf import empty_pb2, unknown_fields
 
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
-from electra_es.text.tokenizer import (
+from electra_es.text.tokenizer import DROPPED, MAX_BYTES_PER_WORD, Tokenizer
+from electra_es.text.vocabulary import (
     CONTINUATION_PREFIX,
-    MAX_BYTES_PER_WORD,
     TEXT_CONFIG_FILE,
     VOCAB_FILES,
     WORD_START,
-    Tokenizer,
     save_text_config,
 )
 
-_DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
 _WHITESPACE = r"[\t\n\r\p{Z}]"
 
 # Numbers in sentencepiece_model.proto: types of pieces, and of models.
@@ -131,7 +129,7 @@ def tokenizer_config(config: TextConfig, max_length: int) -> dict[str, Any]:
 
 def _normalizers(config: TextConfig) -> list[dict[str, Any]]:
     """The steps of `Tokenizer.normalize`, in its order."""
-    steps = [_replace(_DROPPED, ""), _replace(_WHITESPACE, " ")]
+    steps = [_replace(DROPPED, ""), _replace(_WHITESPACE, " ")]
     if config.unicode_form == "NFKC":
         steps.append({"type": "NFKC"})
     if config.lower_case:
