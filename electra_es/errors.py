@@ -6,6 +6,7 @@ input, 3 stopped by a signal after saving.
 
 import difflib
 import gc
+import os
 import importlib
 import re
 import signal
@@ -75,11 +76,16 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = main() or 0
+        sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_WRONG_USE
     except CheckFailed as error:
         print(f"check failed: {error}", file=sys.stderr)
+        code = EXIT_CHECK_FAILED
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
         code = EXIT_CHECK_FAILED
     except Exception as error:
         if not _is_out_of_memory(error):
@@ -93,6 +99,16 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     # Looking for garbage in all that TensorFlow holds takes the interpreter a second at its end.
     gc.freeze()
     sys.exit(code)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as with `| head`; what is left for it goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """What is installed: all packages and their files, and every command by its name."""
 
 import ast
+import os
 import pathlib
 import shutil
 import signal
@@ -93,6 +94,17 @@ def test_every_command_answers_help(name, monkeypatch, capsys):
     module = cli.COMMANDS[name].module
     answer, first_line = capsys.readouterr().out, docstring(module).splitlines()[0]
     assert answer.startswith(first_line) and len(answer) > len(first_line)
+
+
+@pytest.mark.parametrize("arguments", [[], ["pretrain", "--help"]])
+def test_a_reader_that_leaves_is_no_error(arguments):
+    """As in `electra-es pretrain --help | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "electra_es.cli", *arguments], cwd=ROOT, stdout=writer,
+                          stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def docstring(module: str) -> str:
