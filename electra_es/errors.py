@@ -6,9 +6,10 @@ input, 3 stopped by a signal after saving.
 
 import difflib
 import gc
-import os
 import importlib
+import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -103,12 +104,12 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 
 def _reader_is_gone() -> bool:
     """Whether nobody reads stdout any more, as with `| head`; what is left for it goes nowhere."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)  # an error is always told
+    if not stdout.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _is_out_of_memory(error: Exception) -> bool:
