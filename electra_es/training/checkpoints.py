@@ -4,7 +4,8 @@
     checkpoints/step-00001000/COMPLETED                 {"step": …, "examples_seen": …}
 
 A folder is written under a temporary name and renamed; one without its marker is never taken up,
-and one whose files are damaged is passed over for the one before.
+and one whose files are damaged is passed over for the one before. `tf.train.CheckpointManager` takes
+the last entry of its list, damaged or not.
 """
 
 import concurrent.futures
