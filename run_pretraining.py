@@ -15,7 +15,7 @@ after saving.
 
 import functools
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from absl import flags
 
@@ -42,7 +42,8 @@ from electra_es.flags import (
 from electra_es.hardware import prepare_tpu_runtime
 from electra_es.settings import NAME, PATH
 
-HPARAMS_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hparams")
+if TYPE_CHECKING:
+    from electra_es.training.train import InitialWeights
 
 define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
 _DATA_DIR = define("data_dir", str, "", "Records directory; none: the bundled sample.", PATH)
@@ -83,8 +84,8 @@ def main() -> int:
     overrides = command_line_settings(flags.FLAGS, _SET.value)
     _refuse_unused(evaluates, on_sample)
     if evaluates:
-        return _evaluate(overrides, on_sample)
-    model_config, config, text_settings = resolve(overrides, _HPARAMS.value, HPARAMS_DIR)
+        return _evaluate(given, on_sample)
+    model_config, config, text_settings = resolve(given, _HPARAMS.value)
     if _PRINT_SCHEDULE.value:
         from electra_es.training.optimization import print_schedule
 
@@ -94,7 +95,7 @@ def main() -> int:
         return _run_on_sample(model_config, config, text_settings)
 
     _prepare_tpu()
-    from electra_es.text.tokenizer import check_agrees, load_text_config
+    from electra_es.text.vocabulary import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
     from electra_es.training.train import train
 
@@ -110,7 +111,7 @@ def main() -> int:
 def _evaluate(overrides: dict[str, Any], on_sample: bool) -> int:
     """Evaluates a run with its own settings and vocabulary, except for those on the command line."""
     _prepare_tpu()
-    from electra_es.text.tokenizer import check_agrees, load_text_config
+    from electra_es.text.vocabulary import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
     from electra_es.training.evaluation import evaluate_run
     from electra_es.training.run_dir import settings_of_run
@@ -146,9 +147,9 @@ def _refuse_unused(evaluates: bool, on_sample: bool) -> None:
         refuse_flags(f"--tpu={_TPU.value}" if _TPU.value else "no --tpu", ("tpu_zone", "gcp_project"))
 
 
-def _initial_weights():
-    """The function that sets the weights of a new run. Imported only if needed, because importers use
-    packages that training does not need."""
+def _initial_weights() -> "InitialWeights | None":
+    """What gives a new run its weights; imported when asked for, as importers take packages that
+    training does not need."""
     if not _INIT_CHECKPOINT.value:
         return None
     from electra_es.export.initial_weights import load_initial_weights

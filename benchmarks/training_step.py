@@ -27,7 +27,7 @@ from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_
 from electra_es.data import records, tfrecord
 from electra_es.data.inputs import synthetic_batch, training_dataset
 from electra_es.errors import CheckFailed, run_main
-from electra_es.flags import parse_flags
+from electra_es.flags import parse_flags_only
 from electra_es.model.batches import VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.monitoring.progress import ProgressLog
@@ -148,7 +148,7 @@ def timed(action: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    parse_flags()
+    parse_flags_only()
     batch, length, vocab_size, steps = _BATCH.value, _LENGTH.value, _VOCAB.value, _STEPS.value
     model_settings = model_config({"model_size": _SIZE.value})
     config = PretrainingConfig(max_seq_length=length, train_batch_size=batch,

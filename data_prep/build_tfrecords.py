@@ -20,9 +20,9 @@ from absl import flags
 
 from data_prep.build import workers
 from data_prep.build.settings import BuildConfig
-from data_prep.command_line import parse_flags
+from data_prep.command_line import prepare_tool
 from electra_es.errors import run_main
-from electra_es.flags import define_config_flags, refuse_flags
+from electra_es.flags import define_config_flags, parse_flags_before_dashes, refuse_given
 
 
 def _refuse_unused(config: BuildConfig) -> None:
@@ -40,9 +40,10 @@ def _refuse_unused(config: BuildConfig) -> None:
 
 def main() -> None:
     define_config_flags(BuildConfig)
-    beam_options = parse_flags()
-    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(BuildConfig)}
-    config = BuildConfig(**{name: value for name, value in values.items() if value is not None})
+    prepare_tool()
+    beam_options = parse_flags_before_dashes()
+    given = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(BuildConfig)}
+    config = BuildConfig(**{name: value for name, value in given.items() if value is not None})
     _refuse_unused(config)
     if config.runner == "local" and config.workers != 1:
         workers.start_server()

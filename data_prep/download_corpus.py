@@ -17,9 +17,9 @@ import time
 
 from absl import flags
 
-from data_prep.command_line import parse_flags
-from electra_es.errors import UsageError, nearest_hint, run_main
-from electra_es.flags import define, refuse_flags
+from data_prep.command_line import prepare_tool
+from electra_es.errors import UsageError, import_optional, nearest_hint, run_main
+from electra_es.flags import define, parse_flags_only, refuse_given
 from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
 # Name -> (repository, files of the Spanish part).
@@ -49,13 +49,9 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
       UsageError: no such repository or revision, a gated one without a token, no file that matches,
         or a broken connection.
     """
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError:
-        raise UsageError("downloads need huggingface_hub: pip install -r requirements-hub.txt"
-                         ) from None
-    # It has its own handler; with the handler of this project every retry would be logged twice.
+    huggingface_hub = import_optional("huggingface_hub", "requirements-hub.txt")
+    errors = import_optional("huggingface_hub.errors", "requirements-hub.txt")
+    # It has a handler of its own; through the one of this project, every retry would come twice.
     logging.getLogger("huggingface_hub").propagate = False
     for name in ("httpx", "httpx2"):  # they log every request
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -102,7 +98,8 @@ def main() -> None:
     define("revision", str, "main", "Branch, tag or commit.", NAME)
     define("max_files", int, 0, "Only this number of files, in order of names; 0: all.",
            Range(low=0, high=1_000_000, why="no repository has more"))
-    parse_flags()
+    prepare_tool()
+    parse_flags_only()
     values = flags.FLAGS
     if values.corpus:
         refuse_flags(f"--corpus={values.corpus}", ("repo",))

@@ -3,10 +3,10 @@
 import fnmatch
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
 
-from data_prep import files
+from data_prep.corpus import listing
+from electra_es import files, remote
 from electra_es.errors import UsageError
 
 
@@ -17,7 +17,7 @@ def check_apart(output: str, written: Iterable[str], **inputs: str) -> None:
     Args:
       output: what the user gave, for the message: "output=corpus/records".
       written: paths of all files that the command writes.
-      inputs: name of a setting -> its comma-separated globs, as `files.list_files` takes them.
+      inputs: name of a setting -> its comma-separated globs, as `listing.list_files` takes them.
 
     Raises:
       UsageError: one of the globs matches one of the files, or would if they were there.
@@ -25,7 +25,7 @@ def check_apart(output: str, written: Iterable[str], **inputs: str) -> None:
     tree = None
     written = list(written)
     for name, patterns in inputs.items():
-        for pattern in files.parts_of(patterns):
+        for pattern in listing.parts_of(patterns):
             if files.is_remote(pattern):
                 found = _remote_match(pattern, written)
             else:
@@ -40,12 +40,8 @@ def check_apart(output: str, written: Iterable[str], **inputs: str) -> None:
 
 
 def _remote_match(pattern: str, written: Iterable[str]) -> str | None:
-    """By Beam's rules: `*` stays within a folder, and names in a bucket are plain text without links."""
-    from apache_beam.io.filesystem import FileSystem
-
-    folder = pattern.rstrip("/")
-    patterns = [pattern] if glob.has_magic(pattern) else [folder, folder + "/**"]
-    expressions = [re.compile(FileSystem.translate_pattern(each)) for each in patterns]
+    """By fsspec's rules, whose `*` stays in a folder; names in a bucket are text without links."""
+    expressions = remote.expressions(pattern)
     return next((path for path in written if any(each.match(path) for each in expressions)), None)
 
 
@@ -73,7 +69,7 @@ class _Tree:
                 path = folder
 
     def match(self, pattern: str) -> str | None:
-        """One of the written files that `files.list_files(pattern)` would list; None if there is none."""
+        """One of the written files that `listing.list_files(pattern)` would list; None: none."""
         if self._folder(os.curdir, pattern):
             pattern = os.path.join(glob.escape(pattern), "**")
         elif os.path.isfile(pattern) or self._file(os.curdir, pattern):

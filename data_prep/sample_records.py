@@ -3,18 +3,16 @@
 import dataclasses
 import glob
 import hashlib
-import json
 import os
 
-from data_prep import files
 from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
 from data_prep.train_vocabulary import train_vocabulary
-from electra_es import sample
+from electra_es import files, sample
 from electra_es.config import PretrainingConfig, TextConfig
 from electra_es.data.records import COMPLETED_FILE
 from electra_es.errors import UsageError
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE
+from electra_es.text.vocabulary import TEXT_CONFIG_FILE
 
 # In the root of a run on the sample: from what its vocabulary and records were made.
 MADE_OF_FILE = "sample.json"
@@ -64,14 +62,14 @@ def _check_made_of(root: str, products: tuple[str, ...], text: TextConfig, confi
     path = os.path.join(root, MADE_OF_FILE)
     if not any(map(os.path.exists, (*products, path))):
         files.make_directory(root)
-        files.write_bytes(path, (json.dumps(requested, indent=2) + "\n").encode())
+        files.write_json(path, asked)
         return
     try:
-        recorded = json.loads(files.read_bytes(path))
-        different = [name for name in requested if recorded.get(name) != requested[name]]
-    except (UsageError, ValueError, AttributeError):
+        made = files.read_json(path)
+    except UsageError:
         raise UsageError(f"{path}: does not say what the vocabulary and the records in {root} are made "
                          "of: expected another --sample_dir") from None
+    different = [name for name in asked if made.get(name) != asked[name]]
     if different:
         name = different[0]
         raise UsageError(f"{root}: was made with {name}={recorded.get(name)!r}, this run has "

@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from electra_es.errors import EXIT_CHECK_FAILED, UsageError, run_main
-from electra_es.flags import parse_flags
+from electra_es.flags import parse_flags_only
 from electra_es.hardware import (
     has_nvidia_driver,
     local_tpu,
@@ -58,8 +58,7 @@ class TensorFlowImport(NamedTuple):
 
 
 def main() -> int:
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected no arguments')
+    parse_flags_only()
     packages = tensorflow_packages()
     libtpu = version_of("libtpu")
     problems = package_problems(packages, libtpu)

@@ -7,7 +7,9 @@ input, 3 stopped by a signal after saving.
 import difflib
 import gc
 import importlib
+import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -75,11 +77,16 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = main() or 0
+        sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_WRONG_USE
     except CheckFailed as error:
         print(f"check failed: {error}", file=sys.stderr)
+        code = EXIT_CHECK_FAILED
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
         code = EXIT_CHECK_FAILED
     except Exception as error:
         if not _is_out_of_memory(error):
@@ -93,6 +100,16 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     # Otherwise the interpreter spends a second at its end on the garbage collection of TensorFlow.
     gc.freeze()
     sys.exit(code)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as with `| head`; what is left for it goes nowhere."""
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)  # an error is always told
+    if not stdout.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -116,7 +116,23 @@ def parse_flags_only() -> None:
       UsageError: also for an argument that is not a flag.
     """
     if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+        raise UsageError(f"{rest[0]}: expected only flags, such as --name=value")
+
+
+def parse_flags_before_dashes(argv: list[str] | None = None) -> list[str]:
+    """As `parse_flags`, for commands that hand on to a library what stands after "--".
+
+    Returns:
+      the arguments after "--".
+
+    Raises:
+      UsageError: also for an argument before it that is no flag.
+    """
+    argv = sys.argv if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    if rest := parse_flags(argv[:end]):
+        raise UsageError(f"{rest[0]}: expected only flags, such as --name=value")
+    return argv[end + 1:]
 
 
 def _our_modules() -> list[str]:
@@ -217,14 +233,19 @@ def load_hparams(path: str) -> dict[str, Any]:
     return values
 
 
-def resolve(overrides: dict[str, Any], hparams: str, hparams_dir: str
-            ) -> tuple[ModelConfig, PretrainingConfig, dict[str, Any]]:
-    """Combines defaults, model size, hparams file and the settings of the command line.
+def recipes_dir() -> str:
+    """The folder of the recipes: that of a checkout, or the copy that an installed package carries."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    of_checkout = os.path.join(os.path.dirname(package), "hparams")
+    return of_checkout if os.path.isdir(of_checkout) else os.path.join(package, "hparams")
+
+
+def resolve(given: dict[str, Any], hparams: str) -> tuple[ModelConfig, PretrainingConfig, dict[str, Any]]:
+    """Puts defaults, model size, hparams file and given settings together.
 
     Args:
-      overrides: `command_line_settings`.
-      hparams: path of an hparams file; empty: the one of the model size in `hparams_dir`.
-      hparams_dir: the folder of the recipes.
+      given: `given_settings`.
+      hparams: path of an hparams file; empty: the one of the model size in `recipes_dir`.
 
     Returns:
       both configurations, and the text settings of the file or the command line.
@@ -233,7 +254,7 @@ def resolve(overrides: dict[str, Any], hparams: str, hparams_dir: str
         size = overrides.get("model_size", "debug")
         check_size(size)
         hparams = os.path.join(
-            hparams_dir, "debug.json" if size == "debug" else f"pretrain_{size}.json")
+            recipes_dir(), "debug.json" if size == "debug" else f"pretrain_{size}.json")
     recipe = load_hparams(hparams)
     settings = {**recipe, **_fitted(recipe, overrides), **overrides}
     by_owner: dict[type, dict[str, Any]] = {TextConfig: {}, ModelConfig: {}, PretrainingConfig: {}}

@@ -28,7 +28,7 @@ from absl import flags
 from electra_es.chips import TPUS, TpuChip
 from electra_es.config import SCHEDULE_SETTINGS, ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.inputs import synthetic_batch
-from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
+from electra_es.errors import CheckFailed, UsageError, import_optional, nearest_hint, run_main
 from electra_es.flags import (
     command_line_settings,
     define,
@@ -96,7 +96,7 @@ def step_hlo(model_config: ModelConfig, config: PretrainingConfig, vocab_size: i
     train_step = TrainStep(model, optimizer, model_config, config)
 
     @tf.function(jit_compile=True)
-    def step(*batch: tf.Tensor):
+    def step(*batch: tf.Tensor) -> dict[str, tf.Tensor]:
         return train_step(Inputs(*batch))
 
     batch = synthetic_batch(batch_size, config.max_seq_length, vocab_size)
@@ -111,15 +111,13 @@ def compile_for_tpu(hlo: bytes, topology: str) -> Compiled:
       UsageError: jax and libtpu are not installed.
       CheckFailed: it does not fit or cannot be compiled; the message has the compiler's reason.
     """
-    try:
-        import libtpu  # noqa: F401  (what jax looks for)
-        from jax._src.interpreters import mlir
-        from jax._src.lib.mlir import ir
-        from jax.experimental import topologies
-        from jaxlib import xla_client
-    except ImportError as error:
-        raise UsageError(f"{error.name} is not installed: expected the packages of "
-                         "requirements-preflight.txt") from None
+    for module in ("libtpu", "jax"):  # jax looks for libtpu
+        import_optional(module, "requirements-preflight.txt")
+    from jax._src.interpreters import mlir
+    from jax._src.lib.mlir import ir
+    from jax.experimental import topologies
+    from jaxlib import xla_client
+
     device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
     with mlir.make_ir_context():
         module = ir.Module.parse(xla_client._xla.mlir.hlo_to_stablehlo(hlo))
@@ -200,8 +198,7 @@ def main() -> int:
         raise UsageError(f"--topology={topology.value}: expected one of {', '.join(SLICES)}"
                          f"{nearest_hint(topology.value, SLICES)}")
     tpu = SLICES[topology.value]
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    model_config, config, text = resolve(overrides, hparams.value, os.path.join(root, "hparams"))
+    model_config, config, text = resolve(given, hparams.value)
     if config.train_batch_size % (tpu.devices * config.accumulation_steps):
         raise UsageError(f"train_batch_size={config.train_batch_size}: expected a multiple of "
                          f"{tpu.devices * config.accumulation_steps} ({tpu.devices} devices)")

@@ -1,7 +1,10 @@
 """What a setting is: a type, a default, a help text and the values that it accepts.
 
-The fields of the configuration dataclasses and the other flags of every command are settings. All
-values are checked here: those of flags, `--set`, hparams files and config.json.
+The fields of the configuration dataclasses and the other flags of every command are settings. A
+value is checked here wherever it comes from: a flag, `--set`, an hparams file, config.json.
+
+pydantic's dataclasses would check values too, but not tell the reason of a range in one line; the
+ranges also serve `--help` and the tests, and training would need four packages more.
 """
 
 import dataclasses

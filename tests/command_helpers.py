@@ -1,14 +1,13 @@
 """Runs commands in this process, with fresh flags, up to the start of their work."""
 
 import importlib
-import pathlib
 import runpy
 from collections.abc import Callable, Sequence
 
 import pytest
 from absl import flags
+from paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = [
     "data_prep.audit_vocabulary", "data_prep.build_tfrecords", "data_prep.count_words",
     "data_prep.download_corpus", "data_prep.inspect_tfrecords", "data_prep.train_vocabulary",

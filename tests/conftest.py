@@ -2,6 +2,8 @@
 
 import os
 
+from paths import GOLDEN, ROOT
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import json
@@ -18,7 +20,6 @@ from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.model.variables import set_weights
 
-DATA = pathlib.Path(__file__).parent / "data"
 TINY = dict(embedding_size=12, hidden_size=24, num_layers=3, num_heads=3, intermediate_size=40,
             max_position_embeddings=17, generator_width=1 / 3, generator_heads=2)
 
@@ -29,8 +30,8 @@ def pytest_addoption(parser) -> None:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
-    """Real data outside the repository; a user's checkout does not have it."""
-    path = pathlib.Path(os.environ.get("ELECTRA_ES_SHARED", DATA.parents[2] / "shared"))
+    """Real data beside the repository, which a user's checkout does not have."""
+    path = pathlib.Path(os.environ.get("ELECTRA_ES_SHARED", ROOT.parent / "shared"))
     if not path.is_dir():
         pytest.skip(f"no shared data at {path}")
     return path
@@ -54,8 +55,8 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, np.ndarray]:
-    """Numbers of the original implementation (tests/data/README.md)."""
-    with np.load(DATA / "electra_tiny.npz") as arrays:
+    """Numbers of the original implementation (tests/golden/README.md)."""
+    with np.load(GOLDEN / "electra_tiny.npz") as arrays:
         return dict(arrays)
 
 

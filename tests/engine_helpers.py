@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from electra_es.config import SPECIAL_TOKENS, ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data import records, tfrecord
-from electra_es.text.tokenizer import save_text_config
+from electra_es.text.vocabulary import save_text_config
 from electra_es.training.checkpoint_files import checkpoint_path, completed_steps
 
 VOCAB_SIZE, LENGTH = 61, 13

@@ -9,6 +9,7 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
+from paths import SAMPLE
 
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
@@ -20,7 +21,6 @@ from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
-SAMPLE = pathlib.Path(__file__).parents[1] / "electra_es" / "sample"
 MAX_LENGTH = 53
 SHAPE = dict(embedding_size=12, hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40,
              max_position_embeddings=59, generator_width=1 / 3, generator_depth=0.5, generator_heads=2)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import subprocess
 import sys
 import typing
@@ -10,13 +9,12 @@ import typing
 import pytest
 from absl import flags as absl_flags
 from command_helpers import Accepted, fresh_flags, main_of, stop
+from paths import HPARAMS
 
 from electra_es import flags
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, model_config
 from electra_es.errors import UsageError
 from electra_es.settings import field_type
-
-HPARAMS = pathlib.Path(__file__).parent.parent / "hparams"
 
 
 @pytest.fixture
@@ -88,7 +86,7 @@ def test_order_of_precedence(tmp_path):
     path = write(tmp_path, json.dumps({
         "_purpose": "a comment", "model_size": "small", "num_layers": 6, "num_heads": 8,
         "learning_rate": 1e-3, "lower_case": True}))
-    model, run, text = flags.resolve({"num_heads": 4}, path, str(HPARAMS))
+    model, run, text = flags.resolve({"num_heads": 4}, path)
     assert (model.hidden_size, model.num_layers, model.num_heads) == (256, 6, 4)
     assert run.learning_rate == 1e-3 and run.weight_decay == 0.01
     assert text == {"lower_case": True}
@@ -99,16 +97,16 @@ def test_order_of_precedence(tmp_path):
     ('{"hiden_size": 3}', r'recipe.json: unknown setting "hiden_size"; did you mean "hidden_size"'),
     ('{"hidden_size": "3"}', "hidden_size='3': expected a value of type int"),
 ])
-def test_wrong_hparams_files(tmp_path, text, message):
-    with pytest.raises(UsageError, match=message):
-        flags.resolve({}, write(tmp_path, text), str(HPARAMS))
+def test_wrong_hparams_files(tmp_path, text, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        flags.resolve({}, write(tmp_path, text))
 
 
 def test_missing_hparams_file_and_unknown_size(tmp_path):
     with pytest.raises(UsageError, match="none.json: cannot be read"):
-        flags.resolve({}, str(tmp_path / "none.json"), str(HPARAMS))
+        flags.resolve({}, str(tmp_path / "none.json"))
     with pytest.raises(UsageError, match='model_size="smal".*did you mean "small"'):
-        flags.resolve({"model_size": "smal"}, "", str(HPARAMS))
+        flags.resolve({"model_size": "smal"}, "")
 
 
 @pytest.mark.parametrize(("steps", "expected"), [
@@ -121,13 +119,13 @@ def test_missing_hparams_file_and_unknown_size(tmp_path):
 ])
 def test_a_recipe_fits_itself_to_another_number_of_steps(steps, expected):
     """small: 300k steps, warm-up 10k, restart at 150k, a checkpoint every 5k."""
-    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": steps}, "", str(HPARAMS))
+    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": steps}, "")
     assert (run.warmup_steps, run.restart_steps, run.save_every) == expected
 
 
 def test_what_is_given_is_not_fitted():
     _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 40_000, "save_every": 123,
-                               "warmup_steps": 7, "restart_steps": (5,)}, "", str(HPARAMS))
+                               "warmup_steps": 7, "restart_steps": (5,)}, "")
     assert (run.warmup_steps, run.restart_steps, run.save_every) == (7, (5,), 123)
 
 
@@ -136,7 +134,7 @@ def test_recipes_are_valid_and_say_what_for(path):
     values = json.loads(path.read_text(encoding="utf-8"))
     assert values["_purpose"]
     if path.stem.startswith("pretrain") or path.stem == "debug":
-        model, run, _ = flags.resolve({}, str(path), str(HPARAMS))
+        model, run, _ = flags.resolve({}, str(path))
         assert model.model_size == path.stem.removeprefix("pretrain_")
         assert run.max_seq_length <= model.max_position_embeddings
 
@@ -144,7 +142,7 @@ def test_recipes_are_valid_and_say_what_for(path):
 def test_recipe_of_selectra():
     """Model card: 300k steps of 128 x 512, peak 5e-4, warm-up 10k, warm restart after 150k."""
     for size in ("small", "medium"):
-        model, run, _ = flags.resolve({"model_size": size}, "", str(HPARAMS))
+        model, run, _ = flags.resolve({"model_size": size}, "")
         assert model == model_config({"model_size": size})
         assert run == from_dict(PretrainingConfig, {
             **dataclasses.asdict(run), "num_train_steps": 300_000, "train_batch_size": 128,
@@ -252,8 +250,8 @@ def test_a_flag_without_effect_is_refused(command, arguments, flag, mode, monkey
 def test_flags_with_an_effect_are_not_refused(arguments, monkeypatch):
     fresh_flags(monkeypatch, "run_pretraining.py", arguments)
     main = main_of("run_pretraining.py")
-    for name in ("resolve", "_evaluate"):  # what comes after the refusals
-        monkeypatch.setitem(main.__globals__, name, stop)
+    monkeypatch.setitem(main.__globals__, "resolve", stop)  # what comes after the refusals
+    monkeypatch.setitem(main.__globals__, "_evaluate", stop)  # needs no run to evaluate
     with pytest.raises(Accepted):
         main()
 
@@ -278,12 +276,12 @@ def test_evaluation_without_data_is_of_the_run_on_the_sample(monkeypatch, tmp_pa
 ])
 def test_a_setting_that_others_leave_without_effect_is_refused(overrides, message):
     with pytest.raises(UsageError, match=f"{message}: leave it out"):
-        flags.resolve(overrides, "", str(HPARAMS))
+        flags.resolve(given, "")
 
 
 def test_what_a_recipe_says_without_effect_is_not_refused(tmp_path):
     """The recipe of debug has a temperature, which mlm does not sample with."""
-    model, _, _ = flags.resolve({"objective": "mlm"}, "", str(HPARAMS))
+    model, _, _ = flags.resolve({"objective": "mlm"}, "")
     assert (model.objective, model.temperature) == ("mlm", 2.0)
 
 

@@ -1,14 +1,12 @@
 """The step compiles for a TPU that this machine does not have. Skipped if libtpu is not installed."""
 
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 from engine_helpers import MODEL
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from paths import ROOT
 
 
 def preflight(*flags: str) -> subprocess.CompletedProcess:

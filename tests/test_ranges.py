@@ -12,7 +12,7 @@ import typing
 
 import pytest
 from absl import flags as absl_flags
-from command_helpers import COMMANDS, ROOT, Accepted, fresh_flags, main_of, stop
+from command_helpers import COMMANDS, Accepted, fresh_flags, main_of, stop
 
 import electra_es.config
 from data_prep.build.settings import BuildConfig
@@ -49,11 +49,10 @@ def flags_of():
                 values = fresh_flags(patch, name)
                 # Every command parses its flags once they are all defined.
                 patch.setattr(flags, "parse_flags", stop)
-                patch.setattr("data_prep.command_line.flags.parse_flags", stop)
                 patch.setattr(flags, "parse_flags_only", stop)
                 with pytest.raises(Accepted):
                     module_main = main_of(name)
-                    for parse in ("parse_flags", "parse_flags_only"):
+                    for parse in ("parse_flags", "parse_flags_only", "parse_flags_before_dashes"):
                         if parse in module_main.__globals__:
                             patch.setitem(module_main.__globals__, parse, stop)
                     module_main()
@@ -213,7 +212,7 @@ def test_files_go_through_the_same_check(tmp_path, values, message, source):
     with pytest.raises(UsageError) as error:
         if source == "hparams":
             # Fitting the schedule comes after the check.
-            flags.resolve({"num_train_steps": 40}, str(path), str(ROOT / "hparams"))
+            flags.resolve({"num_train_steps": 40}, str(path))
         else:
             from_dict(electra_es.config.owner_of(key), json.loads(path.read_text()))
     assert re.search(re.escape(message).replace(r"\.\*", ".*"), str(error.value))
@@ -240,13 +239,13 @@ def test_an_endless_file_is_no_hparams_file():
 ])
 def test_relations_between_settings(overrides, message):
     with pytest.raises(UsageError, match=message):
-        flags.resolve(overrides, "", str(ROOT / "hparams"))
+        flags.resolve(given, "")
 
 
 def test_a_file_without_a_warm_up_gets_one_that_fits(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text('{"num_layers": 2}')
-    _, run, _ = flags.resolve({"num_train_steps": 40}, str(path), str(ROOT / "hparams"))
+    _, run, _ = flags.resolve({"num_train_steps": 40}, str(path))
     assert run.warmup_steps == 20
 
 

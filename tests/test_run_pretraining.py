@@ -6,11 +6,10 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 SHORT = ["--num_train_steps=2000", "--log_every=4", "--steps_per_loop=4", "--save_every=4",
          "--vocab_size=1500", "--max_seq_length=64", "--train_batch_size=8",
          "--set", "hidden_size=24", "--set", "num_heads=3", "--set", "embedding_size=12",

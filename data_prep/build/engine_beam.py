@@ -18,16 +18,15 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from data_prep import files
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.engine_local import check_input
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
 from data_prep.build.tasks import Job, Task
+from electra_es import files
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
 
-
-# Beam logs a line for every channel that a worker opens.
+# Every channel that a worker opens is worth a line to Beam.
 logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
 
 # Beam's "DirectRunner" now first tries to download Prism, another program.

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_prep.corpus import cleaning
 from data_prep.build import tasks as pipeline_tasks
-from data_prep import files
 from data_prep.build.statistics import SAVED, Statistics
 from data_prep.build.tasks import Job, Task
 from data_prep.build.workers import RunAll, pool
+from data_prep.corpus import cleaning
+from electra_es import files
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
 from electra_es.hardware import usable_cores

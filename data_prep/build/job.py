@@ -1,7 +1,6 @@
 """One job, from its settings to COMPLETED: the records directory that `BuildConfig` describes."""
 
 import dataclasses
-import json
 import logging
 import os
 import tempfile
@@ -9,25 +8,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from data_prep.corpus import cleaning
 from data_prep.build import engine_local as pipeline_local
 from data_prep.build import tasks as pipeline_tasks
-from data_prep.corpus import readers
-from data_prep import files
-from data_prep.outputs import check_apart
 from data_prep.build.settings import (
     DEFAULT_VALIDATION_FRACTION,
     TEXT_BYTES_PER_SHARD,
     BuildConfig,
 )
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from electra_es.text import audit
-from electra_es.data import records
+from data_prep.corpus import cleaning, listing, readers
+from data_prep.outputs import check_apart
+from electra_es import files
 from electra_es.config import SPECIAL_TOKENS, TextConfig
-from electra_es.errors import UsageError, import_optional
+from electra_es.data import records
 from electra_es.data.records import RecordsInfo
+from electra_es.errors import UsageError, import_optional
 from electra_es.files import LOCK_FILE, only_run_in
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
+from electra_es.text import audit
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import TEXT_CONFIG_FILE, VOCAB_FILES
 
 MIN_TRAIN_SHARDS = 8
 # A compressed file counts as this many times its size when the number of shards is chosen.
@@ -52,9 +51,9 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     if beam_options and config.runner == "local":
         raise UsageError(f"{beam_options[0]}: options for Beam, but runner=local")
     tokenizer = load_tokenizer(config.vocab_dir)
-    held_out = files.list_files(config.validation_input) if config.validation_input else []
-    # A file that both patterns match is held out and not used for training.
-    inputs = files.without(files.list_files(config.input), held_out)
+    held_out = listing.list_files(config.validation_input) if config.validation_input else []
+    # A file that both name is held out, and not trained on too.
+    inputs = listing.without(listing.list_files(config.input), held_out)
     if config.dedup == "near":
         cleaning.band_shape(config.near_duplicate_threshold)
     tasks = pipeline_tasks.plan_tasks(inputs, held_out)
@@ -65,7 +64,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     work_dir = _work_dir(config, fingerprint)
     _check_apart(config, shard_files, work_dir, len(tasks))
     with _only_job_in(config.output):
-        _prepare_output(config, f"{fingerprint} {files.state([*inputs, *held_out])}")
+        _prepare_output(config, f"{fingerprint} {listing.state([*inputs, *held_out])}")
         if config.runner == "local":
             counts, statistics = pipeline_local.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
@@ -159,10 +158,8 @@ def _prepare_output(config: BuildConfig, fingerprint: str) -> None:
     Args:
       fingerprint: of the job and of the state of its input files.
     """
-    names = files.names_in(config.output)
-    for name in filter(files.is_temporary, names):  # Of a job that was killed.
-        files.remove(files.join(config.output, name))
-    names = [name for name in names if name != LOCK_FILE and not files.is_temporary(name)]
+    files.remove_temporary(config.output)  # Of a job that was killed.
+    names = [name for name in files.names_in(config.output) if name != LOCK_FILE]
     marker = files.join(config.output, FINGERPRINT_FILE)
     if names and config.overwrite and not _is_own_unfinished(names, marker, fingerprint):
         _remove_records(config.output, names)
@@ -196,7 +193,7 @@ def _remove_records(output: str, names: Sequence[str]) -> None:
 def _copy_vocabulary(vocab_dir: str, text: TextConfig, output: str) -> None:
     """Copies it beside the records, so that they can be read without another directory."""
     for name in (VOCAB_FILES[text.tokenizer], TEXT_CONFIG_FILE):
-        files.write_bytes(files.join(output, name), files.read_bytes(files.join(vocab_dir, name)))
+        files.copy(files.join(vocab_dir, name), files.join(output, name))
 
 
 def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict[str, Any]:
@@ -230,8 +227,7 @@ def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: T
                  stats["documents"], stats["tokens"], stats["dropped_tokens"],
                  100 * stats["padding_fraction"], stats["examples"])
     files.write_array(files.join(output, records.ID_COUNTS_FILE), statistics.id_counts)
-    files.write_bytes(files.join(output, records.STATS_FILE),
-                      (json.dumps(stats, indent=2, ensure_ascii=False) + "\n").encode())
+    files.write_json(files.join(output, records.STATS_FILE), stats)
     files.write_bytes(files.join(output, records.INFO_FILE), info.to_json().encode())
     files.write_bytes(files.join(output, records.COMPLETED_FILE), b"")
     files.remove(files.join(output, FINGERPRINT_FILE))

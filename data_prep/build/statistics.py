@@ -1,13 +1,12 @@
 """Counts of a job. They are added up over tasks; the order does not matter."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from data_prep import files
+from electra_es import files
 
 SHOWN_BAD_EXAMPLES = 3
 # Ending of the file that `Statistics.save` writes last.
@@ -80,12 +79,12 @@ class Statistics:
         files.write_array(path + ".ids.npy", self.id_counts.astype(smallest))
         values = {name: getattr(self, name) for name in self.__dataclass_fields__
                   if name != "id_counts"}
-        files.write_bytes(path + SAVED, json.dumps(values, ensure_ascii=False).encode())
+        files.write_json(path + SAVED, values)
 
     @classmethod
     def load(cls, path: str) -> "Statistics":
         """Inverse of `save`."""
-        values = json.loads(files.read_bytes(path + SAVED))
+        values = files.read_json(path + SAVED)
         for name in ("dropped_documents", "bad_input", "examples"):
             values[name] = Counter(values[name])
         values["shown"] = {reason: [(task, number, detail) for task, number, detail in shown]

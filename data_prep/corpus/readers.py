@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from data_prep import files
 from data_prep.corpus.lines import Line, OnBad, read_lines
+from electra_es import files
 from electra_es.errors import UsageError, import_optional
 
 INPUT_FORMATS = ("auto", "text", "jsonl", "parquet")

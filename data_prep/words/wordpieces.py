@@ -15,11 +15,12 @@ import numpy as np
 import sentencepiece
 import tensorflow as tf
 
-from data_prep.count_words import ordered
+from data_prep.words.counting import ordered
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
 from electra_es.text.audit import audit
-from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START, WordPieceTokenizer
+from electra_es.text.tokenizer import WordPieceTokenizer
+from electra_es.text.vocabulary import CONTINUATION_PREFIX, WORD_START
 
 # SentencePiece's own limit is 16 characters; "correspondientemente" has 20.
 _MAX_PIECE_LENGTH = 32

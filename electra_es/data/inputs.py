@@ -14,9 +14,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from electra_es.config import ModelConfig, PretrainingConfig
+from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.parsing import make_parser, require
-from electra_es.data.records import RecordsInfo
+from electra_es.data.records import RecordsInfo, check_vocabulary
 from electra_es.data.shards import Shards, usable_shards
 from electra_es.errors import UsageError
 from electra_es.model.batches import Inputs
@@ -24,13 +24,10 @@ from electra_es.model.randomness import derive_key, fold_in, stateless_seed
 
 
 def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,
-                  vocab_sha256: str, data_dir: str, split: str = "train") -> None:
-    """Raises UsageError where the records do not fit the run, where its lengths do not fit each other,
-    or where `split` has no example."""
-    if info.vocab_sha256 and info.vocab_sha256 != vocab_sha256:
-        raise UsageError(
-            f"{data_dir}: records were built with vocabulary {info.vocab_sha256[:12]}, "
-            f"the run has {vocab_sha256[:12]}: expected the same vocabulary")
+                  text: TextConfig, data_dir: str, split: str = "train") -> None:
+    """Raises UsageError where the records do not fit the run, its lengths not each other, or where
+    there are none of `split`."""
+    check_vocabulary(info, data_dir, text, "the run")
     if info.max_seq_length > config.max_seq_length:
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "
@@ -102,7 +99,8 @@ def training_dataset(
             epochs = tf.fill(tf.shape(order), epoch)
             return tf.data.Dataset.from_tensor_slices((order, skips, epochs))
 
-        def shuffled_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor):
+        def shuffled_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor
+                             ) -> tuple[tf.Tensor, tf.Tensor]:
             path, count = stream_paths[shard], stream_counts[shard]
             records = _shard_records(path, count)
             order = _shuffled(count, stateless_seed(

@@ -1,11 +1,9 @@
 """What the records of a run contain, for the model card."""
 
-import json
 import os
 from typing import Any
 
-import tensorflow as tf
-
+from electra_es import files
 from electra_es.data.records import STATS_FILE, RecordsInfo
 
 # Keys of stats.json. Its examples of bad input stay out: they name files of the machine that built it.
@@ -21,8 +19,7 @@ def describe_records(directory: str, info: RecordsInfo) -> dict[str, Any]:
     found = {"kind": info.kind, "fingerprint": info.fingerprint,
              "examples": {split: sum(counts) for split, counts in info.examples.items()}}
     path = os.path.join(directory, STATS_FILE)
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path) as file:
-            stats = json.loads(file.read())
+    if files.exists(path):
+        stats = files.read_json(path)
         found |= {name: stats[name] for name in _COUNTS if name in stats}
     return found

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.data.parsing import make_parser
-from electra_es.data.records import RecordsInfo, open_binary, shard_paths
+from electra_es.data.records import RecordsInfo, shard_paths
 from electra_es.data.tfrecord import read_records
 from electra_es.errors import UsageError, reason
 
@@ -70,7 +71,7 @@ def shard_faults(shards: Shards, info: RecordsInfo, vocab_size: int = 0
 def _framing_fault(path: str) -> str:
     """What is wrong with the bytes of a shard. TensorFlow's own message does not name the file."""
     try:
-        with open_binary(path) as file:
+        with files.open_read(path) as file:
             for _ in read_records(file, path):
                 pass
     except UsageError as error:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.export.output import read_origin
-from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.export.saved_model import Tensors, TextModel, usable_length
 from electra_es.run_config import CONFIG_FILE
 from electra_es.training.run_dir import load_model
 
@@ -45,8 +46,8 @@ Detector = Callable[[Sequence[str]], list[ScoredSentence]]
 class LoadedDetector:
     """A discriminator that was loaded; a call with sentences scores their tokens."""
 
-    function: Callable
-    step: int | None  # of its checkpoint; None: not known
+    function: Callable[..., Tensors]  # `detect` of a TextModel
+    step: int | None  # of the checkpoint it was made of; None: it does not say
 
     def __call__(self, sentences: Sequence[str]) -> list[ScoredSentence]:
         return _score(self.function, sentences)
@@ -60,17 +61,27 @@ def load_detector(path: str) -> LoadedDetector:
         discriminator, or one with `discriminator/` in it).
 
     Raises:
-      UsageError: `path` is none of these, or has no discriminator.
+      UsageError: none of these, or without a discriminator.
+
+    Example, after `make demo`:
+
+        >>> from electra_es import load_detector
+        >>> detector = load_detector("runs/sample/saved_model")
+        >>> sentence, = detector(["El niño comió piña."])
+        >>> [token.token for token in sentence.tokens]
+        ['El', 'ni', '##ño', 'com', '##ió', 'pi', '##ña', '.']
+        >>> all(0 <= token.probability <= 1 for token in sentence.tokens)
+        True
     """
     origin = read_origin(path) or read_origin(os.path.join(path, "discriminator"))
     step = origin.step if origin else None
-    if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
+    if files.exists(os.path.join(path, "saved_model.pb")):
         signatures = tf.saved_model.load(path).signatures
         if "detect" not in signatures:
             raise UsageError(f"--model={path}: a SavedModel without the signature detect: expected "
                              "one of electra_es.export.saved_model with a discriminator")
         return LoadedDetector(signatures["detect"], step)
-    if tf.io.gfile.exists(os.path.join(path, "model.onnx")):
+    if files.exists(os.path.join(path, "model.onnx")):
         from electra_es.export.onnx_model import load_onnx
 
         return LoadedDetector(load_onnx(path).detect, step)
@@ -79,7 +90,7 @@ def load_detector(path: str) -> LoadedDetector:
 
         source = load_folder(path)
         model, tokenizer, run = source.model, source.tokenizer, source.run
-    elif tf.io.gfile.exists(os.path.join(path, CONFIG_FILE)):
+    elif files.exists(os.path.join(path, CONFIG_FILE)):
         model, tokenizer, run, step = load_model(path)
     else:
         raise UsageError(f"--model={path}: expected a model directory, a SavedModel, a Hugging Face "
@@ -98,16 +109,15 @@ def detect(path: str, sentences: Sequence[str]) -> list[ScoredSentence]:
 
 def _is_hugging_face(path: str) -> bool:
     for part in ("discriminator", "generator"):
-        if tf.io.gfile.exists(os.path.join(path, part, CONFIG_FILE)):
+        if files.exists(os.path.join(path, part, CONFIG_FILE)):
             return True
     try:
-        with tf.io.gfile.GFile(os.path.join(path, CONFIG_FILE)) as file:
-            return "model_type" in json.loads(file.read())
-    except (tf.errors.OpError, ValueError):
+        return "model_type" in files.read_json(os.path.join(path, CONFIG_FILE))
+    except UsageError:
         return False
 
 
-def _score(function, sentences: Sequence[str]) -> list[ScoredSentence]:
+def _score(function: Callable[..., Tensors], sentences: Sequence[str]) -> list[ScoredSentence]:
     scored: list[ScoredSentence] = []
     for first in range(0, len(sentences), BATCH_SIZE):
         # "ignore": Python strings may hold lone surrogates, which have no UTF-8 form.

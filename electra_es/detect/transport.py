@@ -1,10 +1,10 @@
 """The part of the page's server that handles connections: every request gets our answer or its
 connection is closed. After an error the server prints one line and continues.
 
-Starlette would parse requests and limit their sizes itself, but it needs uvicorn, h11, anyio and an
-event loop, for three files and one function that blocks. This module adds what the standard library
-lacks: a deadline for a whole request, answers to malformed requests, and a close that does not lose
-the answer. `tests/test_serve_any_request.py` sends it arbitrary requests.
+Starlette would parse requests and limit their sizes itself, but it brings uvicorn, h11, anyio and an
+event loop to three files and one function that blocks. What the standard library leaves open is
+here: a deadline for a whole request, answers to malformed ones, and a close that does not lose the
+answer. `tests/detect/test_serve_any_request.py` sends it anything.
 """
 
 import contextlib
@@ -163,6 +163,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self._answered = True
+        if self.request_version == "HTTP/0.9":  # some clients name it, and it has no status either
+            self.request_version = self.protocol_version
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from electra_es import files
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, size_name
 from electra_es.errors import UsageError, run_main
 from electra_es.export.compare import check_weights
@@ -35,7 +36,8 @@ from electra_es.model.pretrainer import build_pretrainer
 from electra_es.model.variables import set_weights
 from electra_es.run_config import CONFIG_FILE
 from electra_es.settings import PATH
-from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import save_text_config
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
@@ -175,12 +177,10 @@ def _copy_vocabulary(vocab: str, directory: str, text: TextConfig) -> Tokenizer:
     """Makes a vocabulary directory from a single vocab.txt; errors name the user's file."""
     copy = os.path.join(directory, "vocab.txt")
     try:
-        tf.io.gfile.copy(vocab, copy)
+        files.copy(vocab, copy)
         save_text_config(directory, text)
-    except tf.errors.OpError as error:
-        raise UsageError(f"--vocab={vocab}: cannot be read ({error.message})") from None
     except UsageError as error:
-        raise UsageError(str(error).replace(copy, vocab)) from None
+        raise UsageError(f"--vocab={str(error).replace(copy, vocab)}") from None
     return load_tokenizer(directory)
 
 

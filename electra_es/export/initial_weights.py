@@ -2,8 +2,7 @@
 
 import os
 
-import tensorflow as tf
-
+from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.export.google_checkpoint import read_checkpoint
 from electra_es.export.huggingface.read import load_folder
@@ -37,15 +36,15 @@ def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source:
     Raises:
       UsageError: `source` is none of these, or has another shape or vocabulary.
     """
-    if tf.io.gfile.exists(source + ".index"):
+    if files.exists(source + ".index"):
         arrays, step = read_checkpoint(source)
         set_weights(model, arrays, source, require="discriminator")
         return f"weights of {source} (Google checkpoint, step {step}); its vocabulary is not checked"
     new: list[str] = []
-    if tf.io.gfile.isdir(os.path.join(source, "checkpoints")):
+    if files.is_directory(os.path.join(source, "checkpoints")):
         other, other_tokenizer, _, step = load_model(source)
         kind = f"step {step}"
-    elif any(os.path.exists(os.path.join(source, part, CONFIG_FILE))
+    elif any(files.exists(os.path.join(source, part, CONFIG_FILE))
              for part in ("", "discriminator", "generator")):
         other, other_tokenizer, _, _, new = load_folder(source)
         kind = "Hugging Face"

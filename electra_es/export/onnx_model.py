@@ -7,7 +7,6 @@ The folder holds model.onnx (input_ids, attention_mask and token_type_ids int64 
 float32 [B, L], any B and L up to the model's length) and the files of the tokeniser.
 """
 
-import json
 import logging
 import os
 import warnings
@@ -16,10 +15,11 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
-from electra_es.errors import UsageError, run_main
+from electra_es import files
+from electra_es.errors import UsageError, import_optional, run_main
 from electra_es.export.compare import PROBES, Comparison, Probes, tokenized
 from electra_es.export.huggingface.names import hub_config
-from electra_es.export.huggingface.write import json_bytes, published_arrays, tokenizer_files
+from electra_es.export.huggingface.write import published_arrays, tokenizer_files
 from electra_es.export.output import Exported, new_directory, origin_of
 from electra_es.export.saved_model import TextModel, usable_length
 from electra_es.flags import define, parse_flags_only, required
@@ -32,6 +32,7 @@ from electra_es.training.run_dir import load_model
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+_REQUIREMENTS = "requirements-onnx.txt"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -43,15 +44,9 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
         exists or cannot be written.
       CheckFailed: the logits differ; nothing is left behind.
     """
-    try:
-        import onnx  # noqa: F401  the exporter needs it, but notices only in the middle of its work
-        import onnxruntime
-        import onnxscript  # noqa: F401
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"{error.name} is not installed: expected "
-                         "`pip install -r requirements-onnx.txt`") from None
+    # All now: the exporter asks for some of them only after half of its work.
+    onnxruntime, *_ = (import_optional(module, _REQUIREMENTS) for module in (
+        "onnxruntime", "onnx", "onnxscript", "torch", "transformers"))
     model, tokenizer, run, step = load_model(model_dir)
     if model.discriminator_head is None:
         raise UsageError(f"--model_dir={model_dir}: objective={run.model.objective} has no "
@@ -61,10 +56,9 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
     with new_directory(output, overwrite=overwrite, recognised_by=MODEL_FILE) as scratch:
         path = os.path.join(scratch, MODEL_FILE)
         _convert(config, arrays, path)
-        files = {**tokenizer_files(model_dir, run, tokenizer), CONFIG_FILE: json_bytes(config)}
-        for name, data in files.items():
-            with open(os.path.join(scratch, name), "wb") as file:
-                file.write(data)
+        files.write_json(os.path.join(scratch, CONFIG_FILE), config)
+        for name, data in tokenizer_files(model_dir, run, tokenizer).items():
+            files.write_bytes(os.path.join(scratch, name), data)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         compared = Comparison("onnxruntime")
         _compare(compared, model, tokenized(PROBES, tokenizer, usable_length(run)), session)
@@ -83,8 +77,9 @@ class OnnxDiscriminator:
     def __init__(self, session: Any):
         self.session = session
 
-    def discriminator_logits(self, input_ids, input_mask, segment_ids) -> tf.Tensor:
-        """int32 [B, L] -> float32 [B, L]; works only outside a graph."""
+    def rtd_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
+                   ) -> tf.Tensor:
+        """float32 [B, L] of int32 [B, L]; not in a graph."""
         arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))
         logits, = self.session.run(None, dict(zip(INPUTS, arrays, strict=True)))
         return tf.constant(logits)
@@ -96,17 +91,12 @@ def load_onnx(folder: str) -> TextModel:
     Raises:
       UsageError: a file is missing or cannot be read, or onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError("onnxruntime is not installed: expected "
-                         "`pip install -r requirements-onnx.txt`") from None
+    onnxruntime = import_optional("onnxruntime", _REQUIREMENTS)
     path = os.path.join(folder, MODEL_FILE)
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        with open(os.path.join(folder, TOKENIZER_CONFIG_FILE), encoding="utf-8") as file:
-            max_length = int(json.load(file)["model_max_length"])
-    except Exception as error:  # onnxruntime's errors have no common class
+        max_length = int(files.read_json(os.path.join(folder, TOKENIZER_CONFIG_FILE))["model_max_length"])
+    except Exception as error:  # onnxruntime has no common class of its errors
         raise UsageError(f"{folder}: not an ONNX folder that can be read ({str(error).splitlines()[0]})"
                          ) from None
     return TextModel(cast(Any, OnnxDiscriminator(session)), load_tokenizer(folder), max_length)
@@ -125,7 +115,8 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
             super().__init__()
             self.peer = peer
 
-        def forward(self, input_ids, attention_mask, token_type_ids):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor,
+                    token_type_ids: torch.Tensor) -> torch.Tensor:
             return self.peer(input_ids=input_ids, attention_mask=attention_mask,
                              token_type_ids=token_type_ids).logits
 

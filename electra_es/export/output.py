@@ -4,16 +4,13 @@ adds a file that says from what it was made."""
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import tensorflow as tf
-
-from electra_es import __version__
+from electra_es import __version__, files
 from electra_es.errors import UsageError
 from electra_es.run_config import CONFIG_FILE
 from electra_es.training.checkpoint_files import checkpoint_path
@@ -31,8 +28,7 @@ class Origin:
     version: str = __version__  # of this project
 
     def write(self, folder: str) -> None:
-        with open(os.path.join(folder, EXPORT_FILE), "w", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        files.write_json(os.path.join(folder, EXPORT_FILE), dataclasses.asdict(self))
 
 
 class Exported(NamedTuple):
@@ -52,20 +48,15 @@ class Exported(NamedTuple):
 def origin_of(model_dir: str, step: int) -> Origin:
     """The origin of an export of the checkpoint of `step` in `model_dir`."""
     paths = (os.path.join(model_dir, CONFIG_FILE), checkpoint_path(model_dir, step) + ".index")
-    digests = []
-    for path in paths:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            digests.append(hashlib.sha256(file.read()).hexdigest())
-    return Origin(step, *digests)
+    return Origin(step, *(hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths))
 
 
 def read_origin(folder: str) -> Origin | None:
     """The origin of the export in `folder`; None if it has no `export.json`."""
     try:
-        with tf.io.gfile.GFile(os.path.join(folder, EXPORT_FILE)) as file:
-            values = json.loads(file.read())
+        values = files.read_json(os.path.join(folder, EXPORT_FILE))
         return Origin(**values) if isinstance(values["step"], int) else None
-    except (tf.errors.OpError, ValueError, TypeError, KeyError):
+    except (UsageError, TypeError, KeyError):
         return None
 
 

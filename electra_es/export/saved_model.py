@@ -10,6 +10,7 @@ Shapes: B sentences, L tokens of the longest one with [CLS] and [SEP], H hidden,
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ from electra_es.training.run_dir import load_model
 NUM_CANDIDATES = 10
 # Smaller probabilities are not compared by their logarithms; float32 reaches down to 1e-38.
 _SMALLEST = np.float32(1e-30)
+
+Tensors = dict[str, tf.Tensor]
 
 _TEXTS = tf.TensorSpec([None], tf.string, name="texts")
 
@@ -78,7 +81,7 @@ class TextModel(tf.Module):
         if model.mlm_head is not None:
             self.functions["fill_mask"] = tf.function(self.fill_mask, input_signature=[_TEXTS])
 
-    def detect(self, texts):
+    def detect(self, texts: tf.Tensor) -> Tensors:
         """Which tokens look replaced.
 
         Returns:
@@ -105,7 +108,7 @@ class TextModel(tf.Module):
             "truncated": batch.truncated,
         }
 
-    def encode(self, texts):
+    def encode(self, texts: tf.Tensor) -> Tensors:
         """Embeddings.
 
         Returns:
@@ -119,12 +122,12 @@ class TextModel(tf.Module):
         pooled = tf.reduce_sum(sequence * weights, axis=1) / tf.reduce_sum(weights, axis=1)
         return {"sequence": sequence, "pooled": pooled, "token_ids": batch.ids, "mask": batch.input_mask}
 
-    def score_ids(self, input_ids, input_mask, segment_ids):
-        """`logits` and `probabilities` float32 [B, L] for int32 [B, L] ids, without preparation."""
-        logits = self._layer().discriminator_logits(input_ids, input_mask, segment_ids)
+    def score_ids(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor) -> Tensors:
+        """`logits` and `probabilities` float32 [B, L] of int32 [B, L] ids, as they are."""
+        logits = self._layer().rtd_logits(input_ids, input_mask, segment_ids)
         return {"logits": logits, "probabilities": tf.sigmoid(logits)}
 
-    def fill_mask(self, texts):
+    def fill_mask(self, texts: tf.Tensor) -> Tensors:
         """The generator's candidates for every "[MASK]" in the texts.
 
         Returns:
@@ -213,8 +216,8 @@ def _save(text_model: TextModel, path: str) -> None:
 
 
 def _compare_encoder(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
-                     encode) -> None:
-    """Compares with the eager model and the tokeniser of training."""
+                     encode: Callable[..., Tensors]) -> None:
+    """With the eager model, fed by the tokeniser that training uses."""
     probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in encode(texts=tf.constant(PROBES)).items()}
     compared.equal("tokens", found["token_ids"], probes.ids)
@@ -228,7 +231,7 @@ def _compare_encoder(compared: Comparison, text_model: TextModel, model: Electra
 
 
 def _compare_discriminator(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
-                           signatures) -> None:
+                           signatures: Mapping[str, Callable[..., Tensors]]) -> None:
     texts = tf.constant(PROBES)
     probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
     real = probes.input_mask > 0
@@ -246,8 +249,8 @@ def _compare_discriminator(compared: Comparison, text_model: TextModel, model: E
 
 
 def _compare_generator(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
-                       fill_mask) -> None:
-    """Compares logarithms, because all probabilities over a large vocabulary are small."""
+                       fill_mask: Callable[..., Tensors]) -> None:
+    """By logarithms, as probabilities over a large vocabulary are all small."""
     tokenizer = text_model.tokenizer
     probes = tokenized(MASK_PROBES, tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in fill_mask(texts=tf.constant(MASK_PROBES)).items()}

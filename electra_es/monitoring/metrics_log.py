@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
+from electra_es import files
+from electra_es.errors import UsageError
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -86,19 +87,17 @@ def append_metrics(model_dir: str, kind: str, step: int, values: Mapping[str, An
     _append(os.path.join(model_dir, METRICS_FILE),
             {"kind": kind, "step": step, "time": time.time(), **values})
     if kind == "evaluation":
-        path = os.path.join(model_dir, EVALUATION_FILE)
-        _write(path, json.dumps({"step": step, **values}, indent=2) + "\n")
+        files.write_json(os.path.join(model_dir, EVALUATION_FILE), {"step": step, **values})
 
 
 def is_last_evaluation(model_dir: str, step: int, metrics: Mapping[str, float]) -> bool:
     """Whether `evaluation.json` already has these figures, up to rounding of a device's sums."""
     try:
-        with tf.io.gfile.GFile(os.path.join(model_dir, EVALUATION_FILE)) as file:
-            before = json.loads(file.read())
+        before = files.read_json(os.path.join(model_dir, EVALUATION_FILE))
         return before.pop("step") == step and before.keys() == metrics.keys() and all(
             math.isclose(before[name], value, rel_tol=1e-5, abs_tol=1e-9)
             for name, value in metrics.items())
-    except (tf.errors.NotFoundError, ValueError, AttributeError, KeyError, TypeError):
+    except (UsageError, KeyError, TypeError):
         return False
 
 
@@ -113,18 +112,17 @@ def tidy(model_dir: str, last_step: float = math.inf) -> None:
         lines, all_whole = _read(path)
         kept = [line for line in lines if line["step"] <= last_step]
         if len(kept) < len(lines) or not all_whole:
-            _write(path, "".join(_text(line) for line in kept))
+            files.write_bytes(path, "".join(f"{_text(line)}\n" for line in kept).encode())
     path = os.path.join(model_dir, EVALUATION_FILE)
-    if tf.io.gfile.exists(path) and _step_of(path) > last_step:
-        tf.io.gfile.remove(path)
+    if files.exists(path) and _step_of(path) > last_step:
+        files.remove(path)
 
 
 def _step_of(path: str) -> float:
     """The step of `evaluation.json`; infinity if the file is damaged."""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return json.loads(file.read())["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(files.read_json(path)["step"])
+    except (UsageError, KeyError, TypeError, ValueError):
         return math.inf
 
 
@@ -134,11 +132,10 @@ def _read(path: str) -> tuple[list[Line], bool]:
     The file is read as bytes: a half line may end within a character, and text may hold characters
     that Python treats as the end of a line.
     """
-    if not tf.io.gfile.exists(path):
+    if not files.exists(path):
         return [], True
-    with tf.io.gfile.GFile(path, "rb") as file:
-        texts = file.read().split(b"\n")
-    by_kind_and_step: dict[tuple, Line] = {}
+    texts = files.read_bytes(path).split(b"\n")
+    found: dict[tuple, Line] = {}
     all_whole = texts[-1] == b""
     for text in filter(None, texts):
         try:
@@ -150,26 +147,8 @@ def _read(path: str) -> tuple[list[Line], bool]:
 
 
 def _text(line: Line) -> str:
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    return json.dumps(line, ensure_ascii=False)
 
 
 def _append(path: str, line: Line) -> None:
-    separator = "\n" if _ends_in_half_line(path) else ""
-    with tf.io.gfile.GFile(path, "a") as file:
-        file.write(separator + _text(line))
-
-
-def _ends_in_half_line(path: str) -> bool:
-    if not tf.io.gfile.exists(path):
-        return False
-    with tf.io.gfile.GFile(path, "rb") as file:
-        if not file.size():
-            return False
-        file.seek(file.size() - 1)
-        return file.read(1) != b"\n"
-
-
-def _write(path: str, text: str) -> None:
-    with tf.io.gfile.GFile(path + ".writing", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(path + ".writing", path, overwrite=True)
+    files.append_line(path, _text(line))

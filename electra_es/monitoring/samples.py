@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from electra_es.config import SPECIAL_TOKENS
-from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START
+from electra_es.text.vocabulary import CONTINUATION_PREFIX, WORD_START
 
 
 class SampleToken(NamedTuple):

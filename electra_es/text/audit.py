@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from electra_es.config import SPECIAL_TOKENS
-from electra_es.text.tokenizer import CONTINUATION_PREFIX, MAX_BYTES_PER_WORD, WORD_START, Tokenizer
+from electra_es.text.tokenizer import MAX_BYTES_PER_WORD, Tokenizer
+from electra_es.text.vocabulary import CONTINUATION_PREFIX, WORD_START
 
 # An entry is tested for them in this order.
 CLASSES = ("changed_by_normalisation", "split_by_pretokenizer", "too_long", "never_longest_match")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import UsageError, reason, warn
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -42,12 +43,9 @@ def checkpoint_path(model_dir: str, step: int) -> str:
 def completed_steps(model_dir: str) -> list[int]:
     """Steps of the complete checkpoints in `model_dir`, in order."""
     root = os.path.join(model_dir, "checkpoints")
-    if not tf.io.gfile.isdir(root):
-        return []
-    steps = [int(match[1]) for name in tf.io.gfile.listdir(root)
-             if (match := _NAME.fullmatch(name.rstrip("/")))]
+    steps = [int(match[1]) for name in files.names_in(root) if (match := _NAME.fullmatch(name))]
     return sorted(step for step in steps
-                  if tf.io.gfile.exists(os.path.join(folder(model_dir, step), MARKER)))
+                  if files.exists(os.path.join(folder(model_dir, step), MARKER)))
 
 
 def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
@@ -74,6 +72,8 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
             saved = _read_marker(model_dir, step)
             read(prefix)
             return saved, damaged
+        except UsageError:
+            raise
         except (ValueError, AssertionError) as error:
             raise UsageError(f"{prefix}: not {contents} ({reason(error)})") from None
         except (tf.errors.OpError, LookupError) as error:
@@ -88,10 +88,8 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
 
 
 def _read_marker(model_dir: str, step: int) -> Saved:
-    """The content of `COMPLETED`; raises LookupError if `_finish` cannot have written it."""
-    path = os.path.join(folder(model_dir, step), MARKER)
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
+    """What `COMPLETED` says; LookupError where that is not what `_finish` writes."""
+    text = files.read_bytes(os.path.join(folder(model_dir, step), MARKER)).decode("utf-8", "replace")
     try:
         values = json.loads(text)
         saved = Saved(values["step"], values["examples_seen"])

@@ -3,16 +3,17 @@
     checkpoints/step-00001000/ckpt.index, ckpt.data-…   weights, moments, step
     checkpoints/step-00001000/COMPLETED                 {"step": …, "examples_seen": …}
 
-A folder is written under a temporary name and renamed. A folder without its marker is never read. If
-the files of a folder are damaged, the checkpoint before it is read instead.
+A folder is written under a temporary name and renamed; one without its marker is never taken up,
+and one whose files are damaged is passed over for the one before. `tf.train.CheckpointManager` takes
+the last entry of its list, damaged or not.
 """
 
 import concurrent.futures
-import json
 import os
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import UsageError, reason
 from electra_es.training.checkpoint_files import MARKER, Saved, completed_steps, folder, read_newest
 from electra_es.training.workers import Workers
@@ -66,11 +67,11 @@ class Checkpoints:
         try:
             if self.workers.index == 0:
                 self._remove_leftovers(root)
-            tf.io.gfile.makedirs(scratch)
+            files.make_directory(scratch)
             # In the background, this returns as soon as the variables are copied.
             self.state.write(os.path.join(scratch, "ckpt"), self._options)
-        except (tf.errors.OpError, OSError) as error:
-            raise self._cannot_write(scratch, error) from None
+        except (tf.errors.OpError, OSError, UsageError) as error:
+            raise self._given_up(scratch, error) from None
         if self._writer is None:
             self._finish(scratch, step, examples_seen)
         else:
@@ -87,29 +88,24 @@ class Checkpoints:
         final = folder(self.model_dir, step)
         try:
             self.state.sync()
-            files = os.path.join(scratch, "ckpt")
-            if not tf.io.gfile.exists(files + ".index"):
-                # sync() does not raise an error of TensorFlow's thread; the next write does.
-                self.state.write(files, self._options)
+            prefix = os.path.join(scratch, "ckpt")
+            if not files.exists(prefix + ".index"):
+                # sync() keeps quiet about an error of TensorFlow's thread; the next write raises it.
+                self.state.write(prefix, self._options)
                 raise OSError("TensorFlow gives no reason")
             if self.workers.index:
-                tf.io.gfile.rmtree(scratch)
+                files.remove(scratch)
                 return
-            if tf.io.gfile.exists(final):  # damaged, or left without its marker by a crash
-                tf.io.gfile.rmtree(final)
-            tf.io.gfile.rename(scratch, final)
-            marker = os.path.join(final, MARKER)
-            with tf.io.gfile.GFile(marker + ".writing", "w") as file:
-                file.write(json.dumps({"step": step, "examples_seen": examples_seen}) + "\n")
-            tf.io.gfile.rename(marker + ".writing", marker)
-        except (tf.errors.OpError, OSError) as error:
-            raise self._cannot_write(scratch, error) from None
+            files.remove(final)  # damaged, or left without its marker by a crash
+            files.rename(scratch, final)
+            files.write_json(os.path.join(final, MARKER), {"step": step, "examples_seen": examples_seen})
+        except (tf.errors.OpError, OSError, UsageError) as error:
+            raise self._given_up(scratch, error) from None
         self._damaged.discard(step)
         self._drop_old()
 
-    def _cannot_write(self, scratch: str, error: Exception) -> UsageError:
-        if tf.io.gfile.exists(scratch):
-            tf.io.gfile.rmtree(scratch)
+    def _given_up(self, scratch: str, error: Exception) -> UsageError:
+        files.remove(scratch)
         return UsageError(f"{self.model_dir}/checkpoints: a checkpoint cannot be written "
                           f"({reason(error)}); earlier checkpoints are whole")
 
@@ -144,14 +140,13 @@ class Checkpoints:
         steps = [step for step in completed_steps(self.model_dir) if step not in self._damaged]
         for step in steps[:-self.keep]:
             if not (self.keep_every and step % self.keep_every == 0):
-                tf.io.gfile.rmtree(folder(self.model_dir, step))
+                files.remove(folder(self.model_dir, step))
 
     def _remove_leftovers(self, root: str) -> None:
         """Deletes what a crash left half-written."""
-        if tf.io.gfile.isdir(root):
-            for name in tf.io.gfile.listdir(root):
-                if name.startswith(".writing-0-"):
-                    tf.io.gfile.rmtree(os.path.join(root, name))
+        for name in files.names_in(root):
+            if name.startswith(".writing-0-"):
+                files.remove(os.path.join(root, name))
 
 
 def restore_weights(model_dir: str, model: tf.Module) -> int:

@@ -127,7 +127,7 @@ def evaluate_run(model_config: ModelConfig, config: PretrainingConfig, *, data_d
     tokenizer = load_tokenizer(vocab_dir)
     check_same_evaluation(model_dir, tokenizer.config, model_config, config)
     info = load_records_info(data_dir)
-    check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir,
+    check_records(info, config, model_config, tokenizer.config, data_dir,
                   split="validation")
     with strategy.scope():
         model = build_pretrainer(model_config, vocabulary_facts(tokenizer), config.precision)

@@ -1,4 +1,8 @@
-"""Ending a run early without losing anything: SIGTERM (preemption) and Ctrl-C."""
+"""Ending a run early without losing anything: SIGTERM (preemption) and Ctrl-C.
+
+orbit's SaveCheckpointIfPreempted saves through a CheckpointManager of its own, ends the process by
+itself and leaves Ctrl-C alone. Here `train()` saves as at any other step, and returns.
+"""
 
 import signal
 

@@ -92,7 +92,8 @@ class Adam(tf.Module):
         """
         tf.distribute.get_replica_context().merge_call(self._apply, args=(gradients, is_finite))
 
-    def _apply(self, strategy, gradients, is_finite) -> None:
+    def _apply(self, strategy: tf.distribute.Strategy, gradients: Sequence[tf.Tensor],
+               is_finite: tf.Tensor) -> None:
         rate = self.schedule(self.iterations + 1)
         for i, variable in enumerate(self._model_variables):
             strategy.extended.update(
@@ -102,7 +103,8 @@ class Adam(tf.Module):
                 group=False)
         self.iterations.assign_add(1)
 
-    def _update(self, variable, m, v, gradient, rate, is_finite) -> None:
+    def _update(self, variable: tf.Variable, m: tf.Variable, v: tf.Variable, gradient: tf.Tensor,
+                rate: tf.Tensor, is_finite: tf.Tensor) -> None:
         config = self.config
         new_m = config.adam_beta1 * m + (1.0 - config.adam_beta1) * gradient
         new_v = config.adam_beta2 * v + (1.0 - config.adam_beta2) * tf.square(gradient)

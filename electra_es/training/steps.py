@@ -8,6 +8,7 @@ the sum. (The original clips on each replica and averages.)
 Shapes: B batch of a replica, A micro-batches, L length.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -22,6 +23,8 @@ from electra_es.training.metrics import auc_histograms, metric_names, metric_sum
 from electra_es.training.optimization import Adam, clip_by_global_norm
 
 Sums = dict[str, tf.Tensor]
+MicroBatch = tuple[tf.Tensor, list[tf.Tensor], Sums]  # loss, gradients, metric sums
+EvaluationForward = Callable[[Inputs], tuple[MaskedInputs, Outputs]]
 
 
 class Keys(NamedTuple):
@@ -74,21 +77,23 @@ class TrainStep:
         gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         self.optimizer.apply(gradients, is_finite)
-        # A step that is not applied is not counted in the metrics either.
+        # Of every objective, while metrics count tokens only where there is a discriminator.
+        sums["tokens"] = tf.reduce_sum(tf.cast(inputs.input_mask, tf.float32))
+        # A step that is not applied does not count in the metrics either.
         sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
         sums["bad"] = tf.cast(~is_finite, tf.float32)
         sums["gradient_norm"] = norm
         return sums
 
     def _local_gradients(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
-                         seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
+                         seed: tf.Tensor) -> MicroBatch:
         """Loss, gradients and metric sums of this replica, over its micro-batches."""
         parts = self.config.accumulation_steps
         if parts == 1:
             return self._micro_batch(inputs, masked, denominators, seed)
         split = [tf.reshape(x, [parts, -1, *x.shape[1:]]) for x in (*inputs, *masked)]
 
-        def add_part(part: tf.Tensor, total):
+        def add_part(part: tf.Tensor, total: MicroBatch) -> tuple[tf.Tensor, MicroBatch]:
             micro = [x[part] for x in split]
             result = self._micro_batch(
                 Inputs(*micro[:4]), MaskedInputs(*micro[4:]), denominators,
@@ -100,7 +105,7 @@ class TrainStep:
         return tf.while_loop(lambda part, total: part < parts, add_part, (0, zeros))[1]
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
-                     seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
+                     seed: tf.Tensor) -> MicroBatch:
         draws = sampling_draws(self.keys, inputs, masked, self.model_config)
         with tf.GradientTape() as tape, dropout_seed(seed):
             outputs = self.model(inputs, masked, draws, training=True)
@@ -120,7 +125,8 @@ def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: Mod
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
 
 
-def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
+def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy
+                    ) -> Callable[[Iterator[Inputs], tf.Tensor, tf.Tensor], Sums]:
     """Returns a compiled `loop(iterator, num_steps, bad_in_row) -> sums`.
 
     The steps run in one `tf.while` on the device; the host waits once, for the sums. These are
@@ -129,16 +135,17 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
     """
     # AutoGraph would rewrite all Python code of the model, which takes longer than tracing it.
     @tf.function(autograph=False)
-    def loop(iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
-        def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor):
+    def loop(iterator: tf.data.Iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
+        def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor
+                     ) -> tuple[tf.Tensor, Sums, tf.Tensor, tf.Tensor]:
             new = _run_step(step, strategy, iterator.get_next())
             sums = {name: sums[name] + new[name] for name in sums}
             sums["gradient_norm"] = new["gradient_norm"]
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
-        zeros = {name: tf.constant(0.0)
-                 for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
+        nothing = {name: tf.constant(0.0)
+                   for name in (*metric_names(step.model_config), "tokens", "bad", "gradient_norm")}
         _, sums, bad_in_row, last_bad = tf.while_loop(
             lambda number, *_: number < num_steps, add_step,
             (0, zeros, bad_in_row, tf.constant(0, tf.int64)))
@@ -147,7 +154,7 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
     return loop
 
 
-def _run_step(step: TrainStep, strategy: tf.distribute.Strategy, inputs) -> Sums:
+def _run_step(step: TrainStep, strategy: tf.distribute.Strategy, inputs: Inputs) -> Sums:
     per_replica = strategy.run(step, args=(inputs,))
     same_everywhere = {
         name: strategy.reduce(tf.distribute.ReduceOp.MEAN, per_replica.pop(name), axis=None)
@@ -161,7 +168,7 @@ def reduce_sums(strategy: tf.distribute.Strategy, per_replica: Sums) -> Sums:
 
 
 def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
-                   strategy: tf.distribute.Strategy):
+                   strategy: tf.distribute.Strategy) -> Callable[[Inputs], Sums]:
     """Returns a compiled `step(inputs) -> sums`, with histograms for the AUC."""
     forward = evaluation_forward(model, model_config, seed)
 
@@ -170,14 +177,14 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
         return {**metric_sums(outputs, masked, model_config), **auc_histograms(outputs)}
 
     @tf.function(autograph=False)
-    def step(inputs) -> Sums:
+    def step(inputs: Inputs) -> Sums:
         return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
 
     return step
 
 
 def make_show_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
-                   strategy: tf.distribute.Strategy):
+                   strategy: tf.distribute.Strategy) -> Callable[[Inputs], list[tf.Tensor]]:
     """Returns a compiled `step(inputs) -> (corrupted ids int32, probability of being replaced
     float32)`, both [B, L]. Every replica computes the same, so this works with variables on any
     device."""
@@ -188,14 +195,15 @@ def make_show_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
         return outputs.corrupted_ids, tf.sigmoid(outputs.discriminator_logits)
 
     @tf.function(autograph=False)
-    def step(inputs):
+    def step(inputs: Inputs) -> list[tf.Tensor]:
         return [strategy.experimental_local_results(part)[0]
                 for part in strategy.run(replica_step, args=(inputs,))]
 
     return step
 
 
-def evaluation_forward(model: ElectraPretrainer, model_config: ModelConfig, seed: int):
+def evaluation_forward(model: ElectraPretrainer, model_config: ModelConfig, seed: int
+                       ) -> EvaluationForward:
     """Returns `forward(inputs) -> (masked, outputs)` with the masks and samples of evaluations."""
     keys = evaluation_keys(seed)
 

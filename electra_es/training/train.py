@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.data.inputs import check_records, training_dataset
 from electra_es.data.provenance import describe_records
-from electra_es.data.records import ID_COUNTS_FILE, load_records_info
+from electra_es.data.records import load_records_info, read_id_counts
 from electra_es.data.shards import bad_shard_named, usable_shards
 from electra_es.errors import CheckFailed, UsageError
 from electra_es.files import only_run_in
@@ -77,6 +76,18 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
     Raises:
       UsageError: wrong use or bad input; nothing already written is lost.
       CheckFailed: max_bad_steps non-finite steps in a row.
+
+    Example, after `make demo`. It prints what the command prints, and goes on where it stopped if
+    it is called again:
+
+        >>> from electra_es import train
+        >>> from electra_es.config import PretrainingConfig, model_config
+        >>> config = PretrainingConfig(max_seq_length=128, train_batch_size=8, num_train_steps=4)
+        >>> result = train(model_config({}), config, data_dir="runs/sample/records",
+        ...                vocab_dir="runs/sample/vocabulary", model_dir="runs/four_steps")
+        devices: ...
+        >>> result.step, result.stopped_by_signal
+        (4, False)
     """
     # ---- Devices, vocabulary, records: everything that can be wrong is checked before step 1.
     check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
@@ -88,7 +99,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         vocab_size = len(tokenizer.vocab)
         check_memory(model_config, config, vocab_size, strategy)
         info = load_records_info(data_dir)
-        check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
+        check_records(info, config, model_config, tokenizer.config, data_dir)
         shards = usable_shards(data_dir, info, config.skip_corrupt_shards, vocab_size)
 
     with contextlib.ExitStack() as held, StopSignal(workers) as stop:
@@ -219,13 +230,8 @@ def parameter_counts(model: ElectraPretrainer) -> dict[str, int]:
 
 
 def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
-    """The audit of the vocabulary in one line, against the counts of the records if they have any."""
-    path = os.path.join(data_dir, ID_COUNTS_FILE)
-    counts = None
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path, "rb") as file:
-            counts = np.load(file)
-    return audit(tokenizer, counts).summary()
+    """The audit of the vocabulary against the records, where these have counts, in one line."""
+    return audit(tokenizer, read_id_counts(data_dir, len(tokenizer.vocab))).summary()
 
 
 def steps_until_due(step: int, config: PretrainingConfig) -> int:

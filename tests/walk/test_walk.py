@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from walker import ROOT, Walk
+from paths import SAMPLE
+from walker import Walk
 
-SAMPLE = ROOT / "electra_es" / "sample"
 SENTENCE = "Estamos desayunando pan rosa con tomate y aceite de oliva."
 # Sizes that differ from each other, as in the other tests.
 MODEL = ("--embedding_size=20", "--hidden_size=48", "--num_layers=2", "--num_heads=3",

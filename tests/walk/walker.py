@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from paths import ROOT
+
 TIMEOUT = 600
 
 # Everything that our commands may write to stderr. What is not here is somebody else's noise.

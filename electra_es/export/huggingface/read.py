@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from safetensors import SafetensorError, safe_open
 
+from electra_es import files
 from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError
 from electra_es.export.compare import check_weights
@@ -33,7 +34,8 @@ from electra_es.export.output import new_directory
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.model.variables import named_variables, set_weights
 from electra_es.run_config import CONFIG_FILE, Run
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import TEXT_CONFIG_FILE, VOCAB_FILES
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
@@ -110,8 +112,7 @@ def import_folder(folder: str, output: str, *, generator: str = "", overwrite: b
         _copy_vocabulary(main_folder, vocab_dir, source.configs[main])
         prepare_model_dir(scratch, source.tokenizer, vocab_dir, source.run.model,
                           source.run.pretraining)
-        with open(os.path.join(scratch, SOURCE_CONFIG_FILE), "w", encoding="utf-8") as file:
-            file.write(json.dumps(source.configs, indent=2, ensure_ascii=False) + "\n")
+        files.write_json(os.path.join(scratch, SOURCE_CONFIG_FILE), source.configs)
         state = tf.train.Checkpoint(model=source.model)
         Checkpoints(scratch, state, keep=1, keep_every=0).save(0, 0)
         check_weights(load_model(scratch)[0], source.model, output)
@@ -120,11 +121,9 @@ def import_folder(folder: str, output: str, *, generator: str = "", overwrite: b
 
 def read_source_configs(model_dir: str) -> dict[Part, HubConfig]:
     """The `config.json` of each part that an imported model directory came from; else empty."""
-    try:
-        with tf.io.gfile.GFile(os.path.join(model_dir, SOURCE_CONFIG_FILE)) as file:
-            return json.loads(file.read())
-    except tf.errors.NotFoundError:
-        return {}
+    path = os.path.join(model_dir, SOURCE_CONFIG_FILE)
+    values: Any = files.read_json(path) if files.exists(path) else {}
+    return values
 
 
 def _part_folders(folder: str, generator: str) -> dict[Part, str]:
@@ -158,17 +157,9 @@ def _member(folder: str, name: str) -> str:
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
     path = _member(folder, name)
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}): expected a local folder of a "
-                         "Hugging Face ELECTRA") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected a JSON object, not {type(values).__name__}")
-    return values
+    if not files.exists(path):
+        raise UsageError(f"{path}: no such file: expected a local folder of a Hugging Face ELECTRA")
+    return files.read_json(path)
 
 
 def _read_config(folder: str, part: Part) -> HubConfig:
@@ -209,13 +200,10 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
 
 def _copy_vocabulary(folder: str, vocab_dir: str, config: HubConfig) -> int:
     """Writes the folder's vocabulary directory; returns the length that it is to be used at."""
-    files: dict[str, bytes] = {}
-    for name in _TOKENIZER_FILES:
-        if os.path.lexists(os.path.join(folder, name)):
-            with open(_member(folder, name), "rb") as file:
-                files[name] = file.read()
-    write_vocabulary(files, vocab_dir, folder)
-    length = json.loads(files.get("tokenizer_config.json", b"{}")).get("model_max_length")
+    found = {name: files.read_bytes(_member(folder, name)) for name in _TOKENIZER_FILES
+             if os.path.lexists(os.path.join(folder, name))}
+    write_vocabulary(found, vocab_dir, folder)
+    length = json.loads(found.get("tokenizer_config.json", b"{}")).get("model_max_length")
     positions = config["max_position_embeddings"]
     # transformers writes 1e30 where no length is set.
     return min(length, positions) if isinstance(length, int) else positions

@@ -1,10 +1,14 @@
 """The tokeniser as Hugging Face's files, and our text configuration from such files.
 
-`tokenizer.json` repeats `text.Tokenizer` step by step. Readers of the whole file (`AutoTokenizer`, the
-`tokenizers` library, transformers 4) give our tokens. `ElectraTokenizerFast` of transformers 5
-takes only the vocabulary from it and builds BERT's normaliser from `tokenizer_config.json`. It gives
-the same tokens for composed (NFC) text, but it does not compose text, and its limit for a word is 100
-characters. It does not support SentencePiece; `AutoTokenizer` supports both.
+`tokenizer.json` repeats `text.Tokenizer` step by step. What reads it whole (`AutoTokenizer`, the
+`tokenizers` library, transformers 4) gives our tokens. `ElectraTokenizerFast` of transformers 5
+takes only the vocabulary from it and builds BERT's normaliser anew from `tokenizer_config.json`:
+the same tokens for composed (NFC) text, but it composes nothing, and its limit for a word is 100
+characters. It knows no SentencePiece; `AutoTokenizer` serves both.
+
+`tokenizer.json` is written as a dictionary and not through the objects of `tokenizers`: those need
+the package, which nothing else of the export does, are as many lines, and make the bytes depend on
+its version. The tests read the file into these objects and get the same content back.
 """
 
 import base64
@@ -17,17 +21,15 @@ from google.protobuf import empty_pb2, unknown_fields
 
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
-from electra_es.text.tokenizer import (
+from electra_es.text.tokenizer import DROPPED, MAX_BYTES_PER_WORD, Tokenizer
+from electra_es.text.vocabulary import (
     CONTINUATION_PREFIX,
-    MAX_BYTES_PER_WORD,
     TEXT_CONFIG_FILE,
     VOCAB_FILES,
     WORD_START,
-    Tokenizer,
     save_text_config,
 )
 
-_DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
 _WHITESPACE = r"[\t\n\r\p{Z}]"
 
 # Numbers in sentencepiece_model.proto: types of pieces, and of models.
@@ -127,7 +129,7 @@ def tokenizer_config(config: TextConfig, max_length: int) -> dict[str, Any]:
 
 def _normalizers(config: TextConfig) -> list[dict[str, Any]]:
     """The steps of `Tokenizer.normalize`, in its order."""
-    steps = [_replace(_DROPPED, ""), _replace(_WHITESPACE, " ")]
+    steps = [_replace(DROPPED, ""), _replace(_WHITESPACE, " ")]
     if config.unicode_form == "NFKC":
         steps.append({"type": "NFKC"})
     if config.lower_case:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import files
+from data_prep.corpus import listing
 from data_prep.outputs import check_apart
 from electra_es.errors import UsageError
 
@@ -64,7 +64,7 @@ def test_refused_is_what_the_input_would_list(paths, link, pattern, output, name
                 except OSError:  # such an output cannot be written at all
                     return
             try:
-                listed = {os.path.realpath(path) for path, _ in files.list_files(pattern)}
+                listed = {os.path.realpath(path) for path, _ in listing.list_files(pattern)}
             except UsageError as error:
                 if "nothing matches" not in str(error):  # a link that leads nowhere
                     return

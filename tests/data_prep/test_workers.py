@@ -11,6 +11,7 @@ import uuid
 
 import pytest
 from builder_helpers import digests
+from paths import ROOT
 
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build import workers
@@ -18,9 +19,7 @@ from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
-from electra_es.text.tokenizer import save_text_config
-
-REPOSITORY = pathlib.Path(__file__).parents[1]
+from electra_es.text.vocabulary import save_text_config
 
 
 def square(number: int) -> int:
@@ -136,7 +135,7 @@ def processes_with(mark: str) -> list[int]:
 def test_a_stopped_job_leaves_no_process_and_goes_on(job, expected, tmp_path, number, whole_group, code):
     output, mark = tmp_path / "records", uuid.uuid4().hex
     command = [sys.executable, "-m", "data_prep.build_tfrecords", *job, f"--output={output}"]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True,
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
                                start_new_session=True, env={**os.environ, "MARK": mark})
     deadline = time.monotonic() + 60
     while not list(output.glob("_unfinished/task-*.json")):
@@ -154,7 +153,7 @@ def test_a_stopped_job_leaves_no_process_and_goes_on(job, expected, tmp_path, nu
     assert not (output / "COMPLETED").exists()
     (output / f"info.json.tmp-{mark}").write_text("as a killed process leaves it")
 
-    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert "of 60 parts of the input are done already" in again.stderr
     assert digests(output) == expected

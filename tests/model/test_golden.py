@@ -1,4 +1,4 @@
-"""Compares with every number that the original implementation computed (tests/data/README.md)."""
+"""Every number that the original implementation computed (tests/golden/README.md) once more."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DATA
+from paths import GOLDEN
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.masking import gather_positions, scatter_update
@@ -209,7 +209,7 @@ def test_schedule(golden):
 
 
 def test_layer_rates():
-    expected = json.loads((DATA / "layer_lrs.json").read_text())
+    expected = json.loads((GOLDEN / "layer_lrs.json").read_text())
     n = expected["n_layers"]
     rates = [expected["learning_rate"] * m
              for m in layerwise_multipliers(n, expected["layer_decay"])]

@@ -14,13 +14,13 @@ from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from paths import ROOT
 
 pytest.importorskip("huggingface_hub")
 
 from data_prep.download_corpus import CORPORA, download_corpus
 from electra_es.errors import UsageError
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"README.md": b"# corpus", "es/part-1.jsonl": b'{"text": "uno"}\n' * 40_000,
          "es/part-2.jsonl": b'{"text": "dos"}\n' * 7, "ca/part-1.jsonl": b'{"text": "u"}\n',
@@ -134,7 +134,7 @@ def test_a_retry_is_told_once(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "break_after", 15_000_000)
     result = subprocess.run(
         [sys.executable, "-m", "data_prep.download_corpus", "--repo=owner/name", "--files=large/*",
-         f"--output={tmp_path / 'corpus'}"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+         f"--output={tmp_path / 'corpus'}"], cwd=ROOT, capture_output=True, text=True, timeout=120,
         env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
     lines = result.stderr.splitlines()
     assert result.returncode == 0 and len(ranges(hub)) == 2
@@ -147,7 +147,7 @@ def test_a_download_that_was_killed_keeps_whole_files_only(hub, tmp_path, monkey
     command = [sys.executable, "-m", "data_prep.download_corpus", "--repo=owner/name",
                "--files=*/part*", f"--output={output}"]
     monkeypatch.setattr(Hub, "stall_after", 15_000_000)
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size > 1e7 for path in output.rglob("*.incomplete")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -159,7 +159,7 @@ def test_a_download_that_was_killed_keeps_whole_files_only(hub, tmp_path, monkey
     (left_over,) = output.rglob("*.incomplete")
     os.utime(left_over, (0, 0))
     hub.clear()
-    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert again.stdout == f"{output}: 4 files of owner/name, 26.1 MB\n"
     assert (output / "large/part.jsonl").read_bytes() == FILES["large/part.jsonl"]
     assert fetched(hub) == ["part.jsonl"] and ranges(hub) == [None]

@@ -2,13 +2,13 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from export_helpers import MAX_LENGTH, loaded, model_dir, sentences, write_model_dir
+from paths import ROOT
 
 from electra_es.detect.scoring import (
     ScoredSentence,
@@ -24,7 +24,6 @@ from electra_es.errors import UsageError
 from electra_es.export.huggingface.write import export_huggingface
 from electra_es.export.saved_model import export_saved_model
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 ROSA = ScoredSentence("El pan rosa.", [
     ScoredToken("El", 0, 0, 2, -3.1, 0.0431), ScoredToken("pan", 1, 3, 6, -0.5, 0.3775),
     ScoredToken("ro", 2, 7, 9, 0.19, 0.5474), ScoredToken("##sa", 2, 9, 11, -12.345, 0.0),
@@ -111,7 +110,7 @@ def test_sentences_of_a_file(tmp_path):
 
 
 def test_what_is_no_detector_is_one_clear_line(tmp_path):
-    with pytest.raises(UsageError, match="--model=.*: expected a model directory, a SavedModel, a Hu"):
+    with pytest.raises(UsageError, match="--model=.*: expected a model directory, a SavedModel, a "):
         load_detector(str(tmp_path))
     write_model_dir(tmp_path / "mlm", "wordpiece", objective="mlm")
     with pytest.raises(UsageError, match="objective=mlm has no discriminator"):
@@ -119,7 +118,7 @@ def test_what_is_no_detector_is_one_clear_line(tmp_path):
 
 
 def run_detect(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "electra_es.detect", *arguments], cwd=REPOSITORY,
+    return subprocess.run([sys.executable, "-m", "electra_es.detect", *arguments], cwd=ROOT,
                           capture_output=True, text=True,
                           env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
 

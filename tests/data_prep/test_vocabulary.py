@@ -1,7 +1,6 @@
 """Word counts and the vocabularies made of them."""
 
 import os
-import pathlib
 import random
 import subprocess
 import sys
@@ -10,15 +9,17 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
+from paths import ROOT
 
-from data_prep import count_words, train_vocabulary
-from data_prep import files as pipeline_files
+from data_prep import train_vocabulary
 from data_prep.build import tasks as pipeline_tasks
-from data_prep.words import wordpieces
+from data_prep.corpus import listing
+from data_prep.words import counting, measuring, wordpieces
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
 from electra_es.sample import TRAIN_GLOB, VALIDATION_GLOB
 from electra_es.text import tokenizer as text
+from electra_es.text import vocabulary
 from electra_es.text.audit import audit
 
 SMALL = 1_500
@@ -26,13 +27,13 @@ SMALL = 1_500
 
 @pytest.fixture(scope="module")
 def documents():
-    tasks = pipeline_tasks.plan_tasks(pipeline_files.list_files(TRAIN_GLOB))
-    return [document for task in tasks for document in count_words.sampled_documents(task, 1.0)]
+    tasks = pipeline_tasks.plan_tasks(listing.list_files(TRAIN_GLOB))
+    return [document for task in tasks for document in counting.sampled_documents(task, 1.0)]
 
 
 @pytest.fixture(scope="module")
 def word_counts(documents):
-    return count_words.count_words(documents, TextConfig())
+    return counting.count_words(documents, TextConfig())
 
 
 @pytest.mark.parametrize("config, expected", [
@@ -46,28 +47,28 @@ def word_counts(documents):
 ])
 def test_words_counted_by_hand(config, expected):
     texts = ["¡Asi\u0301!\u00a0Dice\u200b\tasí: «a/b»\r\n日本…", "b ▁b " + "z" * 201]
-    assert count_words.count_words(texts, config) == expected
+    assert counting.count_words(texts, config) == expected
 
 
 def test_counts_of_files_do_not_depend_on_engine_or_workers(tmp_path, word_counts):
     config = TextConfig()
-    assert count_words.count_files(TRAIN_GLOB, config, workers=2) == word_counts
+    assert counting.count_files(TRAIN_GLOB, config, workers=2) == word_counts
     output = str(tmp_path / "counts.tsv")
-    count_words.beam_count_files(TRAIN_GLOB, output, config, sample_fraction=1.0, min_count=3,
+    counting.beam_count_files(TRAIN_GLOB, output, config, sample_fraction=1.0, min_count=3,
                                  runner="DirectRunner", workers=1, beam_options=[])
     frequent = {word: number for word, number in word_counts.items() if number >= 3}
-    assert count_words.read_counts(output) == frequent
-    count_words.write_counts(word_counts, output)
-    assert count_words.read_counts(output) == word_counts
+    assert counting.read_counts(output) == frequent
+    counting.write_counts(word_counts, output)
+    assert counting.read_counts(output) == word_counts
     with open(output, encoding="utf-8") as file:
         assert file.readline() == f",\t{word_counts[',']}\n"
 
 
 def test_counts_know_how_their_text_was_treated(tmp_path, word_counts):
     counts = str(tmp_path / "counts.tsv")
-    count_words.write_counts(word_counts, counts)
-    count_words.write_settings(counts, TextConfig())
-    assert count_words.read_settings(counts) == {
+    counting.write_counts(word_counts, counts)
+    counting.write_settings(counts, TextConfig())
+    assert counting.read_settings(counts) == {
         "tokenizer": "wordpiece", "lower_case": False, "strip_accents": False, "unicode_form": "NFC"}
     with pytest.raises(UsageError, match="strip_accents=True contradicts strip_accents=False in "
                        f"{counts}.json: leave the flag out"):
@@ -75,7 +76,7 @@ def test_counts_know_how_their_text_was_treated(tmp_path, word_counts):
             [], tmp_path / "v", TextConfig(vocab_size=SMALL, strip_accents=True), counts=counts)
     (tmp_path / "counts.tsv.json").write_text('{"lower_caes": true}')
     with pytest.raises(UsageError, match='counts.tsv.json: .*"lower_caes" .* did you mean "lower_case"'):
-        count_words.read_settings(counts)
+        counting.read_settings(counts)
 
 
 def test_a_vocabulary_takes_its_settings_from_the_counts(tmp_path):
@@ -90,7 +91,7 @@ def test_a_vocabulary_takes_its_settings_from_the_counts(tmp_path):
     result = run("data_prep.train_vocabulary", f"--counts={counts}", f"--output={tmp_path}/v",
                  f"--vocab_size={SMALL}")
     assert result.returncode == 0, result.stderr
-    assert text.load_text_config(tmp_path / "v").strip_accents
+    assert vocabulary.load_text_config(tmp_path / "v").strip_accents
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -103,7 +104,7 @@ def test_a_vocabulary_takes_its_settings_from_the_counts(tmp_path):
 def test_wrong_use_is_told_before_the_work(tmp_path, arguments, message):
     result = subprocess.run([sys.executable, "-m", arguments[0], f"--input={TRAIN_GLOB}", "--overwrite",
                              *arguments[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-                            env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])})
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert result.returncode == 2 and message in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -120,17 +121,17 @@ def test_a_vocabulary_from_elsewhere_is_not_trained(tmp_path):
 def test_a_bad_line_of_counts_is_named(tmp_path):
     (tmp_path / "counts.tsv").write_text("de\t12\nla 11\n")
     with pytest.raises(UsageError, match=r'counts.tsv:2: "la 11": expected word<TAB>count'):
-        count_words.read_counts(str(tmp_path / "counts.tsv"))
+        counting.read_counts(str(tmp_path / "counts.tsv"))
 
 
 def test_the_sample_is_chosen_by_content_and_the_held_out_part_is_not_trained_on(documents):
-    training = list(count_words.sample(documents, 1.0, 0.2, False))
-    held_out = list(count_words.sample(documents, 1.0, 0.2, True))
+    training = list(counting.sample(documents, 1.0, 0.2, False))
+    held_out = list(counting.sample(documents, 1.0, 0.2, True))
     assert sorted(training + held_out) == sorted(documents)
     assert 0.13 < len(held_out) / len(documents) < 0.27
-    backwards = list(count_words.sample(documents[::-1], 1.0, 0.2, True))
+    backwards = list(counting.sample(documents[::-1], 1.0, 0.2, True))
     assert backwards[::-1] == held_out
-    half = list(count_words.sample(documents, 0.5, 0.0, False))
+    half = list(counting.sample(documents, 0.5, 0.0, False))
     assert 0.4 < len(half) / len(documents) < 0.6 and set(half) <= set(documents)
 
 
@@ -182,7 +183,7 @@ def test_a_trained_vocabulary_is_as_short_as_it_should_be(word_counts, tmp_path,
         TRAIN_GLOB, tmp_path / "v", config, held_out=VALIDATION_GLOB)
     tokenizer = text.load_tokenizer(directory)
     held_out = list(train_vocabulary._documents(VALIDATION_GLOB, 1.0, 0.0))
-    tokens, unknown = train_vocabulary.tokens_per_word(tokenizer, held_out)
+    tokens, unknown = measuring.tokens_per_word(tokenizer, held_out)
     assert tokens < 1.454 and unknown < 0.001
     assert f"{tokens:.3f} tokens a word" in caplog.text
 
@@ -272,7 +273,7 @@ def test_sentencepiece_vocabulary(sentencepiece_dir, documents, tmp_path):
 def test_sentencepiece_training_is_deterministic(sentencepiece_dir, documents, tmp_path, request):
     kind = request.node.callspec.params["sentencepiece_dir"]
     again = train_vocabulary.train_vocabulary(
-        documents, tmp_path / "v", text.load_text_config(sentencepiece_dir), model_type=kind)
+        documents, tmp_path / "v", vocabulary.load_text_config(sentencepiece_dir), model_type=kind)
     for name in ("spm.model", "text.json"):
         assert (again / name).read_bytes() == (sentencepiece_dir / name).read_bytes()
 
@@ -326,7 +327,7 @@ def test_overwriting_with_the_other_kind_leaves_no_old_file(sentencepiece_dir, t
 def test_tokens_per_word_by_hand():
     tokenizer = text.WordPieceTokenizer(
         TextConfig(), [*SPECIAL_TOKENS, "la", "ca", "##sa", "##s", "."])
-    assert train_vocabulary.tokens_per_word(tokenizer, ["la casa.", "la casas la ñ"]) == (
+    assert measuring.tokens_per_word(tokenizer, ["la casa.", "la casas la ñ"]) == (
         (4 + 6) / 7, 1 / 7)
 
 
@@ -338,4 +339,4 @@ def test_the_command(tmp_path):
         capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"{tmp_path / 'v'}: 47 entries\n"
-    assert text.load_text_config(tmp_path / "v").strip_accents
+    assert vocabulary.load_text_config(tmp_path / "v").strip_accents

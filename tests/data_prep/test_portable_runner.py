@@ -9,13 +9,12 @@ import sys
 import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
+from paths import ROOT
 
 from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
 from electra_es.config import TextConfig
-from electra_es.text.tokenizer import save_text_config
-
-REPOSITORY = pathlib.Path(__file__).parents[1]
+from electra_es.text.vocabulary import save_text_config
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def portable(monkeypatch, tmp_path):
     """Beam's options for the two servers."""
     # The pool starts `python`, wherever the job was started from.
     monkeypatch.setenv("PATH", f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     jobs = LocalJobServicer(str(tmp_path / "staging"))
     port = jobs.start_grpc_server()
     workers, server = BeamFnExternalWorkerPoolServicer.start(use_process=True)

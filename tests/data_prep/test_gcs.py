@@ -8,12 +8,13 @@ import pytest
 pytest.importorskip("gcp_storage_emulator")
 pytest.importorskip("google.cloud.storage")
 
-from data_prep import files
 from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
+from data_prep.corpus import listing
+from electra_es import files
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
-from electra_es.text.tokenizer import save_text_config
+from electra_es.text.vocabulary import save_text_config
 
 TEXT = "\n\n".join(f"uno dos tres\ncuatro {'cinco ' * (i % 17)}" for i in range(90))
 
@@ -47,8 +48,8 @@ def test_files_in_a_bucket(bucket):
     path = f"{bucket}/a/b.txt"
     files.write_bytes(path, b"uno\n\ndos")
     files.write_bytes(f"{bucket}/a/c/d.txt", b"tres")
-    assert files.list_files(f"{bucket}/a/*.txt") == [(path, 8)]
-    assert files.list_files(f"{bucket}/a") == [(path, 8), (f"{bucket}/a/c/d.txt", 4)]
+    assert listing.list_files(f"{bucket}/a/*.txt") == [(path, 8)]
+    assert listing.list_files(f"{bucket}/a") == [(path, 8), (f"{bucket}/a/c/d.txt", 4)]
     assert files.names_in(f"{bucket}/a") == ["b.txt", "c"]
     with files.open_read(path) as file:
         file.seek(5)
@@ -64,7 +65,7 @@ def test_files_in_a_bucket(bucket):
     with pytest.raises(UsageError, match="gs://bucket/a/b.txt: cannot be read"):
         files.read_bytes(path)
     with pytest.raises(UsageError, match="nothing matches"):
-        files.list_files(f"{bucket}/a/*.txt")
+        listing.list_files(f"{bucket}/a/*.txt")
 
 
 @pytest.mark.parametrize("runner", ["local", "DirectRunner"])

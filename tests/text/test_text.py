@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import pathlib
 import unicodedata
 
 import numpy as np
@@ -12,19 +11,20 @@ import tensorflow as tf
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import GOLDEN
 
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
 from electra_es.text import tokenizer as text
+from electra_es.text import vocabulary
 
-GOLDEN = json.loads(
-    (pathlib.Path(__file__).parent / "data/tokenization.json").read_text(encoding="utf-8"))
-CASES = {case["description"]: case for case in GOLDEN["cases"]}
+TOKENIZATION = json.loads((GOLDEN / "tokenization.json").read_text(encoding="utf-8"))
+CASES = {case["description"]: case for case in TOKENIZATION["cases"]}
 
 # The original never applies a normal form without stripping accents; ours always ends in NFC,
 # so that a decomposed text gets the ids of the composed one.
 NORMAL_FORM = {"accents NFD": "accents NFC", "enye upper NFD": "enye upper NFC"}
-MODES = {name: mode for name, mode in GOLDEN["modes"].items()
+MODES = {name: mode for name, mode in TOKENIZATION["modes"].items()
          if name != "lower_false__strip_true"}  # the original does not strip cased text
 
 # Characters whose category has been the same since Unicode 3.2: what differs between Python's,
@@ -36,7 +36,7 @@ SPANISH = "aeiounñÑáéíóúüÁÉÍÓÚÜçIiİıßΣς \t\n\r\u00a0\u2028\u
 
 def make_tokenizer(directory, vocab, **config):
     (directory / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
-    text.save_text_config(directory, TextConfig(**config))
+    vocabulary.save_text_config(directory, TextConfig(**config))
     return text.load_tokenizer(directory)
 
 
@@ -45,12 +45,12 @@ def golden_vocab():
 
     The greedy longest match among the remaining pieces is the same wherever the file has ids.
     """
-    vocab = [f"[unused{i}]" for i in range(GOLDEN["vocab"]["size_dict"])]
-    for case in GOLDEN["cases"]:
-        for mode in GOLDEN["modes"]:
+    vocab = [f"[unused{i}]" for i in range(TOKENIZATION["vocab"]["size_dict"])]
+    for case in TOKENIZATION["cases"]:
+        for mode in TOKENIZATION["modes"]:
             for piece, i in zip(case[mode]["tokens"], case[mode]["ids"], strict=True):
                 vocab[i] = piece
-    for piece, i in GOLDEN["vocab"]["special"].items():
+    for piece, i in TOKENIZATION["vocab"]["special"].items():
         vocab[i] = piece
     return vocab
 
@@ -280,7 +280,7 @@ def test_text_json_says_everything_and_comes_back(tmp_path):
         "tokenizer": "wordpiece", "lower_case": False, "strip_accents": True,
         "unicode_form": "NFC", "vocab_size": 7,
         "special_tokens": {"[PAD]": 1, "[UNK]": 2, "[CLS]": 3, "[SEP]": 4, "[MASK]": 5}}
-    assert text.load_text_config(tmp_path).strip_accents
+    assert vocabulary.load_text_config(tmp_path).strip_accents
     assert sorted(os.listdir(tmp_path)) == ["text.json", "vocab.txt"]
 
 
@@ -303,7 +303,7 @@ def test_a_spoilt_vocabulary_directory_is_one_line(tmp_path, spoil, message):
         text.load_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=message):
-        text.load_text_config(tmp_path)
+        vocabulary.load_text_config(tmp_path)
 
 
 @pytest.mark.parametrize("data, message", [
@@ -315,16 +315,17 @@ def test_a_spoilt_vocabulary_directory_is_one_line(tmp_path, spoil, message):
 def test_a_bad_vocabulary_is_refused(tmp_path, data, message):
     (tmp_path / "vocab.txt").write_bytes(data)
     with pytest.raises(UsageError, match=message):
-        text.save_text_config(tmp_path, TextConfig())
+        vocabulary.save_text_config(tmp_path, TextConfig())
     assert os.listdir(tmp_path) == ["vocab.txt"]
 
 
 def test_settings_that_contradict_the_vocabulary():
     config = TextConfig(strip_accents=True)
-    text.check_agrees(config, {"strip_accents": True, "lower_case": False, "seed": 7}, "v/text.json")
+    given = {"strip_accents": True, "lower_case": False, "seed": 7}
+    vocabulary.check_agrees(config, given, "v/text.json")
     with pytest.raises(UsageError, match=(
             "strip_accents=False contradicts strip_accents=True in v/text.json")):
-        text.check_agrees(config, {"strip_accents": False}, "v/text.json")
+        vocabulary.check_agrees(config, {"strip_accents": False}, "v/text.json")
 
 
 def edit(directory, **changes):

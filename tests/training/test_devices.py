@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
+from paths import ROOT
 
 from electra_es import chips, devices, hardware
 from electra_es.config import ModelConfig, PretrainingConfig
@@ -19,9 +20,6 @@ from electra_es.training import devices as training_devices
 from electra_es.training import flops
 from electra_es.training.devices import TpuAddress, check_reachable, devices_line, set_up_devices
 from electra_es.training.evaluation import evaluate_run
-
-ROOT = Path(__file__).parent.parent
-
 
 # ---- Peaks of the chips
 

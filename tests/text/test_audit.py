@@ -10,11 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_prep import audit_vocabulary, count_words
+from data_prep import audit_vocabulary
+from data_prep.words import counting
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError
 from electra_es.text import tokenizer as text
+from electra_es.text import vocabulary
 from electra_es.text.audit import audit, examples_by_class
 
 TILDE = "\u0303"
@@ -97,7 +99,8 @@ def test_counts_tell_the_unseen_from_the_unreachable():
 
 
 def test_the_published_vocabulary_loses_7286_entries_without_accents(shared_dir):
-    vocab = text.parse_vocab((shared_dir / "data/selectra_vocab.txt").read_bytes(), "wordpiece", "v")
+    data = (shared_dir / "data/selectra_vocab.txt").read_bytes()
+    vocab = vocabulary.parse_vocab(data, "wordpiece", "v")
     stripped = text.WordPieceTokenizer(TextConfig(strip_accents=True), vocab)
     report = audit(stripped)
     # Seven are not in NFC and lost anyway; four Hangul entries come back because ours recomposes.
@@ -117,7 +120,7 @@ def test_the_published_vocabulary_loses_7286_entries_without_accents(shared_dir)
 @pytest.fixture
 def vocab_dir(tmp_path):
     data = "\n".join([*SPECIAL_TOKENS, "a", "##n", "É"]).encode()
-    text.save_vocabulary(tmp_path / "vocab", data, TextConfig(strip_accents=True))
+    vocabulary.save_vocabulary(tmp_path / "vocab", data, TextConfig(strip_accents=True))
     return tmp_path / "vocab"
 
 
@@ -168,8 +171,8 @@ def test_the_command_ends_1_and_writes_its_report(vocab_dir, tmp_path):
 
 
 def test_words_that_were_counted_are_what_the_audit_calls_words():
-    """If a vocabulary consists of the words of a text, the text uses every entry."""
-    words = count_words.count_words(["¿Qué ñandú? C3PO, a/b 日本 №5 «así»"], TextConfig())
+    """A vocabulary of the very words of a text has no entry that the text does not use."""
+    words = counting.count_words(["¿Qué ñandú? C3PO, a/b 日本 №5 «así»"], TextConfig())
     tokenizer = tokenizer_of(*sorted(words))
     assert found(audit(tokenizer)) == {}
     ids = tokenizer.encode_batch([" ".join(sorted(words))])[0]

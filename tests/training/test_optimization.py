@@ -1,12 +1,12 @@
 """The schedule as lists of numbers, Adam's update by hand, clipping, the printed schedule."""
 
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from paths import ROOT
 
 from electra_es.config import PretrainingConfig
 from electra_es.model.variables import named_variables
@@ -19,8 +19,6 @@ from electra_es.training.optimization import (
     print_schedule,
     schedule_for,
 )
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def config(**settings):

@@ -50,7 +50,7 @@ def test_a_model_dir_that_cannot_be_written(data, tmp_path):
 
 def test_records_of_another_vocabulary(data, tmp_path):
     other = make_data(tmp_path / "other", vocab_letters="opqrstuvwxyzáé")
-    with pytest.raises(UsageError, match="records were built with vocabulary .*: expected the same"):
+    with pytest.raises(UsageError, match="was built with another vocabulary .*: expected the same"):
         start(Data(other.data_dir, data.vocab_dir), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -10,17 +10,15 @@ import sys
 
 import pytest
 from builder_helpers import config, digests, stats_of
+from paths import ROOT
 
-from data_prep import files
 from data_prep.build import engine_local as pipeline_local
 from data_prep.build import job
 from data_prep.build.job import build_tfrecords
-from data_prep.command_line import parse_flags
+from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.files import only_run_in
-
-REPOSITORY = pathlib.Path(__file__).parents[1]
-
+from electra_es.flags import parse_flags_before_dashes
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 
@@ -75,7 +73,7 @@ def bad_corpus(tmp_path) -> pathlib.Path:
 
 def command(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "data_prep.build_tfrecords", *arguments],
-                          cwd=REPOSITORY, capture_output=True, text=True, timeout=300,
+                          cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env={"TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""})
 
 
@@ -194,7 +192,7 @@ def test_a_full_disk_is_one_line(corpus, vocab_dir, tmp_path):
         result = subprocess.run(
             ["bash", "-c", f"ulimit -f 8; exec {sys.executable} -m data_prep.build_tfrecords "
              f"--input={corpus} --vocab_dir={vocab_dir} --output={tmp_path}/{workers} "
-             f"--workers={workers}"], cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+             f"--workers={workers}"], cwd=ROOT, capture_output=True, text=True, timeout=100)
         assert result.returncode == 2, result.stderr
         assert "cannot be written (File too large): the same command goes on when there is room" in (
             result.stderr) and "Traceback" not in result.stderr
@@ -222,12 +220,12 @@ def test_unknown_flag_is_one_line():
     (["tool", "--v=high"], "flag --verbosity=high"), (["tool", "corpus"], "corpus: expected only flags")])
 def test_wrong_command_lines_are_one_line(argv, message):
     with pytest.raises(UsageError, match=message) as error:
-        parse_flags(argv)
+        parse_flags_before_dashes(argv)
     assert "\n" not in str(error.value)
 
 
 def test_what_follows_two_dashes_is_for_beam():
-    assert parse_flags(["tool", "--", "--parallelism=4", "x"]) == ["--parallelism=4", "x"]
+    assert parse_flags_before_dashes(["tool", "--", "--parallelism=4", "x"]) == ["--parallelism=4", "x"]
 
 
 @pytest.mark.parametrize("settings, message", [

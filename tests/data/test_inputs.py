@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from engine_helpers import TRAIN_EXAMPLES, VALIDATION_EXAMPLES, make_data, model_config, run_config
 
+from electra_es.config import TextConfig
 from electra_es.data.inputs import (
     check_records,
     num_streams,
@@ -137,4 +138,4 @@ def test_googles_layout(tmp_path):
 def test_lengths_that_do_not_fit(settings, message):
     info = RecordsInfo(max_seq_length=13, examples={"train": list(TRAIN_EXAMPLES)})
     with pytest.raises(UsageError, match=message):
-        check_records(info, run_config(**settings), model_config(), "", "records")
+        check_records(info, run_config(**settings), model_config(), TextConfig(), "records")

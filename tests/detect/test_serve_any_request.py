@@ -180,6 +180,7 @@ REQUESTS = st.lists(st.tuples(TOKENS, st.sampled_from([" ", "\r\n", "\r\n\r\n", 
 @example(b"GET / HTTP/1.1\r\nExpect: 100-continue\r\n\r\n")
 @example(b"\r\n" * 3)
 @example(b"HEAD / HTTP/1.1\r\n\r\n")
+@example(b"GET / HTTP/0.9\r\n\r\n")
 def test_any_bytes_get_an_answer_or_an_end(server, capfd, data):
     answer = send(server, data)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 "), answer[:300]
