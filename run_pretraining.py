@@ -84,8 +84,8 @@ def main() -> int:
     overrides = command_line_settings(flags.FLAGS, _SET.value)
     _refuse_unused(evaluates, on_sample)
     if evaluates:
-        return _evaluate(given, on_sample)
-    model_config, config, text_settings = resolve(given, _HPARAMS.value)
+        return _evaluate(overrides, on_sample)
+    model_config, config, text_settings = resolve(overrides, _HPARAMS.value)
     if _PRINT_SCHEDULE.value:
         from electra_es.training.optimization import print_schedule
 

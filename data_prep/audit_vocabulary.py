@@ -16,7 +16,7 @@ from data_prep.command_line import OCCURRENCES, prepare_tool
 from electra_es import files
 from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.flags import define, parse_flags_only, refuse_given
+from electra_es.flags import define, parse_flags_only, refuse_flags
 from electra_es.settings import PATH, Range
 from electra_es.text.audit import AuditReport, audit, examples_by_class
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer

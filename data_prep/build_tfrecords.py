@@ -22,7 +22,7 @@ from data_prep.build import workers
 from data_prep.build.settings import BuildConfig
 from data_prep.command_line import prepare_tool
 from electra_es.errors import run_main
-from electra_es.flags import define_config_flags, parse_flags_before_dashes, refuse_given
+from electra_es.flags import define_config_flags, parse_flags_before_dashes, refuse_flags
 
 
 def _refuse_unused(config: BuildConfig) -> None:

@@ -27,11 +27,11 @@ from electra_es import files
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError, run_main
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_config_flags,
-    given_settings,
     parse_flags_before_dashes,
-    refuse_given,
+    refuse_flags,
 )
 from electra_es.settings import NAME, PATH, PATHS
 

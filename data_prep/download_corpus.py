@@ -19,7 +19,7 @@ from absl import flags
 
 from data_prep.command_line import prepare_tool
 from electra_es.errors import UsageError, import_optional, nearest_hint, run_main
-from electra_es.flags import define, parse_flags_only, refuse_given
+from electra_es.flags import define, parse_flags_only, refuse_flags
 from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
 # Name -> (repository, files of the Spanish part).

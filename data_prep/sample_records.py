@@ -62,14 +62,14 @@ def _check_made_of(root: str, products: tuple[str, ...], text: TextConfig, confi
     path = os.path.join(root, MADE_OF_FILE)
     if not any(map(os.path.exists, (*products, path))):
         files.make_directory(root)
-        files.write_json(path, asked)
+        files.write_json(path, requested)
         return
     try:
-        made = files.read_json(path)
+        recorded = files.read_json(path)
     except UsageError:
         raise UsageError(f"{path}: does not say what the vocabulary and the records in {root} are made "
                          "of: expected another --sample_dir") from None
-    different = [name for name in asked if made.get(name) != asked[name]]
+    different = [name for name in requested if recorded.get(name) != requested[name]]
     if different:
         name = different[0]
         raise UsageError(f"{root}: was made with {name}={recorded.get(name)!r}, this run has "

@@ -32,9 +32,8 @@ from electra_es.flags import (
     command_line_settings,
     define,
     define_config_flags,
-    given_settings,
     parse_flags_only,
-    refuse_given,
+    refuse_flags,
     refuse_unused,
 )
 from electra_es.settings import PATH, PATHS, Range, check
@@ -216,8 +215,8 @@ def main() -> None:
                          + (", ".join(f"--{name}" for name in sources) or "none of them"))
     overrides = command_line_settings(values, [])
     if values.counts:
-        given = counting.read_settings(values.counts) | given
-    config = TextConfig(**given)
+        overrides = counting.read_settings(values.counts) | overrides
+    config = TextConfig(**overrides)
     if values.counts:
         refuse_flags("--counts", ("sample_fraction", "workers"))
     if config.tokenizer == "wordpiece":

@@ -240,11 +240,12 @@ def recipes_dir() -> str:
     return of_checkout if os.path.isdir(of_checkout) else os.path.join(package, "hparams")
 
 
-def resolve(given: dict[str, Any], hparams: str) -> tuple[ModelConfig, PretrainingConfig, dict[str, Any]]:
-    """Puts defaults, model size, hparams file and given settings together.
+def resolve(overrides: dict[str, Any], hparams: str
+            ) -> tuple[ModelConfig, PretrainingConfig, dict[str, Any]]:
+    """Puts defaults, model size, hparams file and the command line's settings together.
 
     Args:
-      given: `given_settings`.
+      overrides: `command_line_settings`.
       hparams: path of an hparams file; empty: the one of the model size in `recipes_dir`.
 
     Returns:

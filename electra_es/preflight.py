@@ -198,7 +198,7 @@ def main() -> int:
         raise UsageError(f"--topology={topology.value}: expected one of {', '.join(SLICES)}"
                          f"{nearest_hint(topology.value, SLICES)}")
     tpu = SLICES[topology.value]
-    model_config, config, text = resolve(given, hparams.value)
+    model_config, config, text = resolve(overrides, hparams.value)
     if config.train_batch_size % (tpu.devices * config.accumulation_steps):
         raise UsageError(f"train_batch_size={config.train_batch_size}: expected a multiple of "
                          f"{tpu.devices * config.accumulation_steps} ({tpu.devices} devices)")

@@ -276,7 +276,7 @@ def test_evaluation_without_data_is_of_the_run_on_the_sample(monkeypatch, tmp_pa
 ])
 def test_a_setting_that_others_leave_without_effect_is_refused(overrides, message):
     with pytest.raises(UsageError, match=f"{message}: leave it out"):
-        flags.resolve(given, "")
+        flags.resolve(overrides, "")
 
 
 def test_what_a_recipe_says_without_effect_is_not_refused(tmp_path):

@@ -239,7 +239,7 @@ def test_an_endless_file_is_no_hparams_file():
 ])
 def test_relations_between_settings(overrides, message):
     with pytest.raises(UsageError, match=message):
-        flags.resolve(given, "")
+        flags.resolve(overrides, "")
 
 
 def test_a_file_without_a_warm_up_gets_one_that_fits(tmp_path):

@@ -77,7 +77,7 @@ class OnnxDiscriminator:
     def __init__(self, session: Any):
         self.session = session
 
-    def rtd_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
+    def discriminator_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
                    ) -> tf.Tensor:
         """float32 [B, L] of int32 [B, L]; not in a graph."""
         arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))

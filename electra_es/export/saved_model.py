@@ -124,7 +124,7 @@ class TextModel(tf.Module):
 
     def score_ids(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor) -> Tensors:
         """`logits` and `probabilities` float32 [B, L] of int32 [B, L] ids, as they are."""
-        logits = self._layer().rtd_logits(input_ids, input_mask, segment_ids)
+        logits = self._layer().discriminator_logits(input_ids, input_mask, segment_ids)
         return {"logits": logits, "probabilities": tf.sigmoid(logits)}
 
     def fill_mask(self, texts: tf.Tensor) -> Tensors:

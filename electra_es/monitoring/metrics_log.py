@@ -135,7 +135,7 @@ def _read(path: str) -> tuple[list[Line], bool]:
     if not files.exists(path):
         return [], True
     texts = files.read_bytes(path).split(b"\n")
-    found: dict[tuple, Line] = {}
+    by_kind_and_step: dict[tuple, Line] = {}
     all_whole = texts[-1] == b""
     for text in filter(None, texts):
         try:

@@ -52,7 +52,7 @@ def load_model(model_dir: str) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
         >>> run.model.model_size
         'debug'
         >>> ids = tokenizer.tokenize(tf.constant(["Comemos pan."])).to_tensor()
-        >>> model.rtd_logits(ids, tf.ones_like(ids), tf.zeros_like(ids)).shape
+        >>> model.discriminator_logits(ids, tf.ones_like(ids), tf.zeros_like(ids)).shape
         TensorShape([1, 5])
     """
     run = load_run(model_dir)

@@ -78,7 +78,6 @@ class TrainStep:
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         self.optimizer.apply(gradients, is_finite)
         # Of every objective, while metrics count tokens only where there is a discriminator.
-        sums["tokens"] = tf.reduce_sum(tf.cast(inputs.input_mask, tf.float32))
         # A step that is not applied does not count in the metrics either.
         sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
         sums["bad"] = tf.cast(~is_finite, tf.float32)
@@ -144,8 +143,8 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
-        nothing = {name: tf.constant(0.0)
-                   for name in (*metric_names(step.model_config), "tokens", "bad", "gradient_norm")}
+        zeros = {name: tf.constant(0.0)
+                 for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
         _, sums, bad_in_row, last_bad = tf.while_loop(
             lambda number, *_: number < num_steps, add_step,
             (0, zeros, bad_in_row, tf.constant(0, tf.int64)))
