@@ -77,7 +77,6 @@ class TrainStep:
         gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         self.optimizer.apply(gradients, is_finite)
-        # Of every objective, while metrics count tokens only where there is a discriminator.
         # A step that is not applied does not count in the metrics either.
         sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
         sums["bad"] = tf.cast(~is_finite, tf.float32)
