@@ -204,7 +204,9 @@ def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict
     documents are kept."""
     return {
         "input": {"files": len(inputs), "bytes": sum(size for _, size in inputs),
-                  "names": [os.path.basename(path) for path, _ in inputs[:SHOWN_NAMES]]},
+                  # A name that is not valid Unicode cannot be written to a file in UTF-8.
+                  "names": [os.path.basename(path).encode("utf-8", "backslashreplace").decode()
+                            for path, _ in inputs[:SHOWN_NAMES]]},
         "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
                      "near_duplicate_threshold": job.near_duplicate_threshold,
                      "packing": job.packing, "scheme": job.scheme,
