@@ -12,6 +12,7 @@ from electra_es import files, sample
 from electra_es.config import PretrainingConfig, TextConfig
 from electra_es.data.records import COMPLETED_FILE
 from electra_es.errors import UsageError
+from electra_es.settings import first_difference
 from electra_es.text.vocabulary import TEXT_CONFIG_FILE
 
 # In the root of a run on the sample: from what its vocabulary and records were made.
@@ -69,8 +70,7 @@ def _check_made_of(root: str, products: tuple[str, ...], text: TextConfig, confi
     except UsageError:
         raise UsageError(f"{path}: does not say what the vocabulary and the records in {root} are made "
                          "of: expected another --sample_dir") from None
-    different = [name for name in requested if recorded.get(name) != requested[name]]
-    if different:
-        name = different[0]
-        raise UsageError(f"{root}: was made with {name}={recorded.get(name)!r}, this run has "
-                         f"{name}={requested[name]!r}: expected the same, or another --sample_dir")
+    if different := first_difference(recorded, requested):
+        name, before, now = different
+        raise UsageError(f"{root}: was made with {name}={before!r}, this run has {name}={now!r}: "
+                         "expected the same, or another --sample_dir")

@@ -13,7 +13,6 @@ of `data_prep.count_words`. The same input and settings give the same bytes.
 
 import logging
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -52,7 +51,7 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
                      *, counts: str = "", held_out: str | Iterable[str] = "",
                      model_type: str = "bpe", character_coverage: float = CHARACTER_COVERAGE,
                      sample_fraction: float = 1.0, compare_vocab: str = "", workers: int = 1,
-                     overwrite: bool = False) -> pathlib.Path:
+                     overwrite: bool = False) -> str | os.PathLike:
     """Trains a vocabulary directory and reports its tokens per word.
 
     Args:
@@ -69,7 +68,7 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
       workers: processes that count words, if `source` is a glob; 0: one per core.
 
     Returns:
-      The path of `output_dir`.
+      `output_dir`.
 
     Raises:
       UsageError: wrong settings, no usable text, or a vocabulary in `output_dir` already.
@@ -104,7 +103,7 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
         measured = (_documents(held_out, 1.0, 0.0) if held_out else
                     _documents(source, sample_fraction, held_out_fraction, held_out=True))
         measuring.log_tokens_per_word(measured, tokenizer, other, compare_vocab)
-    return pathlib.Path(output_dir)
+    return output_dir
 
 
 def _train(source: str | list[str], counts: str, config: TextConfig, model_type: str,
@@ -152,7 +151,7 @@ def check_output(output_dir: str | os.PathLike, overwrite: bool) -> None:
 
 
 def wrap_vocabulary(vocab_file: str, output_dir: str | os.PathLike, config: TextConfig, *,
-                    overwrite: bool = False) -> pathlib.Path:
+                    overwrite: bool = False) -> str | os.PathLike:
     """Makes a vocabulary directory of a vocab.txt (or spm.model) from elsewhere.
 
     Raises:
@@ -161,7 +160,7 @@ def wrap_vocabulary(vocab_file: str, output_dir: str | os.PathLike, config: Text
     check_output(output_dir, overwrite)
     vocabulary.save_vocabulary(output_dir, files.read_bytes(vocab_file), config)
     logging.info("%s", audit(text.load_tokenizer(output_dir)).summary())
-    return pathlib.Path(output_dir)
+    return output_dir
 
 
 def load_other(path: str, config: TextConfig) -> text.Tokenizer:

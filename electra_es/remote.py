@@ -10,11 +10,14 @@ that take globs are not used for single files: a name with brackets in it would 
 
 import contextlib
 import glob
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from electra_es.errors import UsageError, import_optional, reason
+
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it raises what it logs
 
 _REQUIREMENTS = "requirements-gcs.txt"
 

@@ -211,6 +211,12 @@ def wrong(name: str, text: str, expected: str) -> UsageError:
     return UsageError(f"{name}={text}: expected {expected}")
 
 
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting of `now` that is another one in `before`: its name, and both values."""
+    return next(((name, before.get(name), value) for name, value in now.items()
+                 if name not in before or before[name] != value), None)
+
+
 def _plain(number: float | None) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 

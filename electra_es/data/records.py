@@ -32,6 +32,7 @@ from electra_es import config, files
 from electra_es.config import TextConfig
 from electra_es.data.tfrecord import read_records
 from electra_es.errors import UsageError, reason
+from electra_es.settings import first_difference
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
@@ -151,12 +152,11 @@ def check_vocabulary(info: RecordsInfo, directory: str, text: TextConfig, where:
     Raises:
       UsageError: they were not; the first difference is named.
     """
-    if info.text is None or info.text == text:
-        return
-    name = next(name for name, value in vars(text).items() if value != getattr(info.text, name))
-    theirs, ours = (str(getattr(each, name))[:12] for each in (info.text, text))
-    raise UsageError(f"{directory}: was built with another vocabulary or other text settings than "
-                     f"{where} ({name} {theirs}, there {ours}): expected the same")
+    if info.text and (different := first_difference(vars(info.text), vars(text))):
+        name, theirs, ours = different
+        raise UsageError(f"{directory}: was built with another vocabulary or other text settings than "
+                         f"{where} ({name} {str(theirs)[:12]}, there {str(ours)[:12]}): expected the "
+                         "same")
 
 
 def read_id_counts(directory: str, vocab_size: int) -> np.ndarray | None:

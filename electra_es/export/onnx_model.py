@@ -20,13 +20,11 @@ from electra_es.errors import UsageError, import_optional, run_main
 from electra_es.export.compare import PROBES, Comparison, Probes, tokenized
 from electra_es.export.huggingface.names import hub_config
 from electra_es.export.huggingface.write import published_arrays, tokenizer_files
-from electra_es.export.output import Exported, new_directory, origin_of
+from electra_es.export.output import Exported, new_directory, origin_of, run_export
 from electra_es.export.saved_model import TextModel, usable_length
-from electra_es.flags import define, parse_flags_only, required
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.model.variables import get_resolved_weights
 from electra_es.run_config import CONFIG_FILE
-from electra_es.settings import PATH
 from electra_es.text.tokenizer import load_tokenizer
 from electra_es.training.run_dir import load_model
 
@@ -147,13 +145,7 @@ def _compare(compared: Comparison, model: ElectraPretrainer, probes: Probes, ses
 
 
 def main() -> None:
-    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
-    output = define("output", str, "", "Directory to write.", PATH)
-    overwrite = define("overwrite", bool, False, "Replace an earlier ONNX export there.")
-    parse_flags_only()
-    exported = export_onnx(required(model_dir, "a model directory"),
-                           required(output, "a directory to write"), overwrite=overwrite.value)
-    print(exported.summary(output.value, model_dir.value, "run with onnxruntime"))
+    run_export(export_onnx, "ONNX export", "run with onnxruntime")
 
 
 if __name__ == "__main__":

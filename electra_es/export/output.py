@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from electra_es import __version__, files
 from electra_es.errors import UsageError
+from electra_es.flags import define, parse_flags_only, required
 from electra_es.run_config import CONFIG_FILE
+from electra_es.settings import PATH
 from electra_es.training.checkpoint_files import checkpoint_path
 
 EXPORT_FILE = "export.json"
@@ -58,6 +60,23 @@ def read_origin(folder: str) -> Origin | None:
         return Origin(**values) if isinstance(values["step"], int) else None
     except (UsageError, TypeError, KeyError):
         return None
+
+
+def run_export(export: Callable[..., Exported], kind: str, how: str) -> None:
+    """The command of an exporter that needs no more than a model directory and a place to write.
+
+    Args:
+      export: called with both, and with `overwrite`.
+      kind: what it writes.
+      how: how that was checked.
+    """
+    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
+    output = define("output", str, "", "Directory to write.", PATH)
+    overwrite = define("overwrite", bool, False, f"Replace an earlier {kind} there.")
+    parse_flags_only()
+    exported = export(required(model_dir, "a model directory"),
+                      required(output, "a directory to write"), overwrite=overwrite.value)
+    print(exported.summary(output.value, model_dir.value, how))
 
 
 @contextlib.contextmanager

@@ -20,12 +20,10 @@ import tensorflow_text  # noqa: F401  registers the tokeniser's operations for r
 from electra_es.config import SPECIAL_TOKENS
 from electra_es.errors import run_main
 from electra_es.export.compare import MASK_PROBES, PROBES, Comparison, mask_logits, tokenized
-from electra_es.export.output import Exported, new_directory, origin_of
-from electra_es.flags import define, parse_flags_only, required
+from electra_es.export.output import Exported, new_directory, origin_of, run_export
 from electra_es.model.masking import gather_positions
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.run_config import Run
-from electra_es.settings import PATH
 from electra_es.text.tokenizer import Tokenizer
 from electra_es.training.run_dir import load_model
 
@@ -268,13 +266,7 @@ def _compare_generator(compared: Comparison, text_model: TextModel, model: Elect
 
 
 def main() -> None:
-    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
-    output = define("output", str, "", "Directory to write.", PATH)
-    overwrite = define("overwrite", bool, False, "Replace an earlier SavedModel there.")
-    parse_flags_only()
-    exported = export_saved_model(required(model_dir, "a model directory"),
-                                  required(output, "a directory to write"), overwrite=overwrite.value)
-    print(exported.summary(output.value, model_dir.value, "reloaded"))
+    run_export(export_saved_model, "SavedModel", "reloaded")
 
 
 if __name__ == "__main__":

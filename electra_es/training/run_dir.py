@@ -20,6 +20,7 @@ from electra_es.errors import UsageError, reason
 from electra_es.model.batches import VocabularyFacts
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.run_config import CONFIG_FILE, Run, load_run
+from electra_es.settings import first_difference
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.text.vocabulary import save_text_config, vocab_path
 from electra_es.training.checkpoint_files import completed_steps
@@ -153,9 +154,9 @@ def check_same_evaluation(model_dir: str, text: TextConfig, model: ModelConfig,
 def _check_same(model_dir: str, old: Run, new: Run) -> None:
     parts: list[tuple[Any, Any]] = list(zip(old, new, strict=True))
     for old_part, new_part in parts:
-        for field in dataclasses.fields(new_part):
-            before, now = getattr(old_part, field.name), getattr(new_part, field.name)
-            if before != now and not field.metadata["may_change"]:
-                raise UsageError(
-                    f"{model_dir}: holds a run with {field.name}={before!r}, this one has "
-                    f"{field.name}={now!r}: expected the same, or another --model_dir")
+        fixed = {field.name: getattr(new_part, field.name) for field in dataclasses.fields(new_part)
+                 if not field.metadata["may_change"]}
+        if different := first_difference(vars(old_part), fixed):
+            name, before, now = different
+            raise UsageError(f"{model_dir}: holds a run with {name}={before!r}, this one has "
+                             f"{name}={now!r}: expected the same, or another --model_dir")
