@@ -148,8 +148,8 @@ def _refuse_unused(evaluates: bool, on_sample: bool) -> None:
 
 
 def _initial_weights() -> "InitialWeights | None":
-    """What gives a new run its weights; imported when asked for, as importers take packages that
-    training does not need."""
+    """The function that sets the weights of a new run. Imported only if needed, because importers use
+    packages that training does not need."""
     if not _INIT_CHECKPOINT.value:
         return None
     from electra_es.export.initial_weights import load_initial_weights

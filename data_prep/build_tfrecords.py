@@ -42,8 +42,8 @@ def main() -> None:
     define_config_flags(BuildConfig)
     prepare_tool()
     beam_options = parse_flags_before_dashes()
-    given = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(BuildConfig)}
-    config = BuildConfig(**{name: value for name, value in given.items() if value is not None})
+    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(BuildConfig)}
+    config = BuildConfig(**{name: value for name, value in values.items() if value is not None})
     _refuse_unused(config)
     if config.runner == "local" and config.workers != 1:
         workers.start_server()

@@ -13,6 +13,6 @@ OCCURRENCES = Range(low=1, high=2**40, why="more words than any corpus has")
 
 def prepare_tool() -> None:
     """What every tool does before its work."""
-    # Nothing here wants a GPU, and each process would take the whole of its memory.
+    # No GPU is needed here, and each process would take its whole memory.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     logging.basicConfig(level=logging.INFO, format="%(message)s")

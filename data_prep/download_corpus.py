@@ -51,7 +51,7 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
     """
     huggingface_hub = import_optional("huggingface_hub", "requirements-hub.txt")
     errors = import_optional("huggingface_hub.errors", "requirements-hub.txt")
-    # It has a handler of its own; through the one of this project, every retry would come twice.
+    # It has its own handler; with the handler of this project every retry would be logged twice.
     logging.getLogger("huggingface_hub").propagate = False
     for name in ("httpx", "httpx2"):  # they log every request
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -30,7 +30,7 @@ def pytest_addoption(parser) -> None:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
-    """Real data beside the repository, which a user's checkout does not have."""
+    """Real data outside the repository; a user's checkout does not have it."""
     path = pathlib.Path(os.environ.get("ELECTRA_ES_SHARED", ROOT.parent / "shared"))
     if not path.is_dir():
         pytest.skip(f"no shared data at {path}")

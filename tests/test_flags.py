@@ -97,8 +97,8 @@ def test_order_of_precedence(tmp_path):
     ('{"hiden_size": 3}', r'recipe.json: unknown setting "hiden_size"; did you mean "hidden_size"'),
     ('{"hidden_size": "3"}', "hidden_size='3': expected a value of type int"),
 ])
-def test_wrong_hparams_files(tmp_path, text, complaint):
-    with pytest.raises(UsageError, match=complaint):
+def test_wrong_hparams_files(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
         flags.resolve({}, write(tmp_path, text))
 
 

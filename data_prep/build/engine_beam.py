@@ -26,7 +26,7 @@ from electra_es import files
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
 
-# Every channel that a worker opens is worth a line to Beam.
+# Beam logs a line for every channel that a worker opens.
 logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
 
 # Beam's "DirectRunner" now first tries to download Prism, another program.

@@ -52,7 +52,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
         raise UsageError(f"{beam_options[0]}: options for Beam, but runner=local")
     tokenizer = load_tokenizer(config.vocab_dir)
     held_out = listing.list_files(config.validation_input) if config.validation_input else []
-    # A file that both name is held out, and not trained on too.
+    # A file that both patterns match is held out and not used for training.
     inputs = listing.without(listing.list_files(config.input), held_out)
     if config.dedup == "near":
         cleaning.band_shape(config.near_duplicate_threshold)

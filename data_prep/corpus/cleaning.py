@@ -100,7 +100,7 @@ def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
     signature (Broder 1997; banding as in Leskovec et al., "Mining of massive datasets",
     chapter 3) of the set of runs of five words; datasketch gives signature and shape of the bands. Its
     index is not used: it holds all documents in memory, while these keys can be sorted.
-    Documents of fewer than five words are their own only run.
+    A document of fewer than five words is one run.
 
     Returns:
       uint64 [number of keys], the same number for every document.

@@ -16,8 +16,8 @@ def parts_of(pattern: str) -> list[str]:
 def list_files(pattern: str) -> list[tuple[str, int]]:
     """Files of a comma-separated list of globs (`**` reaches into folders) with their sizes.
 
-    A directory stands for all files in it but hidden ones. Sorted by path, each once, however many
-    globs and links lead to it.
+    A directory means all files in it except hidden ones. The result is sorted by path; a file is listed
+    once even if several globs and links lead to it.
 
     Raises:
       UsageError: one of the globs matches no file, or a link that leads to none.
@@ -46,6 +46,6 @@ def _real(path: str) -> str:
 
 
 def state(found: Sequence[tuple[str, int]]) -> str:
-    """A hash of when each local file was last changed, for knowing that it was since."""
+    """A hash of the times of change of the local files, to notice later changes."""
     times = [os.stat(path).st_mtime_ns for path, _ in found if not files.is_remote(path)]
     return hashlib.sha256(repr(times).encode()).hexdigest()

@@ -29,7 +29,7 @@ _CHUNKS_AT_A_TIME = 100_000
 
 @functools.lru_cache(maxsize=8)
 def word_splitter(config: TextConfig) -> text.Tokenizer:
-    """A tokeniser that knows no word: the offsets of its tokens are those of the words."""
+    """A tokeniser with an empty vocabulary: the offsets of its tokens are those of the words."""
     # The operation wants one piece at least; a full stop is a word of its own wherever it stands.
     return text.WordPieceTokenizer(config, (*SPECIAL_TOKENS, "."))
 
@@ -87,10 +87,10 @@ def batches(documents: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _words_of_chunks(chunks: Counter[bytes], config: TextConfig) -> Counter[str]:
-    """Splits each different chunk into its words: far fewer than the text has.
+    """Splits each different chunk into its words; there are far fewer chunks than in the text.
 
-    Words that the tokeniser finds too long are left out, and those with the character that
-    SentencePiece reserves for a space.
+    Words that are too long for the tokeniser are left out, and words with the character that
+    SentencePiece uses for a space.
     """
     words: Counter[str] = Counter()
     reserved = vocabulary.WORD_START.encode()
@@ -113,12 +113,12 @@ def _words_of_chunks(chunks: Counter[bytes], config: TextConfig) -> Counter[str]
 
 def sampled_documents(task: Task, fraction: float, held_out_fraction: float = 0.0, *,
                       held_out: bool = False) -> Iterator[str]:
-    """The texts of the sample in one part of a file; says how much of the part is unreadable.
+    """The texts of the sample in one part of a file; logs how much of the part is unreadable.
 
     Args:
-      fraction: share of the documents that the sample has.
-      held_out_fraction: share of the documents that is not for training.
-      held_out: yield those, and not the ones for training.
+      fraction: share of the documents in the sample.
+      held_out_fraction: share of the documents that are not for training.
+      held_out: yield these documents instead of those for training.
     """
     bad: Counter[str] = Counter()
     documents = readers.read_documents(
@@ -184,7 +184,7 @@ def _write_lines(path: str, lines: Iterable[str]) -> None:
 
 
 def ordered(words: Counter[str]) -> list[tuple[str, int]]:
-    """Most frequent first, ties by code point: the same list wherever the counts come from."""
+    """Most frequent first, ties by code point, so that equal counts always give the same list."""
     return sorted(words.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -194,16 +194,16 @@ def write_counts(words: Counter[str], path: str) -> None:
 
 
 def write_settings(path: str, config: TextConfig) -> None:
-    """Says beside a file of counts how their text was treated."""
+    """Writes, beside a file of counts, how their text was normalised."""
     values = {name: getattr(config, name) for name in SETTINGS}
     files.write_json(path + ".json", values)
 
 
 def read_settings(path: str) -> dict[str, Any]:
-    """How the text of a file of counts was treated; nothing for counts of another tool.
+    """How the text of a file of counts was normalised; empty for counts of another tool.
 
     Raises:
-      UsageError: the file beside the counts says something else than that.
+      UsageError: the file beside the counts has another content.
     """
     if not files.exists(path + ".json"):
         return {}

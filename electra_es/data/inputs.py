@@ -25,8 +25,8 @@ from electra_es.model.randomness import derive_key, fold_in, stateless_seed
 
 def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,
                   text: TextConfig, data_dir: str, split: str = "train") -> None:
-    """Raises UsageError where the records do not fit the run, its lengths not each other, or where
-    there are none of `split`."""
+    """Raises UsageError where the records do not fit the run, where its lengths do not fit each other,
+    or where `split` has no example."""
     check_vocabulary(info, data_dir, text, "the run")
     if info.max_seq_length > config.max_seq_length:
         raise UsageError(

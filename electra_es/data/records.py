@@ -85,7 +85,7 @@ class RecordsInfo:
 
 
 def info_from_json(text: str | bytes) -> RecordsInfo:
-    """Inverse of `RecordsInfo.to_json`; ValueError, KeyError or TypeError where `text` is not that."""
+    """Inverse of `RecordsInfo.to_json`; raises ValueError, KeyError or TypeError for other text."""
     values = json.loads(text)
     if values["version"] != FORMAT_VERSION:
         raise ValueError(f"version {values['version']}, this code reads version {FORMAT_VERSION}")

@@ -47,7 +47,7 @@ class LoadedDetector:
     """A discriminator that was loaded; a call with sentences scores their tokens."""
 
     function: Callable[..., Tensors]  # `detect` of a TextModel
-    step: int | None  # of the checkpoint it was made of; None: it does not say
+    step: int | None  # of its checkpoint; None: not known
 
     def __call__(self, sentences: Sequence[str]) -> list[ScoredSentence]:
         return _score(self.function, sentences)
@@ -61,7 +61,7 @@ def load_detector(path: str) -> LoadedDetector:
         discriminator, or one with `discriminator/` in it).
 
     Raises:
-      UsageError: none of these, or without a discriminator.
+      UsageError: `path` is none of these, or has no discriminator.
 
     Example, after `make demo`:
 

@@ -77,7 +77,7 @@ class OnnxDiscriminator:
 
     def discriminator_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
                    ) -> tf.Tensor:
-        """float32 [B, L] of int32 [B, L]; not in a graph."""
+        """int32 [B, L] -> float32 [B, L]; works only outside a graph."""
         arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))
         logits, = self.session.run(None, dict(zip(INPUTS, arrays, strict=True)))
         return tf.constant(logits)
@@ -94,7 +94,7 @@ def load_onnx(folder: str) -> TextModel:
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         max_length = int(files.read_json(os.path.join(folder, TOKENIZER_CONFIG_FILE))["model_max_length"])
-    except Exception as error:  # onnxruntime has no common class of its errors
+    except Exception as error:  # onnxruntime's errors have no common class
         raise UsageError(f"{folder}: not an ONNX folder that can be read ({str(error).splitlines()[0]})"
                          ) from None
     return TextModel(cast(Any, OnnxDiscriminator(session)), load_tokenizer(folder), max_length)

@@ -121,7 +121,7 @@ class TextModel(tf.Module):
         return {"sequence": sequence, "pooled": pooled, "token_ids": batch.ids, "mask": batch.input_mask}
 
     def score_ids(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor) -> Tensors:
-        """`logits` and `probabilities` float32 [B, L] of int32 [B, L] ids, as they are."""
+        """`logits` and `probabilities` float32 [B, L] for int32 [B, L] ids, without preparation."""
         logits = self._layer().discriminator_logits(input_ids, input_mask, segment_ids)
         return {"logits": logits, "probabilities": tf.sigmoid(logits)}
 
@@ -215,7 +215,7 @@ def _save(text_model: TextModel, path: str) -> None:
 
 def _compare_encoder(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
                      encode: Callable[..., Tensors]) -> None:
-    """With the eager model, fed by the tokeniser that training uses."""
+    """Compares with the eager model and the tokeniser of training."""
     probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in encode(texts=tf.constant(PROBES)).items()}
     compared.equal("tokens", found["token_ids"], probes.ids)
@@ -248,7 +248,7 @@ def _compare_discriminator(compared: Comparison, text_model: TextModel, model: E
 
 def _compare_generator(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
                        fill_mask: Callable[..., Tensors]) -> None:
-    """By logarithms, as probabilities over a large vocabulary are all small."""
+    """Compares logarithms, because all probabilities over a large vocabulary are small."""
     tokenizer = text_model.tokenizer
     probes = tokenized(MASK_PROBES, tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in fill_mask(texts=tf.constant(MASK_PROBES)).items()}

@@ -1,8 +1,8 @@
 """Text to ids: the one normalisation and the two kinds of tokeniser.
 
 This is the only file of the project that lower-cases, strips accents or applies
-a Unicode normal form. Everything runs as TensorFlow operations, so the builder of
-the records, fine-tuning and a SavedModel that takes strings share the same code.
+a Unicode normal form. Everything runs as TensorFlow operations, so that the builder
+of the records, fine-tuning and a SavedModel share the same code.
 """
 
 import itertools
@@ -33,8 +33,8 @@ MAX_BYTES_PER_WORD = 200
 # unassigned code points, for which RE2 has no \p{Cn}. Tab, line feed and carriage return are whitespace;
 # VT, FF and NEL are dropped, as in the original (`tokenization._clean_text`).
 DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
-# Tab, LF, CR and category Z* but for the plain space, whose replacement by itself would take longer
-# than the rest of the normalisation.
+# Tab, LF, CR and category Z* without the plain space: to replace it by itself would take longer than
+# the rest of the normalisation.
 _WHITESPACE = (
     r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]")
 
@@ -122,7 +122,7 @@ class Tokenizer(tf.Module):
             tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore"))
 
     def _normalize_valid(self, texts: tf.Tensor) -> tf.Tensor:
-        """`normalize` for what is known to be UTF-8; the check takes as long as the rest."""
+        """`normalize` for valid UTF-8; checking that takes as long as everything else."""
         texts = tf.strings.regex_replace(texts, DROPPED, "")
         texts = tf.strings.regex_replace(texts, _WHITESPACE, " ")
         if self.config.unicode_form == "NFKC":

@@ -69,8 +69,8 @@ def load_text_config(directory: str | os.PathLike) -> TextConfig:
     """Reads `text.json` and checks the vocabulary file beside it against it.
 
     Raises:
-      UsageError: a missing or malformed file, another vocabulary than the one `text.json` was
-        written for, or a vocabulary without the special tokens.
+      UsageError: a missing or malformed file, a vocabulary other than that for which `text.json`
+        was written, or a vocabulary without the special tokens.
     """
     return load_vocabulary(directory)[0]
 

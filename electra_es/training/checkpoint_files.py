@@ -88,7 +88,7 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
 
 
 def _read_marker(model_dir: str, step: int) -> Saved:
-    """What `COMPLETED` says; LookupError where that is not what `_finish` writes."""
+    """The content of `COMPLETED`; raises LookupError if `_finish` cannot have written it."""
     text = files.read_bytes(os.path.join(folder(model_dir, step), MARKER)).decode("utf-8", "replace")
     try:
         values = json.loads(text)

@@ -3,9 +3,9 @@
     checkpoints/step-00001000/ckpt.index, ckpt.data-…   weights, moments, step
     checkpoints/step-00001000/COMPLETED                 {"step": …, "examples_seen": …}
 
-A folder is written under a temporary name and renamed; one without its marker is never taken up,
-and one whose files are damaged is passed over for the one before. `tf.train.CheckpointManager` takes
-the last entry of its list, damaged or not.
+A folder is written under a temporary name and renamed. A folder without its marker is never read. If
+the files of a folder are damaged, the checkpoint before it is read instead.
+`tf.train.CheckpointManager` takes the last entry of its list, damaged or not.
 """
 
 import concurrent.futures
@@ -71,7 +71,7 @@ class Checkpoints:
             # In the background, this returns as soon as the variables are copied.
             self.state.write(os.path.join(scratch, "ckpt"), self._options)
         except (tf.errors.OpError, OSError, UsageError) as error:
-            raise self._given_up(scratch, error) from None
+            raise self._cannot_write(scratch, error) from None
         if self._writer is None:
             self._finish(scratch, step, examples_seen)
         else:
@@ -90,7 +90,7 @@ class Checkpoints:
             self.state.sync()
             prefix = os.path.join(scratch, "ckpt")
             if not files.exists(prefix + ".index"):
-                # sync() keeps quiet about an error of TensorFlow's thread; the next write raises it.
+                # sync() does not raise an error of TensorFlow's thread; the next write does.
                 self.state.write(prefix, self._options)
                 raise OSError("TensorFlow gives no reason")
             if self.workers.index:
@@ -100,11 +100,11 @@ class Checkpoints:
             files.rename(scratch, final)
             files.write_json(os.path.join(final, MARKER), {"step": step, "examples_seen": examples_seen})
         except (tf.errors.OpError, OSError, UsageError) as error:
-            raise self._given_up(scratch, error) from None
+            raise self._cannot_write(scratch, error) from None
         self._damaged.discard(step)
         self._drop_old()
 
-    def _given_up(self, scratch: str, error: Exception) -> UsageError:
+    def _cannot_write(self, scratch: str, error: Exception) -> UsageError:
         files.remove(scratch)
         return UsageError(f"{self.model_dir}/checkpoints: a checkpoint cannot be written "
                           f"({reason(error)}); earlier checkpoints are whole")

@@ -43,7 +43,7 @@ def load_model(model_dir: str) -> tuple[ElectraPretrainer, Tokenizer, Run, int]:
       and the step of the weights.
 
     Raises:
-      UsageError: not a model directory, or one without a whole checkpoint.
+      UsageError: not a model directory, or one without a complete checkpoint.
 
     Example, after `make demo`: one number a token, above 0 where it looks replaced.
 

@@ -230,7 +230,7 @@ def parameter_counts(model: ElectraPretrainer) -> dict[str, int]:
 
 
 def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
-    """The audit of the vocabulary against the records, where these have counts, in one line."""
+    """The audit of the vocabulary in one line, against the counts of the records if they have any."""
     return audit(tokenizer, read_id_counts(data_dir, len(tokenizer.vocab))).summary()
 
 

@@ -1,4 +1,4 @@
-"""The page: the server's manners, and a person's way through it in a headless Chromium."""
+"""The page: the behaviour of the server, and a user's session in a headless Chromium."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def rosa_detector(sentences):
-    """Takes every "rosa" for a replaced word. The emoji is two UTF-16 units, one character."""
+    """Classifies every "rosa" as replaced. The emoji is two UTF-16 units, but one character."""
     scored = []
     for text in sentences:
         tokens, place = [], 0

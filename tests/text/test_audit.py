@@ -171,7 +171,7 @@ def test_the_command_ends_1_and_writes_its_report(vocab_dir, tmp_path):
 
 
 def test_words_that_were_counted_are_what_the_audit_calls_words():
-    """A vocabulary of the very words of a text has no entry that the text does not use."""
+    """If a vocabulary consists of the words of a text, the text uses every entry."""
     words = counting.count_words(["¿Qué ñandú? C3PO, a/b 日本 №5 «así»"], TextConfig())
     tokenizer = tokenizer_of(*sorted(words))
     assert found(audit(tokenizer)) == {}

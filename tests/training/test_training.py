@@ -194,8 +194,8 @@ def test_samples_show_replacements(trained):
 
 
 def test_initial_weights_of_another_run(data, trained, tmp_path):
-    """Weights are taken over; the step, and so the schedule and the data, begin at 0. With a rate
-    of next to nothing they stay what they were."""
+    """Weights are used; the step, and so schedule and data, start at 0. With a tiny rate the weights
+    hardly change."""
     result = train(model_config(), run(stop_at_step=1, learning_rate=1e-10), evaluate_at_end=False,
                    model_dir=str(tmp_path / "new"), initial_weights=weights_of(trained[0]),
                    **data._asdict())
