@@ -31,10 +31,10 @@ $(VENV)/gpu.stamp: $(VENV)/base.stamp requirements-gpu.txt
 
 # An environment of its own: in another one, the next `pip install` of a package that asks for
 # `tensorflow` would put that over TensorFlow for TPU.
-$(TPU_VENV)/tpu.stamp: requirements.txt requirements-tpu.txt
+$(TPU_VENV)/tpu.stamp: requirements.txt requirements-gcs.txt requirements-tpu.txt
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear $(TPU_VENV)
-	$(TPU_VENV)/bin/$(PIP_INSTALL) -r requirements.txt
+	$(TPU_VENV)/bin/$(PIP_INSTALL) -r requirements.txt -r requirements-gcs.txt
 	$(TPU_VENV)/bin/pip uninstall --quiet --yes tensorflow
 	$(TPU_VENV)/bin/$(PIP_INSTALL) --no-deps -r requirements-tpu.txt
 	@touch $@

@@ -15,7 +15,7 @@ after saving.
 
 import functools
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from absl import flags
 
@@ -28,13 +28,13 @@ from electra_es.config import (
 )
 from electra_es.errors import EXIT_STOPPED, UsageError, run_main
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_assignments,
     define_config_flags,
-    given_settings,
     names_of,
     parse_flags_only,
-    refuse_given,
+    refuse_flags,
     refuse_unused,
     required,
     resolve,
@@ -42,7 +42,8 @@ from electra_es.flags import (
 from electra_es.hardware import prepare_tpu_runtime
 from electra_es.settings import NAME, PATH
 
-HPARAMS_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hparams")
+if TYPE_CHECKING:
+    from electra_es.training.train import InitialWeights
 
 define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
 _DATA_DIR = define("data_dir", str, "", "Records directory; none: the bundled sample.", PATH)
@@ -63,7 +64,7 @@ _INIT_CHECKPOINT = define(
     "that.", PATH)
 _PRINT_SCHEDULE = define("print_schedule", bool, False, "Print the learning rates and leave.")
 
-# What the command can do, and the flags that have an effect then.
+# Modes of the command, and the flags that have an effect in each.
 _SETTINGS = {"set"} | names_of(TextConfig, ModelConfig)
 _TRAINING = _SETTINGS | names_of(PretrainingConfig) | {"hparams"}
 _PLACES = {"data_dir", "vocab_dir", "model_dir", "tpu", "tpu_zone", "gcp_project", "mode"}
@@ -80,11 +81,11 @@ _USED = {
 def main() -> int:
     parse_flags_only()
     evaluates, on_sample = _MODE.value == "evaluate", not _DATA_DIR.value
-    given = given_settings(flags.FLAGS, _SET.value)
+    overrides = command_line_settings(flags.FLAGS, _SET.value)
     _refuse_unused(evaluates, on_sample)
     if evaluates:
-        return _evaluate(given, on_sample)
-    model_config, config, text_settings = resolve(given, _HPARAMS.value, HPARAMS_DIR)
+        return _evaluate(overrides, on_sample)
+    model_config, config, text_settings = resolve(overrides, _HPARAMS.value)
     if _PRINT_SCHEDULE.value:
         from electra_es.training.optimization import print_schedule
 
@@ -94,23 +95,23 @@ def main() -> int:
         return _run_on_sample(model_config, config, text_settings)
 
     _prepare_tpu()
-    from electra_es.text.tokenizer import check_agrees, load_text_config
+    from electra_es.text.vocabulary import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
     from electra_es.training.train import train
 
     where = {flag.name: required(flag, "a directory, as --data_dir is given")
              for flag in (_DATA_DIR, _VOCAB_DIR, _MODEL_DIR)}
-    check_agrees(load_text_config(where["vocab_dir"]), given, f"{where['vocab_dir']}/text.json")
+    check_agrees(load_text_config(where["vocab_dir"]), overrides, f"{where['vocab_dir']}/text.json")
     tpu = TpuAddress(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value)
     result = train(model_config, config, **where, tpu=tpu, initial_weights=_initial_weights(),
                    evaluate_at_end=_MODE.value != "train")
     return EXIT_STOPPED if result.stopped_by_signal else 0
 
 
-def _evaluate(given: dict[str, Any], on_sample: bool) -> int:
-    """Evaluates a run with its own settings and vocabulary, where nothing else is given."""
+def _evaluate(overrides: dict[str, Any], on_sample: bool) -> int:
+    """Evaluates a run with its own settings and vocabulary, except for those on the command line."""
     _prepare_tpu()
-    from electra_es.text.tokenizer import check_agrees, load_text_config
+    from electra_es.text.vocabulary import check_agrees, load_text_config
     from electra_es.training.devices import TpuAddress
     from electra_es.training.evaluation import evaluate_run
     from electra_es.training.run_dir import settings_of_run
@@ -121,15 +122,15 @@ def _evaluate(given: dict[str, Any], on_sample: bool) -> int:
         model_dir = required(_MODEL_DIR, "the run to evaluate")
         where = dict(data_dir=_DATA_DIR.value, vocab_dir=_VOCAB_DIR.value or model_dir,
                      model_dir=model_dir)
-    model_config, config = settings_of_run(where["model_dir"], given)
-    check_agrees(load_text_config(where["vocab_dir"]), given, f"{where['vocab_dir']}/text.json")
+    model_config, config = settings_of_run(where["model_dir"], overrides)
+    check_agrees(load_text_config(where["vocab_dir"]), overrides, f"{where['vocab_dir']}/text.json")
     evaluate_run(model_config, config, **where,
                  tpu=TpuAddress(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value))
     return 0
 
 
 def _prepare_tpu() -> None:
-    """Has to run before TensorFlow is imported."""
+    """Must run before TensorFlow is imported."""
     if _TPU.value == "local":
         prepare_tpu_runtime()
 
@@ -143,12 +144,12 @@ def _refuse_unused(evaluates: bool, on_sample: bool) -> None:
         mode = "--mode=evaluate" if evaluates else "--data_dir"
     refuse_unused(mode, _USED[mode])
     if _TPU.value in ("", "local") or _TPU.value.startswith("grpc://"):
-        refuse_given(f"--tpu={_TPU.value}" if _TPU.value else "no --tpu", ("tpu_zone", "gcp_project"))
+        refuse_flags(f"--tpu={_TPU.value}" if _TPU.value else "no --tpu", ("tpu_zone", "gcp_project"))
 
 
-def _initial_weights():
-    """What gives a new run its weights; imported when asked for, as importers take packages that
-    training does not need."""
+def _initial_weights() -> "InitialWeights | None":
+    """The function that sets the weights of a new run. Imported only if needed, because importers use
+    packages that training does not need."""
     if not _INIT_CHECKPOINT.value:
         return None
     from electra_es.export.initial_weights import load_initial_weights
@@ -160,22 +161,25 @@ def _run_on_sample(model_config: ModelConfig, config: PretrainingConfig, text_se
     if model_config.model_size != "debug":
         raise UsageError(f"model_size={model_config.model_size}: expected --data_dir, --vocab_dir and "
                          "--model_dir; without them the debug size runs on the bundled sample")
+    text = TextConfig(**text_settings)
     from data_prep.sample_records import prepare_sample
     from electra_es.demo import run_on_sample
     from electra_es.training.devices import TpuAddress, set_up_devices
+    from electra_es.training.memory import check_memory
 
-    # Before the vocabulary is made, which touches TensorFlow's devices.
-    set_up_devices(config, TpuAddress())
+    # Before the vocabulary is made, because that initialises TensorFlow's devices and takes time.
+    strategy = set_up_devices(config, TpuAddress())
+    check_memory(model_config, config, text.vocab_size, strategy)
     vocab_dir, records_dir = prepare_sample(_SAMPLE_DIR.value, text_settings, config)
     result = run_on_sample(model_config, config, vocab_dir, records_dir, _SAMPLE_DIR.value)
     return EXIT_STOPPED if result.stopped_by_signal else 0
 
 
 def _sample_directories() -> dict[str, str]:
-    """Where a run on the sample has what an evaluation wants.
+    """The directories that an evaluation of the run on the sample needs.
 
     Raises:
-      UsageError: there is none yet.
+      UsageError: there is no such run yet.
     """
     root = _SAMPLE_DIR.value
     if not os.path.exists(os.path.join(root, "model", "config.json")):

@@ -1,1 +1,1 @@
-"""Measurements, each against a peer in the same run; see the docstring of each for its command."""
+"""Measurements, each with another program in the same run; see the docstrings for the commands."""

@@ -29,16 +29,17 @@ from benchmarks.original_builder import (
     original_examples,
     original_records,
 )
-from data_prep import files
 from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
-from data_prep.command_line import parse_flags
-from data_prep.corpus import readers
+from data_prep.command_line import prepare_tool
+from data_prep.corpus import listing, readers
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es.config import TextConfig
 from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config
+from electra_es.flags import parse_flags_only
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import save_text_config
 
 PARTS = ("speed", "workers", "quality", "engines", "ids")
 PEER_BYTES = 2_000_000
@@ -49,7 +50,7 @@ _SECONDS_BETWEEN_LOOKS = 3
 
 
 class Report:
-    """Prints each figure as it comes; remembers which missed its bar."""
+    """Prints each figure at once, and collects the figures that miss their bar."""
 
     def __init__(self) -> None:
         self.missed: list[str] = []
@@ -75,7 +76,7 @@ def build(text: str, vocab_dir: str, output: pathlib.Path, **settings) -> dict[s
 def measure_speed(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
     """Text to finished shards, by ours and by the peer."""
     long = _repeated(text, scratch / "long", SPEED_BYTES)
-    size = sum(size for _, size in files.list_files(long)) / 1e6
+    size = sum(size for _, size in listing.list_files(long)) / 1e6
     ours: dict[str, list[float]] = {"wall": [], "cpu": []}
     peers: list[float] = []
     tokenizer = load_tokenizer(vocab_dir)
@@ -96,9 +97,9 @@ def measure_speed(report: Report, text: str, vocab_dir: str, scratch: pathlib.Pa
 
 def _sample(text: str) -> list[str]:
     """Documents of about `PEER_BYTES` from all files in turn."""
-    each = PEER_BYTES // len(files.list_files(text))
+    each = PEER_BYTES // len(listing.list_files(text))
     sample: list[str] = []
-    for path, _ in files.list_files(text):
+    for path, _ in listing.list_files(text):
         size = 0
         for document in readers.read_documents(path):
             sample.append(document.text)
@@ -122,7 +123,7 @@ def _peer_seconds(documents: Sequence[str], tokenizer: Tokenizer, path: pathlib.
 
 
 def measure_quality(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
-    """What is dropped and padded, and the size of a token."""
+    """Shares of dropped tokens and padding, and the size of a token."""
     import json
     for name, settings in (("carry_over, documents joined", {}),
                            ("carry_over, one document an example", {"packing": "none"}),
@@ -176,11 +177,11 @@ def measure_workers(report: Report, text: str, vocab_dir: str, scratch: pathlib.
 
 
 def _repeated(text: str, folder: pathlib.Path, size: float) -> str:
-    """A folder of links to the files of `text`, over and over, of at least `size` bytes."""
+    """A folder of links to the files of `text`, repeated up to at least `size` bytes."""
     folder.mkdir()
     total, round_ = 0, 0
     while total < size:
-        for path, file_size in files.list_files(text):
+        for path, file_size in listing.list_files(text):
             link = folder / f"{round_:04d}-{os.path.basename(path)}"
             link.symlink_to(os.path.abspath(path))
             total += file_size
@@ -246,7 +247,7 @@ def _kilobytes_or_number(path: pathlib.Path, name: str) -> int:
 
 def compare_ids(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
     """Ids of all lines against Hugging Face tokenizers' WordPiece, both accent settings."""
-    lines = [line for path, _ in files.list_files(text) for document in readers.read_documents(path)
+    lines = [line for path, _ in listing.list_files(text) for document in readers.read_documents(path)
              for line in document.text.split("\n") if line.strip()]
     for strip_accents in (False, True):
         directory = scratch / f"accents-{strip_accents}"
@@ -286,7 +287,8 @@ def main() -> None:
     flags.DEFINE_string("vocab_dir", None, "WordPiece vocabulary; absent: 50,000 entries of --text.")
     flags.DEFINE_list("parts", list(PARTS), f"Some of {', '.join(PARTS)}.")
     flags.DEFINE_string("scratch", None, "Where to put files (3 GB); absent: temporary directory.")
-    parse_flags()
+    prepare_tool()
+    parse_flags_only()
     values = flags.FLAGS
     if not values.text or not set(values.parts) <= set(PARTS):
         raise UsageError(f"expected --text=FOLDER and --parts out of {', '.join(PARTS)}")

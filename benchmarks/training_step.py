@@ -27,7 +27,7 @@ from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_
 from electra_es.data import records, tfrecord
 from electra_es.data.inputs import synthetic_batch, training_dataset
 from electra_es.errors import CheckFailed, run_main
-from electra_es.flags import parse_flags
+from electra_es.flags import parse_flags_only
 from electra_es.model.batches import VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.monitoring.progress import ProgressLog
@@ -59,7 +59,7 @@ def write_full_records(directory: str, length: int, vocab_size: int) -> records.
 
 def bare_and_real(config: PretrainingConfig, model_settings: ModelConfig, vocab_size: int,
                   directory: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Two functions that train `save_every` steps: nothing but the loop, and all that a run does."""
+    """Two functions that train `save_every` steps: only the loop, and everything that a run does."""
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
     strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
     with strategy.scope():
@@ -148,7 +148,7 @@ def timed(action: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    parse_flags()
+    parse_flags_only()
     batch, length, vocab_size, steps = _BATCH.value, _LENGTH.value, _VOCAB.value, _STEPS.value
     model_settings = model_config({"model_size": _SIZE.value})
     config = PretrainingConfig(max_seq_length=length, train_batch_size=batch,

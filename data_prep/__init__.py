@@ -1,3 +1,3 @@
-"""From a corpus to a vocabulary and training records; uses electra_es, never the other way round."""
+"""From a corpus to a vocabulary and training records. electra_es must not import this package."""
 
 import electra_es  # noqa: F401  TensorFlow's environment, before its import.

@@ -1,4 +1,4 @@
-r"""Finds vocabulary entries that can never be an input, and those that never were.
+r"""Finds vocabulary entries that can never become an input, and those that never did.
 
     python -m data_prep.audit_vocabulary --vocab_dir=vocabulary
     python -m data_prep.audit_vocabulary --vocab_dir=vocabulary --records=records \
@@ -7,21 +7,19 @@ r"""Finds vocabulary entries that can never be an input, and those that never we
 Ends with exit code 1 if more entries than allowed are unreachable or unseen.
 """
 
-import io
 import os
 
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
-from data_prep import files
-from data_prep.command_line import OCCURRENCES, parse_flags
+from data_prep.command_line import OCCURRENCES, prepare_tool
+from electra_es import files
 from electra_es.data import records
 from electra_es.errors import CheckFailed, UsageError, run_main
-from electra_es.flags import define, refuse_given
+from electra_es.flags import define, parse_flags_only, refuse_flags
 from electra_es.settings import PATH, Range
 from electra_es.text.audit import AuditReport, audit, examples_by_class
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE, Tokenizer, load_tokenizer
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 
 
 def load_id_counts(directory: str, tokenizer: Tokenizer, vocab_dir: str) -> np.ndarray:
@@ -31,20 +29,11 @@ def load_id_counts(directory: str, tokenizer: Tokenizer, vocab_dir: str) -> np.n
       UsageError: no finished records with counts, or records of another vocabulary.
     """
     info = records.load_records_info(directory)
-    if info.vocab_sha256 and info.text != tokenizer.config:
-        raise UsageError(f"{directory}: was built with another vocabulary or other text settings "
-                         f"({info.text}) than {os.path.join(vocab_dir, TEXT_CONFIG_FILE)} "
-                         f"({tokenizer.config})")
-    path = os.path.join(directory, records.ID_COUNTS_FILE)
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            counts = np.load(io.BytesIO(file.read()), allow_pickle=False)
-    except (tf.errors.OpError, ValueError) as error:
-        raise UsageError(f"{path}: expected the counts that data_prep.build_tfrecords writes: "
-                         f"{str(error).splitlines()[0]}") from None
-    if counts.shape != (len(tokenizer.vocab),):
-        raise UsageError(f"{path}: counts of shape {counts.shape}: expected one for each of the "
-                         f"{len(tokenizer.vocab)} vocabulary entries")
+    records.check_vocabulary(info, directory, tokenizer.config, vocab_dir)
+    counts = records.read_id_counts(directory, len(tokenizer.vocab))
+    if counts is None:
+        raise UsageError(f"{os.path.join(directory, records.ID_COUNTS_FILE)}: expected the counts that "
+                         "data_prep.build_tfrecords writes")
     return counts
 
 
@@ -70,14 +59,15 @@ def main() -> None:
     define("min_count", int, 1, "An entry that occurs less often counts as unseen.", OCCURRENCES)
     define("output", str, "", "JSON file to write with every entry by name.", PATH)
     define("overwrite", bool, False, "Replace --output if it exists.")
-    rest = parse_flags()
+    prepare_tool()
+    parse_flags_only()
     values = flags.FLAGS
-    if not values.vocab_dir or rest:
-        raise UsageError("--vocab_dir is needed, and nothing but flags")
+    if not values.vocab_dir:
+        raise UsageError("--vocab_dir is needed")
     if not values.records:
-        refuse_given("no --records", ("max_unseen", "min_count"))
+        refuse_flags("no --records", ("max_unseen", "min_count"))
     if not values.output:
-        refuse_given("no --output", ("overwrite",))
+        refuse_flags("no --output", ("overwrite",))
     if values.output and files.exists(values.output) and not values.overwrite:
         raise UsageError(f"{values.output}: exists: --overwrite replaces it")
     tokenizer = load_tokenizer(values.vocab_dir)

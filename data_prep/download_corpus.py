@@ -3,8 +3,8 @@ r"""Downloads the files of a corpus from the Hugging Face hub.
     python -m data_prep.download_corpus --corpus=oscar-2301 --output=corpus
     python -m data_prep.download_corpus --repo=OWNER/NAME --files='es/*.parquet' --output=corpus
 
-A connection that breaks is taken up again where it was. After a stop the same command goes on:
-files that are whole are not fetched twice, the one that was under way is. OSCAR and CulturaX are
+A broken connection is continued where it ended. After a stop, run the same command again: complete
+files are not downloaded twice, only the unfinished one is. OSCAR and CulturaX are
 gated: accept their terms on the hub, then put a token into the environment variable HF_TOKEN (or
 log in with the hub's own command). Needs requirements-hub.txt.
 """
@@ -17,9 +17,9 @@ import time
 
 from absl import flags
 
-from data_prep.command_line import parse_flags
-from electra_es.errors import UsageError, nearest_hint, run_main
-from electra_es.flags import define, refuse_given
+from data_prep.command_line import prepare_tool
+from electra_es.errors import UsageError, import_optional, nearest_hint, run_main
+from electra_es.flags import define, parse_flags_only, refuse_flags
 from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
 # Name -> (repository, files of the Spanish part).
@@ -40,24 +40,20 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
     Args:
       repo: OWNER/NAME on the hub (environment variable HF_ENDPOINT: another hub).
       pattern: glob over paths in the repository.
-      max_files: the first so many in order of names; 0: all.
+      max_files: only this number of files, in order of names; 0: all.
 
     Returns:
       Local paths, in order of names.
 
     Raises:
-      UsageError: no such repository or revision, gated without a token, nothing matches, or the
-        connection broke.
+      UsageError: no such repository or revision, a gated one without a token, no file that matches,
+        or a broken connection.
     """
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError:
-        raise UsageError("downloads need huggingface_hub: pip install -r requirements-hub.txt"
-                         ) from None
-    # It has a handler of its own; through the one of this project, every retry would come twice.
+    huggingface_hub = import_optional("huggingface_hub", "requirements-hub.txt")
+    errors = import_optional("huggingface_hub.errors", "requirements-hub.txt")
+    # It has its own handler; with the handler of this project every retry would be logged twice.
     logging.getLogger("huggingface_hub").propagate = False
-    for name in ("httpx", "httpx2"):  # they tell of every request
+    for name in ("httpx", "httpx2"):  # they log every request
         logging.getLogger(name).setLevel(logging.WARNING)
     where = f"{repo} at revision {revision}"
     try:
@@ -85,9 +81,9 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
 
 
 def _remove_left_over(output: str) -> None:
-    """Removes what killed downloads left half written; the library does not take it up again.
+    """Removes unfinished files of killed downloads, which the library does not continue.
 
-    What was written to in the last hour may belong to another download into the same directory.
+    Files that changed in the last hour may belong to another download into the same directory.
     """
     for path in pathlib.Path(output).glob(".cache/huggingface/download/**/*.incomplete"):
         if time.time() - path.stat().st_mtime > 3600:
@@ -100,12 +96,13 @@ def main() -> None:
     define("files", str, None, "Glob over paths in the repository.", PATH)
     define("output", str, None, "Directory for the files.", PATH)
     define("revision", str, "main", "Branch, tag or commit.", NAME)
-    define("max_files", int, 0, "Only the first so many files; 0: all.",
+    define("max_files", int, 0, "Only this number of files, in order of names; 0: all.",
            Range(low=0, high=1_000_000, why="no repository has more"))
-    parse_flags()
+    prepare_tool()
+    parse_flags_only()
     values = flags.FLAGS
     if values.corpus:
-        refuse_given(f"--corpus={values.corpus}", ("repo",))
+        refuse_flags(f"--corpus={values.corpus}", ("repo",))
     if not values.output or not (values.corpus or (values.repo and values.files)):
         raise UsageError("expected --output and either --corpus or --repo with --files")
     if values.corpus and values.corpus not in CORPORA:

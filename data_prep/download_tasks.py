@@ -23,11 +23,13 @@ from typing import IO, Any
 
 from absl import flags
 
-from data_prep.command_line import parse_flags
+from data_prep.command_line import prepare_tool
 from data_prep.download_corpus import download_corpus
 from electra_es.errors import UsageError, nearest_hint, run_main
 from electra_es.finetuning.readers import has_split, read_split
 from electra_es.finetuning.tasks import Task, load_task, task_names
+from electra_es.flags import define, parse_flags_only
+from electra_es.settings import PATH
 
 _KEYS = {"hub": {"hub", "files", "revision"}, "url": {"url", "sha256", "members", "to"}}
 _TRIES = 5
@@ -187,9 +189,10 @@ def _write_members(part: Mapping[str, Any], paths: list[str],
 
 
 def main() -> None:
-    flags.DEFINE_string("task", None, f"One of {', '.join(task_names())}, or a task's JSON file.")
-    flags.DEFINE_string("output", None, "Directory for the files: the data directory of fine-tuning.")
-    parse_flags()
+    define("task", str, "", f"One of {', '.join(task_names())}, or a task's JSON file.", PATH)
+    define("output", str, "", "Directory for the files: the data directory of fine-tuning.", PATH)
+    prepare_tool()
+    parse_flags_only()
     values = flags.FLAGS
     if not values.task or not values.output:
         raise UsageError(f"expected --task and --output; tasks: {', '.join(task_names())}")

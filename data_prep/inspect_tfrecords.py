@@ -1,9 +1,9 @@
-r"""Shows examples of a records directory as the trainer gets them.
+r"""Shows examples of a records directory as the trainer reads them.
 
     python -m data_prep.inspect_tfrecords --records=records --num=3
 
 For each example: length and padding, the pieces of both segments, and one sample of what the
-generator would see. Records of Google's script have no vocabulary beside them: --vocab_dir.
+generator would see. Records of Google's script contain no vocabulary: use --vocab_dir.
 """
 
 import itertools
@@ -14,24 +14,26 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from data_prep.command_line import parse_flags
+from data_prep.command_line import prepare_tool
+from electra_es import files
 from electra_es.config import ModelConfig
 from electra_es.data import records, tfrecord
 from electra_es.data.records import RecordsInfo
 from electra_es.errors import UsageError, nearest_hint, run_main
-from electra_es.flags import define
+from electra_es.flags import define, parse_flags_only
 from electra_es.model.batches import Inputs, VocabularyFacts
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.randomness import derive_key
 from electra_es.settings import NAME, PATH, Range
-from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START, Tokenizer, load_tokenizer
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import CONTINUATION_PREFIX, WORD_START
 
 
 def read_examples(directory: str, info: RecordsInfo, split: str
                   ) -> Iterator[tuple[np.ndarray, int]]:
     """Yields (input_ids int32 [length], second_segment_start) of all shards of a split, in order."""
     for path in records.shard_paths(directory, info, split):
-        with records.open_binary(path) as file:
+        with files.open_read(path) as file:
             for data in tfrecord.read_records(file, path):
                 yield _google_example(data) if info.kind == "google" else (
                     tfrecord.decode_example(data))
@@ -47,7 +49,7 @@ def _google_example(data: bytes) -> tuple[np.ndarray, int]:
 
 def describe(ids: np.ndarray, second_segment_start: int, number: int, max_seq_length: int,
              tokenizer: Tokenizer | None) -> str:
-    """Several lines on one example; `number` is its place in the split and the seed of the mask."""
+    """Several lines about one example; `number` is its place in the split and the seed of the mask."""
     length, second = len(ids), len(ids) - second_segment_start
     lines = [f"example {number}: {length} of {max_seq_length} tokens "
              f"({1 - length / max_seq_length:.1%} padding), segments of {second_segment_start} "
@@ -74,7 +76,7 @@ def _sample_masking(ids: np.ndarray, second_segment_start: int, number: int, max
         tf.constant([number], tf.int64))
     facts = VocabularyFacts(len(tokenizer.vocab), tokenizer.pad_id, tokenizer.cls_id,
                             tokenizer.sep_id, tokenizer.mask_id, tokenizer.word_starts)
-    result = mask(inputs, ModelConfig(), facts, derive_key(0, "inspect"))
+    result = mask_tokens(inputs, ModelConfig(), facts, derive_key(0, "inspect"))
     used = result.weights.numpy()[0] > 0
     return result.input_ids.numpy()[0, :len(ids)], result.original_ids.numpy()[0][used]
 
@@ -92,19 +94,19 @@ def main() -> None:
            Range(low=0, high=1_000_000, why="nobody reads more of them"))
     define("split", str, "train", "train or validation.", NAME)
     define("vocab_dir", str, None, "Vocabulary of records that do not have their own.", PATH)
-    rest = parse_flags()
+    prepare_tool()
+    parse_flags_only()
     values = flags.FLAGS
-    if not values.records or rest:
-        raise UsageError("expected --records, a records directory, and nothing but flags")
+    if not values.records:
+        raise UsageError("expected --records, a records directory")
     info = records.load_records_info(values.records)
     if values.split not in info.examples:
         raise UsageError(f"split={values.split}: expected one of {', '.join(info.examples)}"
                          f"{nearest_hint(values.split, info.examples)}")
     directory = values.vocab_dir or (values.records if info.kind == "electra_es" else None)
     tokenizer = load_tokenizer(directory) if directory else None
-    if tokenizer and info.text and info.vocab_sha256 != tokenizer.config.vocab_sha256:
-        raise UsageError(f"--vocab_dir={directory}: expected the vocabulary that {values.records} was "
-                         "built with, which is in it too: leave the flag out")
+    if tokenizer:
+        records.check_vocabulary(info, values.records, tokenizer.config, f"--vocab_dir={directory}")
     for split, counts in info.examples.items():
         print(f"{split}: {sum(counts)} examples in {len(counts)} shards")
     examples = read_examples(os.fspath(values.records), info, values.split)

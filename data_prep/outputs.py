@@ -1,12 +1,12 @@
-"""Whether what a command writes would be input of the same command, given again."""
+"""Whether files that a command writes would match its own input when it runs again."""
 
 import fnmatch
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
 
-from data_prep import files
+from data_prep.corpus import listing
+from electra_es import files, remote
 from electra_es.errors import UsageError
 
 
@@ -17,7 +17,7 @@ def check_apart(output: str, written: Iterable[str], **inputs: str) -> None:
     Args:
       output: what the user gave, for the message: "output=corpus/records".
       written: paths of all files that the command writes.
-      inputs: name of a setting -> its comma-separated globs, as `files.list_files` takes them.
+      inputs: name of a setting -> its comma-separated globs, as `listing.list_files` takes them.
 
     Raises:
       UsageError: one of the globs matches one of the files, or would if they were there.
@@ -25,7 +25,7 @@ def check_apart(output: str, written: Iterable[str], **inputs: str) -> None:
     tree = None
     written = list(written)
     for name, patterns in inputs.items():
-        for pattern in files.parts_of(patterns):
+        for pattern in listing.parts_of(patterns):
             if files.is_remote(pattern):
                 found = _remote_match(pattern, written)
             else:
@@ -40,17 +40,13 @@ def check_apart(output: str, written: Iterable[str], **inputs: str) -> None:
 
 
 def _remote_match(pattern: str, written: Iterable[str]) -> str | None:
-    """By Beam's rules, whose `*` stays in a folder; names in a bucket are text without links."""
-    from apache_beam.io.filesystem import FileSystem
-
-    folder = pattern.rstrip("/")
-    patterns = [pattern] if glob.has_magic(pattern) else [folder, folder + "/**"]
-    expressions = [re.compile(FileSystem.translate_pattern(each)) for each in patterns]
+    """By fsspec's rules, whose `*` stays in a folder; names in a bucket are text without links."""
+    expressions = remote.expressions(pattern)
     return next((path for path in written if any(each.match(path) for each in expressions)), None)
 
 
 def _real(path: str) -> str:
-    """The path without links; one that may not be followed stands for itself."""
+    """The path without links; a link that cannot be followed is kept."""
     try:
         return os.path.realpath(path)
     except OSError:
@@ -58,23 +54,22 @@ def _real(path: str) -> str:
 
 
 class _Tree:
-    """The local file system as it will be when the files in `written` are there.
+    """The local file system as it will be after the files in `written` are written.
 
-    Folders are known by their real path, so that links and ".." lead to the same place as for the
-    system.
+    Folders are identified by their real path, so that links and ".." are followed as the system does.
     """
 
     def __init__(self, written: Iterable[str]):
         self.written = {os.path.join(_real(os.path.dirname(path)), os.path.basename(path))
                         for path in written}
-        self.names: dict[str, set[str]] = {}  # folder -> names in it that are still to come
+        self.names: dict[str, set[str]] = {}  # folder -> names that will be written in it
         for path in self.written:
             while (folder := os.path.dirname(path)) != path:
                 self.names.setdefault(folder, set()).add(os.path.basename(path))
                 path = folder
 
     def match(self, pattern: str) -> str | None:
-        """One of the written files that `files.list_files(pattern)` would list; None: none."""
+        """One of the written files that `listing.list_files(pattern)` would list; None: none."""
         if self._folder(os.curdir, pattern):
             pattern = os.path.join(glob.escape(pattern), "**")
         elif os.path.isfile(pattern) or self._file(os.curdir, pattern):
@@ -89,7 +84,7 @@ class _Tree:
 
     def _find(self, folder: str, parts: list[str], seen: set[tuple[str, int]]) -> str | None:
         """As `glob`: `**` is any number of folders; wildcards leave out hidden names."""
-        if (folder, len(parts)) in seen:  # Links may lead in circles.
+        if (folder, len(parts)) in seen:  # Links may form a circle.
             return None
         seen.add((folder, len(parts)))
         first, *rest = parts
@@ -119,7 +114,7 @@ class _Tree:
                 yield name
 
     def _folder(self, folder: str, name: str) -> str | None:
-        """Real path of a folder, there or still to come."""
+        """Real path of a folder that exists or will be created."""
         path = _real(os.path.join(folder, name))
         return path if path in self.names or os.path.isdir(path) else None
 

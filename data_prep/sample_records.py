@@ -3,36 +3,35 @@
 import dataclasses
 import glob
 import hashlib
-import json
 import os
 
-from data_prep import files
 from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
 from data_prep.train_vocabulary import train_vocabulary
-from electra_es import sample
+from electra_es import files, sample
 from electra_es.config import PretrainingConfig, TextConfig
 from electra_es.data.records import COMPLETED_FILE
 from electra_es.errors import UsageError
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE
+from electra_es.settings import first_difference
+from electra_es.text.vocabulary import TEXT_CONFIG_FILE
 
-# In the root of a run on the sample: what its vocabulary and records are made of.
+# In the root of a run on the sample: from what its vocabulary and records were made.
 MADE_OF_FILE = "sample.json"
 
 
 def prepare_sample(root: str, text_settings: dict, config: PretrainingConfig) -> tuple[str, str]:
-    """Makes `vocabulary/` and `records/` in `root` where they are not there already.
+    """Makes `vocabulary/` and `records/` in `root` if they do not exist yet.
 
     Args:
       root: directory of the run on the sample.
-      text_settings: fields of `TextConfig` asked for.
+      text_settings: requested fields of `TextConfig`.
       config: gives the length of the examples and the seed.
 
     Returns:
       the vocabulary and the records directory.
 
     Raises:
-      UsageError: `root` holds something else than this asks for.
+      UsageError: `root` holds results of other settings.
     """
     vocab_dir, records_dir = os.path.join(root, "vocabulary"), os.path.join(root, "records")
     text = TextConfig(**text_settings)
@@ -55,24 +54,23 @@ def prepare_sample(root: str, text_settings: dict, config: PretrainingConfig) ->
 
 def _check_made_of(root: str, products: tuple[str, ...], text: TextConfig, config: PretrainingConfig
                    ) -> None:
-    """Writes down what is asked for, or refuses products that were made of something else."""
+    """Records the requested settings, or refuses products that were made with other settings or text."""
     digest = hashlib.sha256()
     for path in sorted(glob.glob(sample.TRAIN_GLOB) + glob.glob(sample.VALIDATION_GLOB)):
         digest.update(files.read_bytes(path))
-    asked = {**dataclasses.asdict(text), "max_seq_length": config.max_seq_length, "seed": config.seed,
-             "text_sha256": digest.hexdigest()}
+    requested = {**dataclasses.asdict(text), "max_seq_length": config.max_seq_length,
+                 "seed": config.seed, "text_sha256": digest.hexdigest()}
     path = os.path.join(root, MADE_OF_FILE)
     if not any(map(os.path.exists, (*products, path))):
         files.make_directory(root)
-        files.write_bytes(path, (json.dumps(asked, indent=2) + "\n").encode())
+        files.write_json(path, requested)
         return
     try:
-        made = json.loads(files.read_bytes(path))
-        different = [name for name in asked if made.get(name) != asked[name]]
-    except (UsageError, ValueError, AttributeError):
+        recorded = files.read_json(path)
+    except UsageError:
         raise UsageError(f"{path}: does not say what the vocabulary and the records in {root} are made "
                          "of: expected another --sample_dir") from None
-    if different:
-        name = different[0]
-        raise UsageError(f"{root}: was made with {name}={made.get(name)!r}, this run has "
-                         f"{name}={asked[name]!r}: expected the same, or another --sample_dir")
+    if different := first_difference(recorded, requested):
+        name, before, now = different
+        raise UsageError(f"{root}: was made with {name}={before!r}, this run has {name}={now!r}: "
+                         "expected the same, or another --sample_dir")

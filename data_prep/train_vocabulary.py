@@ -1,4 +1,4 @@
-r"""Trains a vocabulary, or puts an existing vocab.txt into a vocabulary directory.
+r"""Trains a vocabulary, or makes a vocabulary directory from an existing vocab.txt.
 
     python -m data_prep.train_vocabulary --input='corpus/*.jsonl.gz' --output=vocabulary \
         --vocab_size=50000 --sample_fraction=0.1 --workers=8
@@ -7,51 +7,51 @@ r"""Trains a vocabulary, or puts an existing vocab.txt into a vocabulary directo
         --tokenizer=sentencepiece --model_type=unigram
     python -m data_prep.train_vocabulary --from_vocab=vocab.txt --output=vocabulary --strip_accents
 
-A sample of 5 to 10 GB is enough text. `--counts` takes what `data_prep.count_words` wrote, for
-corpora that want a Beam job. The same input and settings give the same bytes.
+A sample of 5 to 10 GB of text is enough. For corpora that need a Beam job, `--counts` reads the output
+of `data_prep.count_words`. The same input and settings give the same bytes.
 """
 
-import itertools
 import logging
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import tensorflow as tf
 from absl import flags
 
-from data_prep import count_words, files
 from data_prep.build import tasks as pipeline_tasks
-from data_prep.command_line import SAMPLED, WORKERS, parse_flags
+from data_prep.command_line import SAMPLED, WORKERS, prepare_tool
+from data_prep.corpus import listing
 from data_prep.outputs import check_apart
-from data_prep.words import wordpieces
+from data_prep.words import counting, measuring, wordpieces
+from electra_es import files
 from electra_es.config import TextConfig
 from electra_es.errors import CheckFailed, UsageError, run_main
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_config_flags,
-    given_settings,
-    refuse_given,
+    parse_flags_only,
+    refuse_flags,
     refuse_unused,
 )
 from electra_es.settings import PATH, PATHS, Range, check
 from electra_es.text import tokenizer as text
+from electra_es.text import vocabulary
 from electra_es.text.audit import audit, examples_by_class
 
 MODEL_TYPES = ("bpe", "unigram")
 CHARACTER_COVERAGE = 0.99995
 COVERAGE = Range(above=0, high=1, why="without a character there is no piece")
-# Held out of the text to measure the vocabulary on, when there is no other text for that.
+# Held out of the text to measure the vocabulary, if there is no other text for that.
 HELD_OUT_FRACTION = 0.01
-_HELD_OUT_CHARACTERS = 5_000_000
 
 
 def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike, config: TextConfig,
                      *, counts: str = "", held_out: str | Iterable[str] = "",
                      model_type: str = "bpe", character_coverage: float = CHARACTER_COVERAGE,
                      sample_fraction: float = 1.0, compare_vocab: str = "", workers: int = 1,
-                     overwrite: bool = False) -> pathlib.Path:
+                     overwrite: bool = False) -> str | os.PathLike:
     """Trains a vocabulary directory and reports its tokens per word.
 
     Args:
@@ -59,16 +59,16 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
       output_dir: the vocabulary directory to make.
       config: kind and size of the vocabulary, and how text is treated.
       counts: file of word counts, made with the same text settings.
-      held_out: glob or documents to measure on. Without them, 1 % of the documents of `source` are
-        kept out of training for it.
+      held_out: glob or documents to measure the vocabulary on. Without them, 1 % of the documents of
+        `source` are not used for training but for this.
       model_type: for SentencePiece: "bpe" (from word counts) or "unigram" (from lines).
       character_coverage: share of the characters of the text that get pieces.
       sample_fraction: share of the documents used, chosen by content hash.
-      compare_vocab: another vocab.txt, or a vocabulary directory, to measure as well.
-      workers: processes that count words, where `source` is a glob; 0: one a core.
+      compare_vocab: another vocab.txt, or a vocabulary directory, to measure too.
+      workers: processes that count words, if `source` is a glob; 0: one per core.
 
     Returns:
-      The path of `output_dir`.
+      `output_dir`.
 
     Raises:
       UsageError: wrong settings, no usable text, or a vocabulary in `output_dir` already.
@@ -79,11 +79,13 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
         raise UsageError(f"compare_vocab={compare_vocab}: with counts, held_out text is needed too")
     check("workers", workers, int, WORKERS)
     check_output(output_dir, overwrite)
-    check_apart(f"output={output_dir}", [files.join(os.fspath(output_dir), name) for name in (
-        text.TEXT_CONFIG_FILE, *text.VOCAB_FILES.values())], **{name: globs for name, globs in (
-            ("input", source), ("held_out_input", held_out)) if isinstance(globs, str)})
+    inputs = {name: globs for name, globs in (("input", source), ("held_out_input", held_out))
+              if isinstance(globs, str)}
+    check_apart(f"output={output_dir}", [
+        files.join(os.fspath(output_dir), name)
+        for name in (vocabulary.TEXT_CONFIG_FILE, *vocabulary.VOCAB_FILES.values())], **inputs)
     if held_out and isinstance(held_out, str):
-        files.list_files(held_out)  # Now, and not after the training, if there are none.
+        listing.list_files(held_out)  # Now, and not after the training, if there are none.
     if not isinstance(source, str):
         source = list(source)
     held_out_fraction = 0.0 if held_out or counts else HELD_OUT_FRACTION
@@ -96,12 +98,12 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
     if report.num_unreachable:
         raise CheckFailed("trained entries that no text becomes, so nothing is written: "
                           + "; ".join(examples_by_class(report)))
-    text.save_vocabulary(output_dir, data, config)
+    vocabulary.save_vocabulary(output_dir, data, config)
     if held_out or held_out_fraction:
         measured = (_documents(held_out, 1.0, 0.0) if held_out else
                     _documents(source, sample_fraction, held_out_fraction, held_out=True))
-        log_tokens_per_word(measured, tokenizer, other, compare_vocab)
-    return pathlib.Path(output_dir)
+        measuring.log_tokens_per_word(measured, tokenizer, other, compare_vocab)
+    return output_dir
 
 
 def _train(source: str | list[str], counts: str, config: TextConfig, model_type: str,
@@ -112,18 +114,18 @@ def _train(source: str | list[str], counts: str, config: TextConfig, model_type:
         lines = _normalized_lines(_documents(source, sample_fraction, held_out_fraction), config)
         return wordpieces.train_sentencepiece(lines, config, character_coverage)
     if counts:
-        settings = count_words.read_settings(counts)
+        settings = counting.read_settings(counts)
         if not settings:
             logging.warning("%s.json: not there: the words are taken to be normalised as asked", counts)
-        text.check_agrees(TextConfig(**settings), {name: getattr(config, name) for name in settings},
-                          f"{counts}.json")
-        words = count_words.read_counts(counts)
+        asked = {name: getattr(config, name) for name in settings}
+        vocabulary.check_agrees(TextConfig(**settings), asked, f"{counts}.json")
+        words = counting.read_counts(counts)
     elif isinstance(source, str):
-        words = count_words.count_files(source, config, sample_fraction=sample_fraction,
+        words = counting.count_files(source, config, sample_fraction=sample_fraction,
                                         held_out_fraction=held_out_fraction, workers=workers)
     else:
         documents = _documents(source, sample_fraction, held_out_fraction)
-        words = count_words.count_words(documents, config)
+        words = counting.count_words(documents, config)
     if config.tokenizer == "sentencepiece":
         return wordpieces.train_sentencepiece(words, config, character_coverage)
     return wordpieces.train_wordpieces(words, config, character_coverage)
@@ -141,90 +143,52 @@ def _check_settings(config: TextConfig, model_type: str, character_coverage: flo
 
 def check_output(output_dir: str | os.PathLike, overwrite: bool) -> None:
     """Raises UsageError if there is a vocabulary that is not to be replaced, or can be none."""
-    for name in (text.TEXT_CONFIG_FILE, *text.VOCAB_FILES.values()):
-        if tf.io.gfile.exists(os.path.join(output_dir, name)) and not overwrite:
+    for name in (vocabulary.TEXT_CONFIG_FILE, *vocabulary.VOCAB_FILES.values()):
+        if files.exists(os.path.join(output_dir, name)) and not overwrite:
             raise UsageError(f"{output_dir}: has a {name} already: give another --output, "
                              "or --overwrite to replace it")
     files.check_can_be_directory(os.fspath(output_dir))
 
 
 def wrap_vocabulary(vocab_file: str, output_dir: str | os.PathLike, config: TextConfig, *,
-                    overwrite: bool = False) -> pathlib.Path:
+                    overwrite: bool = False) -> str | os.PathLike:
     """Makes a vocabulary directory of a vocab.txt (or spm.model) from elsewhere.
 
     Raises:
       UsageError: no usable vocabulary, or one in `output_dir` already.
     """
     check_output(output_dir, overwrite)
-    text.save_vocabulary(output_dir, files.read_bytes(vocab_file), config)
+    vocabulary.save_vocabulary(output_dir, files.read_bytes(vocab_file), config)
     logging.info("%s", audit(text.load_tokenizer(output_dir)).summary())
-    return pathlib.Path(output_dir)
+    return output_dir
 
 
 def load_other(path: str, config: TextConfig) -> text.Tokenizer:
     """The tokeniser of a vocabulary directory, or of a vocab.txt treated as `config` says."""
-    if tf.io.gfile.isdir(path):
+    if files.is_directory(path):
         return text.load_tokenizer(path)
-    vocab = text.parse_vocab(files.read_bytes(path), "wordpiece", path)
+    vocab = vocabulary.parse_vocab(files.read_bytes(path), "wordpiece", path)
     return text.WordPieceTokenizer(config, vocab)
 
 
 def _documents(source: str | Iterable[str], sample_fraction: float, held_out_fraction: float, *,
                held_out: bool = False) -> Iterator[str]:
     if isinstance(source, str):
-        for task in pipeline_tasks.plan_tasks(files.list_files(source)):
-            yield from count_words.sampled_documents(
+        for task in pipeline_tasks.plan_tasks(listing.list_files(source)):
+            yield from counting.sampled_documents(
                 task, sample_fraction, held_out_fraction, held_out=held_out)
     else:
-        yield from count_words.sample(source, sample_fraction, held_out_fraction, held_out)
+        yield from counting.sample(source, sample_fraction, held_out_fraction, held_out)
 
 
 def _normalized_lines(documents: Iterable[str], config: TextConfig) -> Iterator[str]:
     """Normalises line by line, as normalisation makes spaces of line ends."""
-    splitter = count_words.word_splitter(config)
-    for batch in count_words.batches(documents):
+    splitter = counting.word_splitter(config)
+    for batch in counting.batches(documents):
         lines = [line.encode("utf-8", "ignore") for document in batch
                  for line in document.splitlines() if line.strip()]
         for line in splitter.normalize(tf.constant(lines, tf.string, [len(lines)])).numpy():
             yield line.decode()
-
-
-def tokens_per_word(tokenizer: text.Tokenizer, documents: Iterable[str]) -> tuple[float, float]:
-    """(tokens, [UNK]) per word; a word is a run of letters and the like, or one punctuation mark.
-
-    Raises:
-      UsageError: there is not one word.
-    """
-    splitter = count_words.word_splitter(tokenizer.config)
-    words = tokens = unknown = 0
-    for batch in count_words.batches(documents):
-        words += sum(map(len, splitter.encode_batch(batch)))
-        for ids in tokenizer.encode_batch(batch):
-            tokens += len(ids)
-            unknown += int((ids == tokenizer.unk_id).sum())
-    if not words:
-        raise UsageError("there is no held-out text to measure the vocabulary on")
-    return tokens / words, unknown / words
-
-
-def log_tokens_per_word(documents: Iterable[str], tokenizer: text.Tokenizer,
-                        other: text.Tokenizer | None, other_name: str) -> None:
-    """Logs the figures of the vocabulary and of the one to compare it with, on the same text."""
-    texts, characters = [], 0
-    for document in documents:
-        texts.append(document)
-        characters += len(document)
-        if characters > _HELD_OUT_CHARACTERS:
-            break
-    if not texts:
-        logging.warning("too few documents to hold one out: tokens per word not measured")
-        return
-    measured = itertools.chain([("this vocabulary", tokenizer)],
-                               [(other_name, other)] if other else [])
-    for name, measured_tokenizer in measured:
-        tokens, unknown = tokens_per_word(measured_tokenizer, texts)
-        logging.info("held-out text, %d characters: %.3f tokens a word, %.3f %% unknown: %s",
-                     characters, tokens, 100 * unknown, name)
 
 
 def main() -> None:
@@ -241,26 +205,25 @@ def main() -> None:
     define("workers", int, 0, "Processes that count words; 0: one a core.", WORKERS)
     define("overwrite", bool, False, "Replace the vocabulary in --output.")
     define_config_flags(TextConfig, skip=("vocab_sha256",))
-    beam_options = parse_flags()
+    prepare_tool()
+    parse_flags_only()
     values = flags.FLAGS
     sources = [name for name in ("input", "counts", "from_vocab") if values[name].value]
-    if beam_options:
-        raise UsageError(f"{beam_options[0]}: expected only flags")
     if len(sources) != 1 or not values.output:
         raise UsageError("expected --output and one of --input, --counts, --from_vocab; got "
                          + (", ".join(f"--{name}" for name in sources) or "none of them"))
-    given = given_settings(values, [])
+    overrides = command_line_settings(values, [])
     if values.counts:
-        given = count_words.read_settings(values.counts) | given
-    config = TextConfig(**given)
+        overrides = counting.read_settings(values.counts) | overrides
+    config = TextConfig(**overrides)
     if values.counts:
-        refuse_given("--counts", ("sample_fraction", "workers"))
+        refuse_flags("--counts", ("sample_fraction", "workers"))
     if config.tokenizer == "wordpiece":
-        refuse_given("--tokenizer=wordpiece", ("model_type",))
+        refuse_flags("--tokenizer=wordpiece", ("model_type",))
     if values.model_type == "unigram":
-        refuse_given("--model_type=unigram", ("workers",))
+        refuse_flags("--model_type=unigram", ("workers",))
     if values.from_vocab:
-        refuse_unused("--from_vocab", {"from_vocab", "output", "overwrite", *count_words.SETTINGS})
+        refuse_unused("--from_vocab", {"from_vocab", "output", "overwrite", *counting.SETTINGS})
         directory = wrap_vocabulary(values.from_vocab, values.output, config,
                                     overwrite=values.overwrite)
     else:
@@ -269,7 +232,7 @@ def main() -> None:
             held_out=values.held_out_input, model_type=values.model_type,
             character_coverage=values.character_coverage, sample_fraction=values.sample_fraction,
             compare_vocab=values.compare_vocab, workers=values.workers, overwrite=values.overwrite)
-    print(f"{directory}: {text.load_text_config(directory).vocab_size} entries")
+    print(f"{directory}: {vocabulary.load_text_config(directory).vocab_size} entries")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the chips can do: the one table behind the utilisation, preflight and the choice of runtime.
+"""Speeds and memory of the chips: the table for the utilisation, preflight and the choice of runtime.
 
 TPU: Google Cloud's pages on the architecture of each version. GPU: NVIDIA's data sheets.
 """
@@ -28,12 +28,12 @@ TPUS = {
     "v5p": TpuChip(95, 459, 2765, 300),
     "v6e": TpuChip(32, 918, 1640, 224),
 }
-# As a TPU VM names its own kind, in front of the number of cores.
+# Names that a TPU VM uses for its version, before the number of cores.
 _OTHER_NAMES = {"v5lite": "v5e", "v5litepod": "v5e"}
 
 # Dense TFLOP/s (no sparsity) in bfloat16, and in float32 as TF32, TensorFlow's default there. The
 # key is the whole name of the device without maker, size of the memory and socket: the PCIe and NVL
-# cards of a chip are slower than its SXM module, and a part of a card (MIG) is no card.
+# cards of a chip are slower than its SXM module, and a part of a card (MIG) is not listed.
 GPUS = {
     "A10": (125.0, 62.5), "A10G": (70.0, 35.0), "A30": (165.0, 82.0), "A40": (149.7, 74.8),
     "A100": (312.0, 156.0), "A100 PCIE": (312.0, 156.0),
@@ -47,7 +47,7 @@ _MAKER_MEMORY_SOCKET = re.compile(r"NVIDIA|TESLA|\d+GB|SXM\d")
 
 
 def tpu_version(accelerator_type: str) -> str:
-    """`v5e` of `v5litepod-8`; a version that TPUS does not know comes back as it is."""
+    """`v5e` of `v5litepod-8`; a version that is not in TPUS is returned unchanged."""
     name = accelerator_type.lower().partition("-")[0]
     return _OTHER_NAMES.get(name, name)
 

@@ -1,6 +1,6 @@
 """`electra-es COMMAND`: every command of the project under one name.
 
-A command is a module that `python -m` runs too; this file only knows where each is.
+Each command is a module that `python -m` runs too; this file only maps names to modules.
 """
 
 import runpy
@@ -50,7 +50,7 @@ def usage() -> str:
 
 
 def main() -> None:
-    """Runs the command that the first argument names, with the others as its arguments."""
+    """Runs the command that the first argument names, with the remaining arguments."""
     run_main(_run)
 
 

@@ -1,9 +1,9 @@
 """Configuration: frozen dataclasses, the table of model sizes, JSON in and out.
 
-Three dataclasses own every setting of the project, and no name occurs in two of
-them, so that a flat `key=value` (a flag, `--set`, a line of an hparams file)
-always has exactly one owner. Command-line flags are derived from the fields
-(`flags.py`); a field is written down once, here.
+Three dataclasses have all settings of the project, and no name occurs in two of
+them. So a `key=value` (a flag, `--set`, a line of an hparams file) always belongs
+to exactly one of them. Command-line flags are derived from the fields (`flags.py`);
+each field is defined once, here.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ ConfigT = TypeVar("ConfigT", "TextConfig", "ModelConfig", "PretrainingConfig")
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-# Ranges that several settings share. Their upper ends lie above what has been published; they are
-# there so that a slip of the finger is told at once, and not by a machine without memory.
+# Ranges that several settings share. Their upper limits lie above published values. They are there to
+# report a typing error at once, before the machine runs out of memory.
 WIDTH = Range(low=1, high=16_384, why="the widest published encoder, XLM-R XXL, has 4,096")
 LAYERS = Range(low=1, high=128, why="the deepest published language models have about a hundred")
 HEADS = Range(low=1, high=256, why="one per 64 of the greatest hidden_size")
@@ -45,7 +45,7 @@ FRACTION = Range(low=1e-3, high=4.0, why="generators are smaller than discrimina
 WEIGHT = Range(low=0, high=1e6, why="the loss has to stay far from float32's largest number")
 SEED = Range(low=0, high=2**32 - 1, why="NumPy takes no other seeds")
 
-# What the settings of the generator and of sampling have an effect with (`setting`'s only_with).
+# Settings with which those of the generator and of sampling have an effect (`only_with`).
 SAMPLING: Mapping[str, tuple[str, ...]] = {"objective": ("electra", "electric")}
 OWN_GENERATOR: Mapping[str, tuple[str, ...]] = {**SAMPLING, "generator_kind": ("masked_lm", "two_tower")}
 SOME_GENERATOR: Mapping[str, tuple[str, ...]] = {"generator_kind": ("masked_lm", "shared", "two_tower")}
@@ -53,19 +53,20 @@ READS_MASKED = {"generator_kind": ("masked_lm", "shared")}
 
 
 def or_zero(numbers: Range) -> Range:
-    """The same range for a setting of which 0 says: none, or by itself."""
+    """The same range with 0, for settings where 0 means: none, or chosen automatically."""
     return dataclasses.replace(numbers, low=0)
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """How text becomes ids. Saved as `text.json` beside the vocabulary and obeyed by every tool.
+    """How text becomes ids. Every tool reads it from `text.json` beside the vocabulary.
 
     Lower-casing and accent stripping are independent switches. The original
     stripped accents only when it lower-cased, other tools stripped them by
     default, and so vocabulary entries with accents were never trained.
     """
 
+    # A kind, and not a `Tokenizer`: the flag --tokenizer and the key of text.json have this name.
     tokenizer: Literal["wordpiece", "sentencepiece"] = setting(
         "wordpiece", "Kind of vocabulary: vocab.txt (wordpiece) or spm.model (sentencepiece).")
     lower_case: bool = setting(False, "Lower-case text before tokenising.")
@@ -145,7 +146,7 @@ class ModelConfig:
     )
     temperature: float = setting(
         1.0, "Divides the generator's logits before sampling.",
-        Range(low=1e-3, high=1e3, why="below only the best token is drawn, above any token"),
+        Range(low=1e-3, high=1e6, why="below only the best token is drawn, above any token"),
         only_with={**SAMPLING, **SOME_GENERATOR})
     disallow_correct: bool = setting(
         False, "Never sample the original token.", only_with=SAMPLING)
@@ -155,7 +156,7 @@ class ModelConfig:
         50.0, "Weight of the discriminator's loss.", WEIGHT, only_with=SAMPLING)
 
     def __post_init__(self) -> None:
-        """Checks each setting, and then what has to hold between them."""
+        """Checks each setting, then relations between settings."""
         check_settings(self)
         require(self.hidden_size % self.num_heads == 0, "hidden_size", self.hidden_size,
                 f"a multiple of num_heads={self.num_heads}")
@@ -227,7 +228,7 @@ class PretrainingConfig:
         0, "Save and stop at this step; 0: at num_train_steps.", or_zero(STEPS), may_change=True)
     learning_rate: float = setting(
         5e-4, "Peak learning rate.",
-        Range(low=1e-10, high=10.0, why="float32 loses smaller steps, larger ones end in NaN"))
+        Range(low=1e-12, high=10.0, why="float32 loses smaller steps, larger ones end in NaN"))
     warmup_steps: int = setting(
         100, "Steps over which the rate is multiplied up from 0.", or_zero(STEPS))
     lr_schedule: Literal["linear", "cosine", "constant"] = setting(
@@ -262,7 +263,7 @@ class PretrainingConfig:
         may_change=True, only_with={"distribution": ("auto", "cpu")})
     precision: Literal["float32", "bfloat16"] = setting("float32", "Compute type of the towers.")
     steps_per_loop: int = setting(
-        50, "Steps in one compiled loop without talking to the host.", STEPS, may_change=True)
+        50, "Steps in one compiled loop, without communication with the host.", STEPS, may_change=True)
     jit_compile: Literal["auto", "on", "off"] = setting(
         "auto", "Compile the step with XLA; auto: on TPU and GPU.", may_change=True)
 
@@ -279,7 +280,7 @@ class PretrainingConfig:
         0, "Also keep each checkpoint at a multiple of this step; 0: none.", or_zero(STEPS),
         may_change=True)
     async_checkpoints: bool = setting(
-        True, "Write checkpoints while training goes on, from a copy in the host's memory.",
+        True, "Write checkpoints during training, from a copy in the host's memory.",
         may_change=True)
     eval_every: int = setting(
         0, "Steps between evaluations; 0: only at the end.", or_zero(STEPS), may_change=True)
@@ -290,7 +291,7 @@ class PretrainingConfig:
         10, "Non-finite steps in a row that end the run.", STEPS, may_change=True)
 
     def __post_init__(self) -> None:
-        """Checks each setting, and then what has to hold between them."""
+        """Checks each setting, then relations between settings."""
         check_settings(self)
         require(self.train_batch_size % self.accumulation_steps == 0, "train_batch_size",
                 self.train_batch_size, f"a multiple of accumulation_steps={self.accumulation_steps}")
@@ -305,7 +306,7 @@ class PretrainingConfig:
         return min(self.stop_at_step or self.num_train_steps, self.num_train_steps)
 
 
-# What has an effect on the evaluation of a run that is there, and on the schedule alone.
+# Settings that affect the evaluation of an existing run, and settings that affect the schedule.
 EVALUATION_SETTINGS = frozenset({
     "max_seq_length", "eval_batch_size", "eval_examples", "seed", "deterministic", "distribution",
     "cpu_replicas", "precision"})
@@ -330,7 +331,7 @@ MODEL_SIZES: dict[str, dict[str, Any]] = {
 
 
 def size_name(hidden_size: int, num_layers: int) -> str:
-    """The published size of this width and depth; a shape of its own goes by the name debug."""
+    """The published size with this width and depth; any other shape is called debug."""
     for name, row in MODEL_SIZES.items():
         if (row.get("hidden_size"), row.get("num_layers")) == (hidden_size, num_layers):
             return name
@@ -341,10 +342,10 @@ CONFIG_CLASSES = (TextConfig, ModelConfig, PretrainingConfig)
 
 
 def owner_of(key: str) -> type:
-    """Returns the dataclass that owns setting `key`.
+    """Returns the dataclass that has the setting `key`.
 
     Raises:
-      UsageError: no dataclass has it; the message names the nearest known key.
+      UsageError: no dataclass has it; the message names the most similar key.
     """
     for cls in CONFIG_CLASSES:
         if key in cls.__dataclass_fields__:
@@ -354,7 +355,7 @@ def owner_of(key: str) -> type:
 
 
 def check_value(key: str, value: Any) -> None:
-    """Raises UsageError if the setting `key` is unknown or does not take a value of JSON."""
+    """Raises UsageError if the setting `key` is unknown or does not accept this value of JSON."""
     check_field(owner_of(key), key, tuple(value) if isinstance(value, list) else value)
 
 
@@ -362,13 +363,13 @@ def parse_value(key: str, text: str) -> Any:
     """Parses the text of a `key=value` into the type of the setting.
 
     Raises:
-      UsageError: unknown key, or a text that is no such value.
+      UsageError: unknown key, or a text that is not such a value.
     """
     return parse(key, text, field_type(owner_of(key), key))
 
 
 def from_dict(cls: type[ConfigT], values: dict[str, Any]) -> ConfigT:
-    """Builds `cls` from JSON values; an unknown key raises and names the nearest known one."""
+    """Builds `cls` from JSON values; UsageError for an unknown key, which names the most similar key."""
     for key in values:
         if key not in cls.__dataclass_fields__:
             raise UsageError(

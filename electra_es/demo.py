@@ -1,4 +1,4 @@
-"""The last three steps of the run on the bundled sample: pretraining, export, a look at the result."""
+"""The last three steps of the run on the bundled sample: pretraining, export, an example."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ MASKED = "Estamos desayunando pan [MASK] tomate y aceite de oliva."
 
 def run_on_sample(model_config: ModelConfig, config: PretrainingConfig, vocab_dir: str,
                   records_dir: str, root: str) -> TrainResult:
-    """Does in `root` whatever is not done yet; what is finished is named and left as it is.
+    """Runs the steps that are not done yet in `root`; finished steps are named and not repeated.
 
     Args:
       model_config, config: resolved.
@@ -26,7 +26,7 @@ def run_on_sample(model_config: ModelConfig, config: PretrainingConfig, vocab_di
       root: gets `model/` and `saved_model/`.
 
     Raises:
-      UsageError: `root` holds something else than this asks for.
+      UsageError: `root` holds results of other settings.
     """
     model_dir, saved_model_dir = os.path.join(root, "model"), os.path.join(root, "saved_model")
 
@@ -53,7 +53,7 @@ def run_on_sample(model_config: ModelConfig, config: PretrainingConfig, vocab_di
 
 
 def _show_candidates(saved_model_dir: str) -> None:
-    """BERT's objective has no discriminator; its one tower fills the gap."""
+    """BERT's objective has no discriminator, so its tower fills in a masked word."""
     print(MASKED)
     filled = tf.saved_model.load(saved_model_dir).signatures["fill_mask"](texts=tf.constant([MASKED]))
     for token, probability in zip(filled["tokens"].numpy()[0, 0], filled["probabilities"].numpy()[0, 0],

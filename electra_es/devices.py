@@ -2,7 +2,7 @@
 
     python -m electra_es.devices
 
-TensorFlow is imported in a process of its own, so that an import that aborts is a line here.
+TensorFlow is imported in a separate process. If the import aborts, this command reports it in a line.
 Exit codes: 0 nothing is wrong, 1 something is.
 """
 
@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from electra_es.errors import EXIT_CHECK_FAILED, UsageError, run_main
-from electra_es.flags import parse_flags
+from electra_es.flags import parse_flags_only
 from electra_es.hardware import (
     has_nvidia_driver,
     local_tpu,
@@ -44,8 +44,8 @@ print(json.dumps({"version": tf.__version__, "cuda": tf.test.is_built_with_cuda(
 _PROBE_SECONDS = 300
 
 
-class Found(NamedTuple):
-    """What the import of TensorFlow showed; `error` is empty where it worked."""
+class TensorFlowImport(NamedTuple):
+    """The result of importing TensorFlow; `error` is empty if it worked."""
 
     error: str
     version: str = ""
@@ -58,8 +58,7 @@ class Found(NamedTuple):
 
 
 def main() -> int:
-    if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected no arguments')
+    parse_flags_only()
     packages = tensorflow_packages()
     libtpu = version_of("libtpu")
     problems = package_problems(packages, libtpu)
@@ -73,13 +72,13 @@ def main() -> int:
             prepare_tpu_runtime()
         except UsageError as error:
             problems.append(str(error))
-        found = import_tensorflow()
-        print(f"devices       {found.error or device_list(found)}")
-        if found.error and not problems:
-            problems.append(f"TensorFlow cannot be imported ({found.error}): make the environment "
+        imported = import_tensorflow()
+        print(f"devices       {imported.error or device_list(imported)}")
+        if imported.error and not problems:
+            problems.append(f"TensorFlow cannot be imported ({imported.error}): make the environment "
                             "anew (docs/install.md)")
-        if not found.error:
-            problems += device_problems(packages, found)
+        if not imported.error:
+            problems += device_problems(packages, imported)
     for problem in problems:
         print(f"wrong: {problem}")
     if not problems:
@@ -101,7 +100,7 @@ def tensorflow_packages() -> list[str]:
 
 
 def package_problems(packages: list[str], libtpu: str) -> list[str]:
-    """What can be said without importing: none or two TensorFlows, a libtpu that does not fit."""
+    """Problems that show without an import: no or two TensorFlows, a libtpu that does not fit."""
     problems = []
     if not packages:
         problems.append("TensorFlow is not installed: pip install -r requirements.txt")
@@ -128,7 +127,7 @@ def package_problems(packages: list[str], libtpu: str) -> list[str]:
 
 
 def owner_of_libraries(packages: list[str]) -> str:
-    """Which of the packages the compiled libraries on the disk are of, by their sizes."""
+    """The package to which the compiled libraries on the disk belong, by their sizes."""
     for package in packages:
         libraries = [file for file in metadata.files(package) or ()
                      if re.match(r"tensorflow/lib\w+\.so\.\d", str(file))]
@@ -138,21 +137,22 @@ def owner_of_libraries(packages: list[str]) -> str:
     return ""
 
 
-def import_tensorflow() -> Found:
+def import_tensorflow() -> TensorFlowImport:
     """Imports TensorFlow in another process and lists its devices."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False,
             timeout=_PROBE_SECONDS, errors="replace",
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"})
     except subprocess.TimeoutExpired:
-        return Found(f"no answer in {_PROBE_SECONDS} s; does another process hold the TPU?")
-    if done.returncode:
-        how = f"ends with signal {-done.returncode}" if done.returncode < 0 else "fails"
-        return Found(f"`import tensorflow` {how}: {reason(done.stderr)}", log=done.stderr)
-    answer = json.loads(done.stdout.splitlines()[-1])
-    return Found("", answer["version"], answer["cuda"],
-                 tuple((kind, name) for kind, name in answer["devices"]), done.stderr)
+        return TensorFlowImport(f"no answer in {_PROBE_SECONDS} s; does another process hold the TPU?")
+    if process.returncode:
+        ending = f"ends with signal {-process.returncode}" if process.returncode < 0 else "fails"
+        return TensorFlowImport(f"`import tensorflow` {ending}: {reason(process.stderr)}",
+                                log=process.stderr)
+    answer = json.loads(process.stdout.splitlines()[-1])
+    return TensorFlowImport("", answer["version"], answer["cuda"],
+                            tuple((kind, name) for kind, name in answer["devices"]), process.stderr)
 
 
 def reason(log: str) -> str:
@@ -163,42 +163,42 @@ def reason(log: str) -> str:
     return re.sub(r"^(F\d{4} \S+|\S+ \S+: F)\s+(\d+\s+)?\S+\] ", "", line)[:200]
 
 
-def device_list(found: Found) -> str:
-    """`CPU, 2 x GPU NVIDIA L4`: equal ones counted."""
-    counted = {device: found.devices.count(device) for device in dict.fromkeys(found.devices)}
+def device_list(imported: TensorFlowImport) -> str:
+    """`CPU, 2 x GPU NVIDIA L4`: equal devices are counted."""
+    counted = {device: imported.devices.count(device) for device in dict.fromkeys(imported.devices)}
     return ", ".join((f"{number} x " if number > 1 else "") + f"{kind} {name}".strip()
                      for (kind, name), number in counted.items())
 
 
-def device_problems(packages: list[str], found: Found) -> list[str]:
-    """Chips that are in this machine and that TensorFlow does not see."""
+def device_problems(packages: list[str], imported: TensorFlowImport) -> list[str]:
+    """Chips of this machine that TensorFlow does not see."""
     problems = []
     is_for_tpu = packages[-1] == "tensorflow-tpu"
-    has_tpu = bool(found.count("TPU_SYSTEM") or found.count("TPU"))
+    has_tpu = bool(imported.count("TPU_SYSTEM") or imported.count("TPU"))
     if local_tpu() and not is_for_tpu:
         problems.append(f"TPU {local_tpu()}: {packages[-1]} cannot use it: make an environment with "
                         "`make tpu`")
-    elif is_for_tpu and not has_tpu and "lockfile" in found.log:
+    elif is_for_tpu and not has_tpu and "lockfile" in imported.log:
         problems.append("another process holds the TPU; if none does, remove /tmp/libtpu_lockfile")
     elif is_for_tpu and not has_tpu:
         problems.append("tensorflow-tpu shows no TPU_SYSTEM, so that another TensorFlow's files are in "
                         "its place: make the environment anew with `make tpu`")
-    if nvidia_gpus() and not found.count("GPU"):
+    if nvidia_gpus() and not imported.count("GPU"):
         problems.append(f"{nvidia_gpus()} NVIDIA GPU(s) that TensorFlow does not see: "
-                        f"{why_no_gpu(found)}")
+                        f"{why_no_gpu(imported)}")
     return problems
 
 
-def why_no_gpu(found: Found) -> str:
+def why_no_gpu(imported: TensorFlowImport) -> str:
     """The likeliest reason, and what to do."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1"):
         return f'CUDA_VISIBLE_DEVICES="{hidden}" hides them'
     if not has_nvidia_driver():
         return "no NVIDIA driver is loaded, or the container was started without --gpus=all"
-    if not found.has_cuda:
+    if not imported.has_cuda:
         return "this TensorFlow is built without CUDA: pip install -r requirements-gpu.txt"
-    if "dlopen" in found.log or "cuda drivers" in found.log:
+    if "dlopen" in imported.log or "cuda drivers" in imported.log:
         return "CUDA's libraries were not found: pip install -r requirements-gpu.txt"
     return "run with TF_CPP_MIN_LOG_LEVEL=0 to see what TensorFlow says"
 

@@ -1,4 +1,4 @@
-"""Times for people; apart from `monitoring`, as it imports no TensorFlow."""
+"""Durations as text. Not in `monitoring`, because this module must not import TensorFlow."""
 
 
 def format_duration(seconds: float) -> str:

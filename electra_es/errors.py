@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to see, and how an entry point ends with it.
+"""Errors that a user sees, and how a command ends with them.
 
 Exit codes of every command: 0 done, 1 a check did not hold, 2 wrong use or bad
 input, 3 stopped by a signal after saving.
@@ -7,7 +7,9 @@ input, 3 stopped by a signal after saving.
 import difflib
 import gc
 import importlib
+import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -27,7 +29,7 @@ class CheckFailed(RuntimeError):
 
 
 def import_optional(module: str, requirements: str) -> Any:
-    """Imports what only some uses need.
+    """Imports a package that only some commands need.
 
     Args:
       module: its name, dots and all.
@@ -49,7 +51,7 @@ def nearest_hint(name: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
-# What TensorFlow writes before and around the sentence that says what is wrong.
+# Lines that TensorFlow writes before and around the sentence that says what is wrong.
 _NO_REASON = re.compile(r"Graph execution error:|Detected at node|<stack traces|Node: | *File |\s*\[\[")
 
 
@@ -62,24 +64,29 @@ def reason(error: BaseException) -> str:
 
 
 def warn(message: str) -> None:
-    """Says on stderr what a user should know, and goes on."""
+    """Prints a warning on stderr."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Runs `main` and leaves with the exit code of this module's docstring, without a traceback
-    for the errors that a user can mend.
+    """Runs `main` and exits with a code of this module's docstring. Errors that a user can correct are
+    shown without a traceback.
 
-    SIGTERM ends `main` as Ctrl-C does, by a KeyboardInterrupt, whose text says how to go on.
+    SIGTERM ends `main` like Ctrl-C, with a KeyboardInterrupt; its text says how to continue.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = main() or 0
+        sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_WRONG_USE
     except CheckFailed as error:
         print(f"check failed: {error}", file=sys.stderr)
+        code = EXIT_CHECK_FAILED
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
         code = EXIT_CHECK_FAILED
     except Exception as error:
         if not _is_out_of_memory(error):
@@ -90,13 +97,23 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt as error:
         print(f"stopped by a signal{f': {error}' if str(error) else ''}", file=sys.stderr)
         code = EXIT_STOPPED
-    # Looking for garbage in all that TensorFlow holds takes the interpreter a second at its end.
+    # Otherwise the interpreter spends a second at its end on the garbage collection of TensorFlow.
     gc.freeze()
     sys.exit(code)
 
 
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as with `| head`; what is left for it goes nowhere."""
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)  # an error is always told
+    if not stdout.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    # By its name, as importing TensorFlow takes longer than most commands.
+    # By name, because importing TensorFlow takes longer than most commands.
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(names & {"MemoryError", "ResourceExhaustedError"})
 

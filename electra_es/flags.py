@@ -1,6 +1,6 @@
-"""Command-line flags derived from the configuration dataclasses, and how settings are resolved.
+"""Command-line flags from the configuration dataclasses, and how settings are resolved.
 
-A setting takes its value from, weakest first: the dataclass's default, the row of the model size,
+Sources of a value, the weakest first: the dataclass's default, the row of the model size,
 the hparams file (by default the one of the model size), `--set key=value`, its own flag.
 """
 
@@ -29,12 +29,12 @@ from electra_es.config import (
 from electra_es.errors import UsageError
 from electra_es.settings import Accepts, Range, check, field_type, parse, require
 
-# Longer is no file of settings: /dev/zero, say.
+# A longer file cannot be a file of settings (/dev/zero, for instance).
 _MAX_HPARAMS = 1 << 20
 
 
 class _Flag(flags.Flag):
-    """A flag whose value is checked as it is given; its default may be a text for "none"."""
+    """A flag whose value is checked when it is parsed; its default may be None."""
 
     def __init__(self, name: str, kind: Any, default: Any, help: str, accepts: Accepts) -> None:
         self.kind, self.accepts = kind, accepts
@@ -53,12 +53,12 @@ class _Flag(flags.Flag):
 
 def define(name: str, kind: Any, default: Any, help: str, accepts: Accepts = None
            ) -> flags.FlagHolder:
-    """Defines a flag that is no field of a configuration.
+    """Defines a flag that is not a field of a configuration.
 
     Args:
       kind: a type, as the annotation of a field: bool, int, float, str, a Literal or a tuple.
-      default: what it is where it is not given.
-      accepts: the values it takes; those of a Literal are in it.
+      default: the value without the flag.
+      accepts: the allowed values; not needed for a Literal.
     """
     if kind is bool:
         return flags.DEFINE_bool(name, default, help, flag_values=flags.FLAGS)
@@ -67,7 +67,7 @@ def define(name: str, kind: Any, default: Any, help: str, accepts: Accepts = Non
 
 
 def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
-    """Defines one flag per field of the dataclasses; None means not given."""
+    """Defines one flag per field of the dataclasses; None: not on the command line."""
     for cls in classes:
         for field in dataclasses.fields(cls):
             if field.name in skip:
@@ -75,12 +75,12 @@ def define_config_flags(*classes: type, skip: tuple[str, ...] = ()) -> None:
             kind, accepts = field_type(cls, field.name), field.metadata["accepts"]
             ends = f"; {accepts.ends()}" if isinstance(accepts, Range) else ""
             help_text = f"{field.metadata['help']} (default {field.default!r}{ends})".replace("%", "%%")
-            # Of choices the configuration itself says which there are.
+            # The configuration itself checks choices.
             define(field.name, str if _choices(kind) else kind, None, _choices(kind) + help_text, accepts)
 
 
 def _choices(kind: Any) -> str:
-    """What `--help` puts before the text of a flag with choices."""
+    """The choices that `--help` shows before the text of a flag."""
     return f"<{'|'.join(typing.get_args(kind))}>: " if typing.get_origin(kind) is Literal else ""
 
 
@@ -94,10 +94,10 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
     """Parses the command line (or `argv`) with the flags defined so far; `--help` shows them.
 
     Returns:
-      the arguments that are no flags.
+      the arguments that are not flags.
 
     Raises:
-      UsageError: an unknown flag (absl names the nearest), or a value that the flag does not take.
+      UsageError: an unknown flag (absl names the nearest), or a value that the flag does not accept.
     """
     argv = sys.argv if argv is None else argv
     if {"--help", "-help", "-h", "--helpfull"}.intersection(argv[1:]):
@@ -110,30 +110,46 @@ def parse_flags(argv: list[str] | None = None) -> list[str]:
 
 
 def parse_flags_only() -> None:
-    """As `parse_flags`, for commands that take nothing else.
+    """As `parse_flags`, for commands without other arguments.
 
     Raises:
-      UsageError: also for an argument that is no flag.
+      UsageError: also for an argument that is not a flag.
     """
     if rest := parse_flags():
-        raise UsageError(f'"{rest[0]}": expected flags only')
+        raise UsageError(f"{rest[0]}: expected only flags, such as --name=value")
+
+
+def parse_flags_before_dashes(argv: list[str] | None = None) -> list[str]:
+    """As `parse_flags`, for commands that hand on to a library what stands after "--".
+
+    Returns:
+      the arguments after "--".
+
+    Raises:
+      UsageError: also for an argument before it that is no flag.
+    """
+    argv = sys.argv if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    if rest := parse_flags(argv[:end]):
+        raise UsageError(f"{rest[0]}: expected only flags, such as --name=value")
+    return argv[end + 1:]
 
 
 def _our_modules() -> list[str]:
-    # absl calls the module of a command as the command line does; the other flags are libraries'.
+    # absl names the module of a command as the command line does; other flags belong to libraries.
     return [module for module in flags.FLAGS.flags_by_module_dict()
             if module == sys.argv[0] or module.startswith(("electra_es.", "data_prep."))]
 
 
 def _help_text() -> str:
-    """What the command says of itself, then its flags; those of libraries are left out."""
+    """The docstring of the command, then its flags without those of libraries."""
     command = sys.modules["__main__"]
     # Without absl's headings, which are the paths of modules.
     return "\n".join([command.__doc__ or "", *(
         flags.FLAGS.module_help(module).split(":\n", 1)[1] for module in _our_modules())])
 
 
-def given_flags() -> list[str]:
+def command_line_flags() -> list[str]:
     """Names of the flags on the command line, and of the settings that `--set` names there."""
     by_module = flags.FLAGS.flags_by_module_dict()
     names = [flag.name for module in _our_modules() for flag in by_module[module] if flag.present]
@@ -142,23 +158,23 @@ def given_flags() -> list[str]:
 
 
 def refuse_unused(mode: str, used: Iterable[str]) -> None:
-    """Refuses what was given and has no effect.
+    """Refuses flags of the command line that have no effect.
 
     Args:
-      mode: what the command does this time, for the message: "--serve", "a run on the sample".
-      used: names of all flags that have an effect then.
+      mode: what the command is doing, for the message: "--serve", "a run on the sample".
+      used: names of all flags that have an effect in this mode.
 
     Raises:
-      UsageError: names the first flag without one.
+      UsageError: names the first flag without effect.
     """
-    unused = [name for name in given_flags() if name not in used]
+    unused = [name for name in command_line_flags() if name not in used]
     if unused:
         raise UsageError(f"--{unused[0]} has no effect with {mode}: leave it out")
 
 
-def refuse_given(mode: str, unused: Iterable[str]) -> None:
-    """The same for a mode in which only the flags `unused` have no effect."""
-    refuse_unused(mode, set(given_flags()).difference(unused))
+def refuse_flags(mode: str, unused: Iterable[str]) -> None:
+    """As `refuse_unused`, for a mode in which only the flags `unused` have no effect."""
+    refuse_unused(mode, set(command_line_flags()).difference(unused))
 
 
 def names_of(*classes: type) -> set[str]:
@@ -167,30 +183,30 @@ def names_of(*classes: type) -> set[str]:
 
 
 def required(flag: flags.FlagHolder[str], expected: str) -> str:
-    """The value of a flag that has to be given; UsageError without it."""
+    """The value of a flag that is required; UsageError without it."""
     if not flag.value:
         raise UsageError(f"--{flag.name}: expected {expected}")
     return flag.value
 
 
-def given_settings(values: flags.FlagValues, assignments: list[str]) -> dict[str, Any]:
+def command_line_settings(values: flags.FlagValues, assignments: list[str]) -> dict[str, Any]:
     """Settings named on the command line: `--set` assignments, then flags.
 
     Raises:
       UsageError: an assignment without `=`, of an unknown setting or of a wrong value.
     """
-    given: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment[:60]}: expected key=value")
-        given[key] = parse_value(key, text)
-        check_value(key, given[key])
+        overrides[key] = parse_value(key, text)
+        check_value(key, overrides[key])
     for cls in (TextConfig, ModelConfig, PretrainingConfig):
         for field in dataclasses.fields(cls):
             if field.name in values and values[field.name].value is not None:
-                given[field.name] = values[field.name].value
-    return given
+                overrides[field.name] = values[field.name].value
+    return overrides
 
 
 def load_hparams(path: str) -> dict[str, Any]:
@@ -217,25 +233,31 @@ def load_hparams(path: str) -> dict[str, Any]:
     return values
 
 
-def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
+def recipes_dir() -> str:
+    """The folder of the recipes: that of a checkout, or the copy that an installed package carries."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    of_checkout = os.path.join(os.path.dirname(package), "hparams")
+    return of_checkout if os.path.isdir(of_checkout) else os.path.join(package, "hparams")
+
+
+def resolve(overrides: dict[str, Any], hparams: str
             ) -> tuple[ModelConfig, PretrainingConfig, dict[str, Any]]:
-    """Puts defaults, model size, hparams file and given settings together.
+    """Puts defaults, model size, hparams file and the command line's settings together.
 
     Args:
-      given: `given_settings`.
-      hparams: path of an hparams file; empty: the one of the model size in `hparams_dir`.
-      hparams_dir: the folder of the recipes.
+      overrides: `command_line_settings`.
+      hparams: path of an hparams file; empty: the one of the model size in `recipes_dir`.
 
     Returns:
-      both configurations, and the text settings that were asked for (file or command line).
+      both configurations, and the text settings of the file or the command line.
     """
     if not hparams:
-        size = given.get("model_size", "debug")
+        size = overrides.get("model_size", "debug")
         check_size(size)
         hparams = os.path.join(
-            hparams_dir, "debug.json" if size == "debug" else f"pretrain_{size}.json")
+            recipes_dir(), "debug.json" if size == "debug" else f"pretrain_{size}.json")
     recipe = load_hparams(hparams)
-    settings = {**recipe, **_fitted(recipe, given), **given}
+    settings = {**recipe, **_fitted(recipe, overrides), **overrides}
     by_owner: dict[type, dict[str, Any]] = {TextConfig: {}, ModelConfig: {}, PretrainingConfig: {}}
     for key, value in settings.items():
         by_owner[owner_of(key)][key] = value
@@ -245,30 +267,30 @@ def resolve(given: dict[str, Any], hparams: str, hparams_dir: str
             f"at most num_train_steps={run.num_train_steps}")
     require(run.max_seq_length <= model.max_position_embeddings, "max_seq_length", run.max_seq_length,
             f"at most max_position_embeddings={model.max_position_embeddings}")
-    _refuse_without_effect(given, {**vars(model), **vars(run)})
+    _refuse_without_effect(overrides, {**vars(model), **vars(run)})
     return model, run, by_owner[TextConfig]
 
 
-def _refuse_without_effect(given: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Refuses settings of the command line that the others leave without effect."""
-    for key in given:
+def _refuse_without_effect(overrides: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuses settings of the command line that have no effect because of other settings."""
+    for key in overrides:
         field = next(field for field in dataclasses.fields(owner_of(key)) if field.name == key)
         for other, values in field.metadata["only_with"].items():
             if settings[other] not in values:
                 raise UsageError(f"--{key} has no effect with {other}={settings[other]}: leave it out")
 
 
-def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's schedule, fitted to another number of steps where only that is given.
+def _fitted(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's schedule, adapted if the command line has only another number of steps.
 
-    The warm-up keeps its length (what it waits for, Adam's second moment, does not depend on the
-    length of the run) but takes at most half of the run. Restarts keep their place in the run,
-    and are left out where a cycle would not be twice the warm-up. There are at least five
+    The warm-up keeps its length, because it waits for Adam's second moment, which does not depend on
+    the length of the run; but it takes at most half of the run. Restarts keep their relative place,
+    and are left out if a cycle would be shorter than twice the warm-up. There are at least five
     checkpoints.
     """
     recipe = {"num_train_steps": PretrainingConfig.num_train_steps,
               "warmup_steps": PretrainingConfig.warmup_steps, **recipe}
-    steps, recipe_steps = given.get("num_train_steps"), recipe["num_train_steps"]
+    steps, recipe_steps = overrides.get("num_train_steps"), recipe["num_train_steps"]
     if steps in (None, recipe_steps):
         return {}
     fitted: dict[str, Any] = {}
@@ -281,4 +303,4 @@ def _fitted(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         fitted["restart_steps"] = moved if shortest >= 2 * warmup and shortest else []
     if "save_every" in recipe:
         fitted["save_every"] = max(1, min(recipe["save_every"], steps // 5))
-    return {key: value for key, value in fitted.items() if key not in given}
+    return {key: value for key, value in fitted.items() if key not in overrides}

@@ -1,4 +1,4 @@
-"""What this machine has, found without TensorFlow and without network; and the runtime of its TPU."""
+"""The hardware of this machine, found without TensorFlow or network; and the runtime of its TPU."""
 
 import os
 from pathlib import Path
@@ -11,12 +11,12 @@ _GOOGLE, _NVIDIA = "0x1ae0", "0x10de"
 # PCI number of the chip -> version. One number stands for v2 and v3.
 _TPU_NUMBERS = {"0x0027": "v2 or v3", "0x005e": "v4", "0x0062": "v5p", "0x0063": "v5e",
                 "0x006f": "v6e", "0x0076": "tpu7x"}
-# TensorFlow drives these itself; all later ones through PJRT.
+# TensorFlow drives these versions itself, and later ones through PJRT.
 _WITHOUT_PJRT = ("v2", "v3", "v2 or v3", "v4")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; a container or `taskset` may grant fewer than there are."""
+    """Cores that this process may use; a container or `taskset` may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -30,12 +30,12 @@ def local_tpu() -> str:
 
 
 def may_have_tpu() -> bool:
-    """Whether a TPU can be here, one that `local_tpu` has no name for included."""
+    """Whether this machine may have a TPU, including versions that `local_tpu` does not know."""
     return bool(local_tpu() or any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")))
 
 
 def nvidia_gpus() -> int:
-    """NVIDIA graphics processors in this machine, whether a driver is loaded or not."""
+    """Number of NVIDIA graphics processors in this machine, with or without a driver."""
     return sum(maker == _NVIDIA and kind.startswith("0x03") for maker, _, kind in _pci_devices())
 
 
@@ -58,8 +58,8 @@ def _pci_devices() -> list[tuple[str, str, str]]:
 
 
 def do_without_tpu() -> None:
-    """Lets libtpu be loaded where there is no TPU, silently: it asks no metadata server what this
-    machine is (which takes minutes), and lets other processes load it too, as no chip is taken."""
+    """Makes libtpu load silently on a machine without a TPU. It does not ask the metadata server, which
+    would take minutes, and other processes can load it too, because no chip is in use."""
     for name, value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
                         "TPU_CHIPS_PER_HOST_BOUNDS": "2,2,1", "TPU_HOST_BOUNDS": "1,1,1",
                         "TPU_STDERR_LOG_LEVEL": "3", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}.items():
@@ -69,11 +69,11 @@ def do_without_tpu() -> None:
 def prepare_tpu_runtime() -> None:
     """Sets what TensorFlow needs to drive a TPU v5e or later: call it before `import tensorflow`.
 
-    Does nothing on older TPUs and without a TPU, unless PJRT_DEVICE=TPU asks for it. Variables
-    that are set already keep their values.
+    Does nothing on older TPUs and without a TPU, unless PJRT_DEVICE=TPU requests it. Variables that
+    are already set keep their values.
 
     Raises:
-      UsageError: such a TPU is there, and libtpu is not installed.
+      UsageError: the machine has such a TPU, but libtpu is not installed.
     """
     version = local_tpu()
     if os.environ.get("PJRT_DEVICE", "TPU" if version not in ("", *_WITHOUT_PJRT) else "") != "TPU":

@@ -1,12 +1,12 @@
-"""Compiles the project's training step for a TPU that is not there, and says whether it fits.
+"""Compiles the project's training step for a TPU, without having one, and says whether it fits.
 
     pip install -r requirements-preflight.txt
     python -m electra_es.preflight --model_size=small --topology=v2-8 --train_batch_size=128
     python -m electra_es.preflight --model_size=medium --topology=v5e-8 --precision=bfloat16
 
-The step (masks, both towers, sampling, backward pass, clipping, Adam) is traced as one core sees
-it, lowered to HLO by TensorFlow and compiled by libtpu, on any machine. What the cores say to each
-other is not compiled but estimated from the size of the gradients. docs/preflight.md explains the
+The step (masks, both towers, sampling, backward pass, clipping, Adam) is traced for one core,
+lowered to HLO by TensorFlow and compiled by libtpu, on any machine. Communication between the cores
+is not compiled; it is estimated from the size of the gradients. docs/preflight.md explains the
 figures. Exit codes: 0 it fits, 1 it does not or an operation is not supported, 2 wrong use.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from electra_es.hardware import do_without_tpu
 
-# Before the imports, for libtpu: on a TPU VM too, no chip is taken.
+# Before the imports, for libtpu: even on a TPU VM no chip is used.
 do_without_tpu()
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -28,12 +28,12 @@ from absl import flags
 from electra_es.chips import TPUS, TpuChip
 from electra_es.config import SCHEDULE_SETTINGS, ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.inputs import synthetic_batch
-from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
+from electra_es.errors import CheckFailed, UsageError, import_optional, nearest_hint, run_main
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_assignments,
     define_config_flags,
-    given_settings,
     names_of,
     parse_flags_only,
     refuse_unused,
@@ -69,7 +69,7 @@ SLICES = {
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of the step on one device; bytes, operations and seconds."""
+    """The compiler's figures for the step on one device: bytes, operations and seconds."""
 
     arguments: int  # weights, moments and the batch; updated in place
     temporary: int
@@ -96,7 +96,7 @@ def step_hlo(model_config: ModelConfig, config: PretrainingConfig, vocab_size: i
     train_step = TrainStep(model, optimizer, model_config, config)
 
     @tf.function(jit_compile=True)
-    def step(*batch: tf.Tensor):
+    def step(*batch: tf.Tensor) -> dict[str, tf.Tensor]:
         return train_step(Inputs(*batch))
 
     batch = synthetic_batch(batch_size, config.max_seq_length, vocab_size)
@@ -109,17 +109,15 @@ def compile_for_tpu(hlo: bytes, topology: str) -> Compiled:
 
     Raises:
       UsageError: jax and libtpu are not installed.
-      CheckFailed: it does not fit or cannot be compiled; the compiler's reason is named.
+      CheckFailed: it does not fit or cannot be compiled; the message has the compiler's reason.
     """
-    try:
-        import libtpu  # noqa: F401  (what jax looks for)
-        from jax._src.interpreters import mlir
-        from jax._src.lib.mlir import ir
-        from jax.experimental import topologies
-        from jaxlib import xla_client
-    except ImportError as error:
-        raise UsageError(f"{error.name} is not installed: expected the packages of "
-                         "requirements-preflight.txt") from None
+    for module in ("libtpu", "jax"):  # jax looks for libtpu
+        import_optional(module, "requirements-preflight.txt")
+    from jax._src.interpreters import mlir
+    from jax._src.lib.mlir import ir
+    from jax.experimental import topologies
+    from jaxlib import xla_client
+
     device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
     with mlir.make_ir_context():
         module = ir.Module.parse(xla_client._xla.mlir.hlo_to_stablehlo(hlo))
@@ -129,7 +127,7 @@ def compile_for_tpu(hlo: bytes, topology: str) -> Compiled:
         try:
             executable = device.client.compile(
                 module, xla_client.DeviceList((device,)), xla_client.CompileOptions())
-        except Exception as error:  # jax has no stable name for it
+        except Exception as error:  # jax has no stable class for it
             raise CheckFailed(_compiler_reason(str(error))) from None
     memory, costs = executable.get_compiled_memory_stats(), executable.cost_analysis()
     costs = costs[0] if isinstance(costs, list) else costs
@@ -142,7 +140,7 @@ def compile_for_tpu(hlo: bytes, topology: str) -> Compiled:
 
 
 def _compiler_reason(message: str) -> str:
-    """The lines of libtpu's message that say why, in one."""
+    """The reason in libtpu's message, in one line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     memory = [line for line in lines if re.search(r"Used .* of .* hbm|Exceeded hbm|limit", line)]
     return "the step cannot be compiled for this TPU: " + " ".join(memory[:1] or lines[:1])
@@ -154,11 +152,11 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
     chip, per_device = tpu.chip, config.train_batch_size // tpu.devices
     memory = chip.memory_gb * 1e9
     fixed = compiled.arguments + compiled.code
-    # Activations grow with the batch; the rest does not. Rounded down to what the chip can divide.
+    # Only activations grow with the batch. Rounded down to a multiple of the number of devices.
     most = int((memory - fixed) / (compiled.temporary / per_device)) * tpu.devices
     compute = compiled.flops / (chip.peak_tflops * 1e12)
     transfer = compiled.bytes_accessed / (chip.memory_gbs * 1e9)
-    # A ring sends each gradient around twice but for its own share.
+    # In a ring, each device sends all gradients twice, except for its own share.
     exchange = 2 * (tpu.devices - 1) / tpu.devices * 4 * parameters / (chip.link_gbs * 1e9)
     bound = max(compute, transfer)
     step = (compiled.optimal_seconds or bound) + exchange
@@ -178,11 +176,11 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
         f"gradient exchange  {exchange * 1e3:.1f} ms (estimated, {parameters:,} parameters)",
         f"the schedule       {config.num_train_steps:,} steps: {step * config.num_train_steps / 3600:.1f}"
         f" h from {'XLA' if compiled.optimal_seconds else 'the larger of both bounds'}; "
-        "what a real run takes is more",
+        "a real run takes longer",
     ]
 
 
-# What of a run is in the compiled step, or in the time that all its steps take.
+# Settings that affect the compiled step, or the time of all steps.
 _USED = {"topology", "hparams", "set", "vocab_size"} | names_of(ModelConfig) | {
     "max_seq_length", "train_batch_size", "accumulation_steps", "precision", "seed", "clip_norm",
     "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"} | SCHEDULE_SETTINGS
@@ -194,14 +192,13 @@ def main() -> int:
     hparams = define("hparams", str, "", "JSON file of settings; none: that of the model size.", PATH)
     assignments = define_assignments()
     parse_flags_only()
-    given = given_settings(flags.FLAGS, assignments.value)
+    overrides = command_line_settings(flags.FLAGS, assignments.value)
     refuse_unused("preflight", _USED)
     if topology.value not in SLICES:
         raise UsageError(f"--topology={topology.value}: expected one of {', '.join(SLICES)}"
                          f"{nearest_hint(topology.value, SLICES)}")
     tpu = SLICES[topology.value]
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    model_config, config, text = resolve(given, hparams.value, os.path.join(root, "hparams"))
+    model_config, config, text = resolve(overrides, hparams.value)
     if config.train_batch_size % (tpu.devices * config.accumulation_steps):
         raise UsageError(f"train_batch_size={config.train_batch_size}: expected a multiple of "
                          f"{tpu.devices * config.accumulation_steps} ({tpu.devices} devices)")

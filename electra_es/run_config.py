@@ -1,11 +1,9 @@
 """`config.json` of a model directory: the three configurations of a run."""
 
-import json
 import os
 from typing import NamedTuple
 
-import tensorflow as tf
-
+from electra_es import files
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict
 from electra_es.errors import UsageError
 
@@ -13,7 +11,7 @@ CONFIG_FILE = "config.json"
 
 
 class Run(NamedTuple):
-    """What a model directory says of itself."""
+    """The configurations in a model directory."""
 
     text: TextConfig
     model: ModelConfig
@@ -27,12 +25,11 @@ def load_run(model_dir: str) -> Run:
       UsageError: no such file, or not a configuration of this project.
     """
     path = os.path.join(model_dir, CONFIG_FILE)
+    if not files.exists(path):
+        raise UsageError(f"{path}: expected a model directory written by run_pretraining.py")
+    values = files.read_json(path)
     try:
-        with tf.io.gfile.GFile(path) as file:
-            values = json.loads(file.read())
         return Run(from_dict(TextConfig, values["text"]), from_dict(ModelConfig, values["model"]),
                    from_dict(PretrainingConfig, values["pretraining"]))
-    except tf.errors.OpError:
-        raise UsageError(f"{path}: expected a model directory written by run_pretraining.py") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a configuration of this project ({error})") from None

@@ -1,7 +1,10 @@
-"""What a setting is: a type, a default, a help text and the values it takes.
+"""What a setting is: a type, a default, a help text and the values that it accepts.
 
 The fields of the configuration dataclasses and the other flags of every command are settings. A
 value is checked here wherever it comes from: a flag, `--set`, an hparams file, config.json.
+
+pydantic's dataclasses would check values too, but not tell the reason of a range in one line; the
+ranges also serve `--help` and the tests, and training would need four packages more.
 """
 
 import dataclasses
@@ -16,19 +19,19 @@ from typing import Any, Literal
 
 from electra_es.errors import UsageError, nearest_hint
 
-# Between 0 and the smallest normal number of float32 devices differ: some flush to 0.
+# Devices treat numbers between 0 and float32's smallest normal number differently: some use 0.
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers that a setting takes, and why it ends there.
+    """The numbers that a setting accepts, and the reason for the limits.
 
     Attributes:
-      low, high: ends that belong to the range.
-      above, below: ends that do not.
-      also: a number outside with a meaning of its own.
-      why: the reason for the ends, a few words for the message.
+      low, high: limits that belong to the range.
+      above, below: limits that do not belong to it.
+      also: a number outside the range with a special meaning.
+      why: the reason for the limits, a few words for the message.
     """
 
     low: float | None = None
@@ -39,7 +42,7 @@ class Range:
     why: str
 
     def holds(self, value: float) -> bool:
-        """Whether `value` is in the range; a float as float32 holds it, which is how it is used."""
+        """Whether `value` is in the range; a float is rounded to float32 first, as it is used so."""
         if value == self.also:
             return True
         held = _as_float32 if isinstance(value, float) else (lambda number: number)
@@ -73,11 +76,11 @@ class Range:
 
 @dataclass(frozen=True)
 class Text:
-    """The texts that a setting takes.
+    """The texts that a setting accepts.
 
     Attributes:
-      expected: what they are, for the message.
-      holds: whether a text is one of them.
+      expected: description of these texts, for the message.
+      holds: whether a text is accepted.
     """
 
     expected: str
@@ -88,8 +91,8 @@ class Text:
 
 
 def _is_path(text: str) -> bool:
-    # "~" is the shell's, which leaves it alone after "=". Beside a file there are temporary ones
-    # with longer names, of which a name has room for 255 bytes.
+    # The shell does not expand "~" after "=". A name may have 255 bytes, and temporary files beside a
+    # file have longer names than the file.
     return (bool(text.strip()) and not text.startswith("-")
             and not re.match(r"~(/|$)|(?!file:)[A-Za-z][\w+.-]*://(/|$)", text)
             and not re.search(r"[\0-\x1f\x7f]", text) and len(text) <= 2_000
@@ -111,14 +114,14 @@ Accepts = Range | Text | None
 
 def setting(default: Any, help: str, accepts: Accepts = None, *, may_change: bool = False,
             only_with: Mapping[str, tuple[str, ...]] | None = None) -> Any:
-    """A dataclass field with what is known of it.
+    """A dataclass field with its metadata.
 
     Args:
-      default: the value when nothing is said.
+      default: the default value.
       help: one line for `--help` and the documentation.
-      accepts: the values it takes, where its type does not say it.
-      may_change: whether a run may be continued with another value of it.
-      only_with: values of other settings without which it has no effect.
+      accepts: the accepted values, if the type does not define them.
+      may_change: whether a run may continue with another value.
+      only_with: other settings, and the values of them with which this setting has an effect.
     """
     return dataclasses.field(default=default, metadata={
         "help": help, "accepts": accepts, "may_change": may_change, "only_with": only_with or {}})
@@ -134,7 +137,7 @@ def field_type(cls: type, name: str) -> Any:
 
 
 def check_settings(config: Any) -> None:
-    """Checks type and range of every field, as JSON and callers may hand in anything.
+    """Checks type and range of every field, because JSON and callers may pass any value.
 
     Raises:
       UsageError: names the first wrong field, its value and what was expected.
@@ -144,15 +147,15 @@ def check_settings(config: Any) -> None:
 
 
 def check_field(cls: type, name: str, value: Any) -> None:
-    """The same for a value that one field may get."""
+    """The same check for a value of one field."""
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
-    # An empty text that is the default means: none.
+    # An empty text as the default means that there is no value.
     if value != "" or field.default != "":
         check(name, value, field_type(cls, name), field.metadata["accepts"])
 
 
 def check(name: str, value: Any, kind: Any, accepts: Accepts = None) -> None:
-    """Raises UsageError if `value` has not the type `kind`, or is none that the setting takes."""
+    """Raises UsageError if `value` does not have the type `kind`, or the setting does not accept it."""
     origin = typing.get_origin(kind)
     if origin is Literal:
         choices = typing.get_args(kind)
@@ -173,10 +176,10 @@ def check(name: str, value: Any, kind: Any, accepts: Accepts = None) -> None:
 
 
 def parse(name: str, text: str, kind: Any) -> Any:
-    """The value that a text stands for.
+    """Converts a text to a value of type `kind`.
 
     Raises:
-      UsageError: the text stands for no value of type `kind`.
+      UsageError: the text is not such a value.
     """
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
@@ -202,10 +205,16 @@ def require(holds: bool, name: str, value: Any, expected: str) -> None:
 
 
 def wrong(name: str, text: str, expected: str) -> UsageError:
-    """The error for a value, here as text, that is not what was expected; always one line."""
+    """The error for a wrong value, which is passed as text; always one line."""
     text = text if text.isprintable() else repr(text)
     text = text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
     return UsageError(f"{name}={text}: expected {expected}")
+
+
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting of `now` that is another one in `before`: its name, and both values."""
+    return next(((name, before.get(name), value) for name, value in now.items()
+                 if name not in before or before[name] != value), None)
 
 
 def _plain(number: float | None) -> str:
@@ -213,7 +222,7 @@ def _plain(number: float | None) -> str:
 
 
 def _as_float32(value: float) -> float:
-    """`value` as float32 holds it; NaN if it is too large or too near to 0 for that."""
+    """`value` rounded to float32; NaN if it is too large or too near to 0 for float32."""
     if value == 0:
         return 0.0
     if not _SMALLEST <= abs(value) <= _LARGEST:

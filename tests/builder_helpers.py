@@ -1,4 +1,4 @@
-"""A small corpus and vocabulary for tests of the builder, and what was built of them."""
+"""A small corpus and vocabulary for tests of the builder, and readers of its output."""
 
 import gzip
 import hashlib
@@ -10,7 +10,7 @@ from data_prep import inspect_tfrecords
 from data_prep.build.settings import BuildConfig
 from electra_es.config import TextConfig
 from electra_es.data import records
-from electra_es.text.tokenizer import save_text_config
+from electra_es.text.vocabulary import save_text_config
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzñ"
 # Several tasks out of a small corpus; planned in the test's process, so all engines get them.

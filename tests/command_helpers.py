@@ -1,14 +1,13 @@
-"""Commands in process: with fresh flags, up to the point where their work would begin."""
+"""Runs commands in this process, with fresh flags, up to the start of their work."""
 
 import importlib
-import pathlib
 import runpy
 from collections.abc import Callable, Sequence
 
 import pytest
 from absl import flags
+from paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = [
     "data_prep.audit_vocabulary", "data_prep.build_tfrecords", "data_prep.count_words",
     "data_prep.download_corpus", "data_prep.inspect_tfrecords", "data_prep.train_vocabulary",
@@ -19,7 +18,7 @@ COMMANDS = [
 
 
 class Accepted(Exception):
-    """The command would have begun its work."""
+    """The command accepted its flags and would have started its work."""
 
 
 def stop(*_, **__):
@@ -28,7 +27,7 @@ def stop(*_, **__):
 
 def fresh_flags(monkeypatch: pytest.MonkeyPatch, name: str, arguments: Sequence[str] = ()
                 ) -> flags.FlagValues:
-    """Makes a command define its flags anew, and find `arguments` on its command line."""
+    """Makes a command define its flags again, with `arguments` on its command line."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
     monkeypatch.setattr("sys.argv", [name, *arguments])

@@ -1,6 +1,8 @@
-"""What many tests share. Toy sizes all differ, so that a swapped axis cannot go unnoticed."""
+"""Fixtures for many tests. All toy sizes differ, so that a swapped axis is noticed."""
 
 import os
+
+from paths import GOLDEN, ROOT
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -18,7 +20,6 @@ from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.model.variables import set_weights
 
-DATA = pathlib.Path(__file__).parent / "data"
 TINY = dict(embedding_size=12, hidden_size=24, num_layers=3, num_heads=3, intermediate_size=40,
             max_position_embeddings=17, generator_width=1 / 3, generator_heads=2)
 
@@ -29,8 +30,8 @@ def pytest_addoption(parser) -> None:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
-    """Real data beside the repository, which a user's checkout does not have."""
-    path = pathlib.Path(os.environ.get("ELECTRA_ES_SHARED", DATA.parents[2] / "shared"))
+    """Real data outside the repository; a user's checkout does not have it."""
+    path = pathlib.Path(os.environ.get("ELECTRA_ES_SHARED", ROOT.parent / "shared"))
     if not path.is_dir():
         pytest.skip(f"no shared data at {path}")
     return path
@@ -38,8 +39,7 @@ def shared_dir() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def vocab_facts() -> VocabularyFacts:
-    """[PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, and 56 pieces of which every third continues
-    a word."""
+    """[PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, and 56 pieces; every third continues a word."""
     return VocabularyFacts(size=61, pad_id=0, cls_id=2, sep_id=3, mask_id=4,
                            word_starts=np.arange(61) % 3 != 2)
 
@@ -55,28 +55,28 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, np.ndarray]:
-    """Numbers of the original implementation (tests/data/README.md)."""
-    with np.load(DATA / "electra_tiny.npz") as arrays:
+    """Numbers of the original implementation (tests/golden/README.md)."""
+    with np.load(GOLDEN / "electra_tiny.npz") as arrays:
         return dict(arrays)
 
 
 @pytest.fixture(scope="session")
 def golden_weights(golden) -> dict[str, np.ndarray]:
-    """Canonical name -> initial value, in the order in which the original made them."""
+    """Canonical name -> initial value, in the original's order of creation."""
     names = json.loads(str(golden["config_json"]))["variable_names"]
     return {name: golden[f"init/{name}"] for name in names}
 
 
 @pytest.fixture(scope="session")
 def golden_batch(golden) -> tuple[Inputs, MaskedInputs, tf.Tensor]:
-    """The golden inputs, what is masked of them, and the generator's fixed samples."""
-    given = {name.removeprefix("inputs/"): tf.constant(array)
+    """The golden inputs, their masked tokens, and the generator's fixed samples."""
+    fields = {name.removeprefix("inputs/"): tf.constant(array)
              for name, array in golden.items() if name.startswith("inputs/")}
-    inputs = Inputs(given["input_ids"], given["input_mask"], given["segment_ids"],
+    inputs = Inputs(fields["input_ids"], fields["input_mask"], fields["segment_ids"],
                     tf.range(3, dtype=tf.int64))
-    masked = MaskedInputs(given["masked_input_ids"], given["masked_lm_positions"],
-                          given["masked_lm_ids"], given["masked_lm_weights"])
-    return inputs, masked, given["sampled_token_ids"]
+    masked = MaskedInputs(fields["masked_input_ids"], fields["masked_lm_positions"],
+                          fields["masked_lm_ids"], fields["masked_lm_weights"])
+    return inputs, masked, fields["sampled_token_ids"]
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +104,7 @@ def corpus(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def real_run(tmp_path_factory, corpus, vocab_dir):
-    """Not to be written into."""
+    """A real run; tests must not write into its directory."""
     from real_run import make_real_run
     return make_real_run(tmp_path_factory.mktemp("real"), corpus, vocab_dir)
 

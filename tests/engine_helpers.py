@@ -1,4 +1,4 @@
-"""A tiny vocabulary and records, and training runs in processes of their own that can be killed.
+"""A tiny vocabulary and records, and training runs in separate processes that can be killed.
 
 The processes fork from a server that has TensorFlow imported but not started, so that a start costs
 a trace of the tiny model and not an import.
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from electra_es.config import SPECIAL_TOKENS, ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data import records, tfrecord
-from electra_es.text.tokenizer import save_text_config
+from electra_es.text.vocabulary import save_text_config
 from electra_es.training.checkpoint_files import checkpoint_path, completed_steps
 
 VOCAB_SIZE, LENGTH = 61, 13
@@ -34,7 +34,7 @@ _PROCESSES.set_forkserver_preload(["electra_es.training.train", "electra_es.trai
 
 
 class Data(NamedTuple):
-    """Arguments of `train` that say where things are."""
+    """Directory arguments of `train`."""
 
     data_dir: str
     vocab_dir: str
@@ -79,7 +79,7 @@ def run_config(**settings: Any) -> PretrainingConfig:
 
 
 class TrainingProcess:
-    """`train()` in a process of its own.
+    """`train()` in a separate process.
 
     Attributes:
       process: exits with what `run_pretraining.py` would.
@@ -96,14 +96,14 @@ class TrainingProcess:
         self.process.start()
 
     def wait(self, expected: int = 0) -> str:
-        """Waits for the end; returns what was printed."""
+        """Waits for the end; returns the output."""
         self.process.join(120)
         text = self.log.read_text()
         assert self.process.exitcode == expected, f"exit code {self.process.exitcode}:\n{text}"
         return text
 
     def wait_for_step(self, step: int) -> None:
-        """Returns as soon as a progress line of `step` or a later one is there."""
+        """Waits for a progress line of `step` or of a later step."""
         end = time.monotonic() + 120
         while time.monotonic() < end:
             steps = re.findall(r"^step (\d+)/", self.log.read_text(), re.MULTILINE)
@@ -150,7 +150,7 @@ def assert_same_state(first: dict[str, np.ndarray], second: dict[str, np.ndarray
 
 @contextlib.contextmanager
 def damaged(path: pathlib.Path, keep_bytes: int):
-    """Cuts a file off inside the `with`."""
+    """Truncates a file inside the `with`."""
     data = path.read_bytes()
     path.write_bytes(data[:keep_bytes])
     try:

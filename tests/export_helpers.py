@@ -1,4 +1,4 @@
-"""Small models with real vocabularies, and real sentences, for the tests of everything exported."""
+"""Small models with real vocabularies, and real sentences, for the tests of exports."""
 
 import atexit
 import functools
@@ -9,6 +9,7 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
+from paths import SAMPLE
 
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
@@ -20,7 +21,6 @@ from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
-SAMPLE = pathlib.Path(__file__).parents[1] / "electra_es" / "sample"
 MAX_LENGTH = 53
 SHAPE = dict(embedding_size=12, hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40,
              max_position_embeddings=59, generator_width=1 / 3, generator_depth=0.5, generator_heads=2)
@@ -60,7 +60,7 @@ def vocabulary_dir(variant: str) -> pathlib.Path:
 
 
 def write_model_dir(target: pathlib.Path, variant: str, seed: int = 20, **settings) -> pathlib.Path:
-    """A model directory with weights that are all random, LayerNorm and biases too."""
+    """A model directory whose weights are all random, including LayerNorm and biases."""
     tokenizer = load_tokenizer(vocabulary_dir(variant))
     config = ModelConfig(**{**SHAPE, **settings})
     pretraining = PretrainingConfig(max_seq_length=MAX_LENGTH)
@@ -76,12 +76,12 @@ def write_model_dir(target: pathlib.Path, variant: str, seed: int = 20, **settin
 
 @functools.cache
 def model_dir(variant: str) -> pathlib.Path:
-    """The model directory of a variant, shared by all tests: not to be written into."""
+    """The model directory of a variant. All tests share it and must not write into it."""
     return write_model_dir(_root / "models" / variant, variant)
 
 
 def loaded(variant: str) -> tuple[ElectraPretrainer, Tokenizer, Run]:
-    """The model, tokeniser and configuration of `model_dir(variant)`: not to be changed.
+    """The model, tokeniser and configuration of `model_dir(variant)`; tests must not change them.
 
     Made anew for SentencePiece, whose models in memory do not survive `tf.random.set_seed`, which
     any other test may call.
@@ -98,15 +98,15 @@ _load_once = functools.cache(_load)
 
 @functools.cache
 def our_scores(variant: str) -> dict[str, np.ndarray]:
-    """What our model says of `sentences()`: by the eager model and the tokeniser of training, and
-    not by the code that is exported."""
+    """Scores of `sentences()` from the eager model and the tokeniser of training, without the exported
+    code."""
     model, tokenizer, run = loaded(variant)
     rows = [[tokenizer.cls_id, *ids[:usable_length(run) - 2], tokenizer.sep_id]
             for ids in tokenizer.encode_batch(sentences())]
     length = max(map(len, rows))
     ids = np.array([row + [tokenizer.pad_id] * (length - len(row)) for row in rows], np.int32)
     mask = np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows], np.int32)
-    logits = model.rtd_logits(tf.constant(ids), tf.constant(mask), tf.zeros_like(ids))
+    logits = model.discriminator_logits(tf.constant(ids), tf.constant(mask), tf.zeros_like(ids))
     assert np.std(logits.numpy()[mask > 0]) > 0.3, "logits too alike for a comparison to mean much"
     return {"token_ids": ids, "mask": mask, "logits": logits.numpy()}
 

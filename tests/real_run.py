@@ -1,5 +1,5 @@
-"""A run as a user has it: records of the real builder, `train()` in processes of its own, one of which
-was killed. For the tests of what is made of a run's files."""
+"""A run like a user's: records of the real builder, and `train()` in separate processes, one of which was
+killed. For tests of commands that read the files of a run."""
 
 import pathlib
 from typing import NamedTuple
@@ -19,8 +19,8 @@ class RealRun(NamedTuple):
 
 
 def make_real_run(directory: pathlib.Path, corpus: pathlib.Path, vocab_dir: str) -> RealRun:
-    """60 steps, a line each 3, a checkpoint each 6, evaluated at 20 and 40; killed after step 15,
-    before the first evaluation, so that little has to be compiled twice."""
+    """60 steps with a line every 3, a checkpoint every 6 and evaluations at 20 and 40. It is killed after
+    step 15, before the first evaluation, so that little has to be compiled twice."""
     data = Data(str(directory / "records"), vocab_dir)
     build_tfrecords(builder_helpers.config(
         corpus, vocab_dir, data.data_dir, max_seq_length=LENGTH, dedup="exact", min_chars=20))

@@ -64,7 +64,7 @@ def test_overrides_come_on_top_of_the_size():
     assert (c.embedding_size, c.hidden_size) == (128, 256)
 
 
-@pytest.mark.parametrize("values, complaint", [
+@pytest.mark.parametrize("values, message", [
     (dict(mask_prob=0.0), "mask_prob=0.0: expected a share above 0"),
     (dict(mask_prob=float("nan")), "mask_prob=nan: expected a number"),
     (dict(hidden_size=25), "hidden_size=25: expected a multiple of num_heads=2"),
@@ -83,13 +83,13 @@ def test_overrides_come_on_top_of_the_size():
     (dict(masking="whole_words"), 'did you mean "whole_word"'),
     (dict(hiden_size=24), 'unknown setting "hiden_size" of ModelConfig; did you mean "hidden_size"'),
 ])
-def test_what_is_wrong_with_a_model_is_one_line(values, complaint):
-    with pytest.raises(UsageError, match=complaint) as error:
+def test_what_is_wrong_with_a_model_is_one_line(values, message):
+    with pytest.raises(UsageError, match=message) as error:
         from_dict(ModelConfig, values)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("values, complaint", [
+@pytest.mark.parametrize("values, message", [
     (dict(train_batch_size=0), "train_batch_size=0: expected a positive number"),
     (dict(train_batch_size=32, accumulation_steps=5), "a multiple of accumulation_steps=5"),
     (dict(learning_rate=-1.0), "learning_rate=-1.0: expected a positive number"),
@@ -101,8 +101,8 @@ def test_what_is_wrong_with_a_model_is_one_line(values, complaint):
     (dict(max_seq_length=7), "max_seq_length=7: expected at least 8"),
     (dict(precision="float16"), "precision='float16': expected one of float32, bfloat16"),
 ])
-def test_what_is_wrong_with_a_run_is_one_line(values, complaint):
-    with pytest.raises(UsageError, match=complaint):
+def test_what_is_wrong_with_a_run_is_one_line(values, message):
+    with pytest.raises(UsageError, match=message):
         from_dict(PretrainingConfig, values)
 
 
@@ -133,15 +133,15 @@ def test_values_from_text(key, text, expected):
     assert found == expected and type(found) is type(expected)
 
 
-@pytest.mark.parametrize("key, text, complaint", [
+@pytest.mark.parametrize("key, text, message", [
     ("num_layers", "7.5", "num_layers=7.5: expected a whole number"),
     ("mask_prob", "viel", "mask_prob=viel: expected a number"),
     ("lower_case", "yes", "lower_case=yes: expected true or false"),
     ("restart_steps", "1,x", "restart_steps=1,x: expected comma-separated whole numbers"),
     ("learning_rat", "1", 'unknown setting "learning_rat"; did you mean "learning_rate"'),
 ])
-def test_wrong_values_from_text(key, text, complaint):
-    with pytest.raises(UsageError, match=complaint):
+def test_wrong_values_from_text(key, text, message):
+    with pytest.raises(UsageError, match=message):
         parse_value(key, text)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import subprocess
 import sys
 import typing
@@ -10,13 +9,12 @@ import typing
 import pytest
 from absl import flags as absl_flags
 from command_helpers import Accepted, fresh_flags, main_of, stop
+from paths import HPARAMS
 
 from electra_es import flags
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, model_config
 from electra_es.errors import UsageError
 from electra_es.settings import field_type
-
-HPARAMS = pathlib.Path(__file__).parent.parent / "hparams"
 
 
 @pytest.fixture
@@ -42,39 +40,39 @@ def test_every_setting_is_a_flag_that_was_not_given(parse):
     for cls in (TextConfig, ModelConfig, PretrainingConfig):
         for field in dataclasses.fields(cls):
             assert field.name == "vocab_sha256" or values[field.name].value is None
-    assert flags.given_settings(values, []) == {} and rest == []
+    assert flags.command_line_settings(values, []) == {} and rest == []
 
 
 def test_flags_have_the_types_of_their_settings(parse):
     values, rest = parse("--num_layers=7", "--mask_prob=0.2", "--nolower_case", "--objective=mlm",
                          "--restart_steps=10,20", "extra")
-    assert flags.given_settings(values, []) == {
+    assert flags.command_line_settings(values, []) == {
         "num_layers": 7, "mask_prob": 0.2, "lower_case": False, "objective": "mlm",
         "restart_steps": (10, 20)}
     assert rest == ["extra"]
 
 
-@pytest.mark.parametrize("argument, complaint", [
+@pytest.mark.parametrize("argument, message", [
     ("--num_layer=7", "num_layers"), ("--num_layers=7.5", "num_layers"),
     ("--mask_prob=x", "mask_prob")])
-def test_wrong_flags_are_one_line(parse, argument, complaint):
-    with pytest.raises(UsageError, match=complaint) as error:
+def test_wrong_flags_are_one_line(parse, argument, message):
+    with pytest.raises(UsageError, match=message) as error:
         parse(argument)
     assert "\n" not in str(error.value)
 
 
 def test_a_flag_beats_an_assignment(parse):
     values, _ = parse("--num_layers=7")
-    assert flags.given_settings(values, ["num_layers=5", "mask_prob=0.3"]) == {
+    assert flags.command_line_settings(values, ["num_layers=5", "mask_prob=0.3"]) == {
         "num_layers": 7, "mask_prob": 0.3}
 
 
 def test_wrong_assignments(parse):
     values, _ = parse()
     with pytest.raises(UsageError, match="--set num_layers: expected key=value"):
-        flags.given_settings(values, ["num_layers"])
+        flags.command_line_settings(values, ["num_layers"])
     with pytest.raises(UsageError, match='unknown setting "layers"'):
-        flags.given_settings(values, ["layers=3"])
+        flags.command_line_settings(values, ["layers=3"])
 
 
 def write(tmp_path, text):
@@ -88,27 +86,27 @@ def test_order_of_precedence(tmp_path):
     path = write(tmp_path, json.dumps({
         "_purpose": "a comment", "model_size": "small", "num_layers": 6, "num_heads": 8,
         "learning_rate": 1e-3, "lower_case": True}))
-    model, run, text = flags.resolve({"num_heads": 4}, path, str(HPARAMS))
+    model, run, text = flags.resolve({"num_heads": 4}, path)
     assert (model.hidden_size, model.num_layers, model.num_heads) == (256, 6, 4)
     assert run.learning_rate == 1e-3 and run.weight_decay == 0.01
     assert text == {"lower_case": True}
 
 
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize("text, message", [
     ("{", "not JSON"), ("[1]", "expected a JSON object"),
     ('{"hiden_size": 3}', r'recipe.json: unknown setting "hiden_size"; did you mean "hidden_size"'),
     ('{"hidden_size": "3"}', "hidden_size='3': expected a value of type int"),
 ])
-def test_wrong_hparams_files(tmp_path, text, complaint):
-    with pytest.raises(UsageError, match=complaint):
-        flags.resolve({}, write(tmp_path, text), str(HPARAMS))
+def test_wrong_hparams_files(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
+        flags.resolve({}, write(tmp_path, text))
 
 
 def test_missing_hparams_file_and_unknown_size(tmp_path):
     with pytest.raises(UsageError, match="none.json: cannot be read"):
-        flags.resolve({}, str(tmp_path / "none.json"), str(HPARAMS))
+        flags.resolve({}, str(tmp_path / "none.json"))
     with pytest.raises(UsageError, match='model_size="smal".*did you mean "small"'):
-        flags.resolve({"model_size": "smal"}, "", str(HPARAMS))
+        flags.resolve({"model_size": "smal"}, "")
 
 
 @pytest.mark.parametrize(("steps", "expected"), [
@@ -121,13 +119,13 @@ def test_missing_hparams_file_and_unknown_size(tmp_path):
 ])
 def test_a_recipe_fits_itself_to_another_number_of_steps(steps, expected):
     """small: 300k steps, warm-up 10k, restart at 150k, a checkpoint every 5k."""
-    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": steps}, "", str(HPARAMS))
+    _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": steps}, "")
     assert (run.warmup_steps, run.restart_steps, run.save_every) == expected
 
 
 def test_what_is_given_is_not_fitted():
     _, run, _ = flags.resolve({"model_size": "small", "num_train_steps": 40_000, "save_every": 123,
-                               "warmup_steps": 7, "restart_steps": (5,)}, "", str(HPARAMS))
+                               "warmup_steps": 7, "restart_steps": (5,)}, "")
     assert (run.warmup_steps, run.restart_steps, run.save_every) == (7, (5,), 123)
 
 
@@ -136,7 +134,7 @@ def test_recipes_are_valid_and_say_what_for(path):
     values = json.loads(path.read_text(encoding="utf-8"))
     assert values["_purpose"]
     if path.stem.startswith("pretrain") or path.stem == "debug":
-        model, run, _ = flags.resolve({}, str(path), str(HPARAMS))
+        model, run, _ = flags.resolve({}, str(path))
         assert model.model_size == path.stem.removeprefix("pretrain_")
         assert run.max_seq_length <= model.max_position_embeddings
 
@@ -144,7 +142,7 @@ def test_recipes_are_valid_and_say_what_for(path):
 def test_recipe_of_selectra():
     """Model card: 300k steps of 128 x 512, peak 5e-4, warm-up 10k, warm restart after 150k."""
     for size in ("small", "medium"):
-        model, run, _ = flags.resolve({"model_size": size}, "", str(HPARAMS))
+        model, run, _ = flags.resolve({"model_size": size}, "")
         assert model == model_config({"model_size": size})
         assert run == from_dict(PretrainingConfig, {
             **dataclasses.asdict(run), "num_train_steps": 300_000, "train_batch_size": 128,
@@ -253,6 +251,7 @@ def test_flags_with_an_effect_are_not_refused(arguments, monkeypatch):
     fresh_flags(monkeypatch, "run_pretraining.py", arguments)
     main = main_of("run_pretraining.py")
     monkeypatch.setitem(main.__globals__, "resolve", stop)  # what comes after the refusals
+    monkeypatch.setitem(main.__globals__, "_evaluate", stop)  # needs no run to evaluate
     with pytest.raises(Accepted):
         main()
 
@@ -263,7 +262,7 @@ def test_evaluation_without_data_is_of_the_run_on_the_sample(monkeypatch, tmp_pa
         main_of("run_pretraining.py")()
 
 
-@pytest.mark.parametrize(("given", "message"), [
+@pytest.mark.parametrize(("overrides", "message"), [
     (dict(lr_decay_power=2.0, lr_schedule="cosine"),
      "--lr_decay_power has no effect with lr_schedule=cosine"),
     (dict(cpu_replicas=2, distribution="gpu"), "--cpu_replicas has no effect with distribution=gpu"),
@@ -275,14 +274,14 @@ def test_evaluation_without_data_is_of_the_run_on_the_sample(monkeypatch, tmp_pa
     (dict(discriminator_weight=2.0, objective="mlm"),
      "--discriminator_weight has no effect with objective=mlm"),
 ])
-def test_a_setting_that_others_leave_without_effect_is_refused(given, message):
+def test_a_setting_that_others_leave_without_effect_is_refused(overrides, message):
     with pytest.raises(UsageError, match=f"{message}: leave it out"):
-        flags.resolve(given, "", str(HPARAMS))
+        flags.resolve(overrides, "")
 
 
 def test_what_a_recipe_says_without_effect_is_not_refused(tmp_path):
     """The recipe of debug has a temperature, which mlm does not sample with."""
-    model, _, _ = flags.resolve({"objective": "mlm"}, "", str(HPARAMS))
+    model, _, _ = flags.resolve({"objective": "mlm"}, "")
     assert (model.objective, model.temperature) == ("mlm", 2.0)
 
 

@@ -1,18 +1,16 @@
-"""The step compiles for a TPU that is not there. Skipped by name where libtpu is not installed."""
+"""The step compiles for a TPU that this machine does not have. Skipped if libtpu is not installed."""
 
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 from engine_helpers import MODEL
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from paths import ROOT
 
 
 def preflight(*flags: str) -> subprocess.CompletedProcess:
-    """In a process of its own: libtpu takes signal handlers and settings that others rely on."""
+    """In a separate process, because libtpu changes signal handlers and other settings."""
     return subprocess.run([sys.executable, "-m", "electra_es.preflight", *flags], cwd=ROOT,
                           capture_output=True, text=True, timeout=300)
 

@@ -1,4 +1,4 @@
-"""Every setting has a range: each end of each is taken, what lies beside it is refused in one line.
+"""Every setting has a range: its limits are accepted, values just outside are refused in one line.
 
 In process: a command is run with fresh flags up to the point where it would begin its work.
 """
@@ -12,7 +12,7 @@ import typing
 
 import pytest
 from absl import flags as absl_flags
-from command_helpers import COMMANDS, ROOT, Accepted, fresh_flags, main_of, stop
+from command_helpers import COMMANDS, Accepted, fresh_flags, main_of, stop
 
 import electra_es.config
 from data_prep.build.settings import BuildConfig
@@ -29,7 +29,7 @@ from electra_es.settings import PATH, PATHS, REPOSITORY, Range, Text
 
 REQUIRED = {BuildConfig: dict(input="corpus", vocab_dir="vocabulary", output="records")}
 # What else has to change for an end of a range, as the settings depend on each other.
-BESIDE = {
+NEEDED_WITH = {
     ("hidden_size", 1): dict(num_heads=1), ("num_heads", 256): dict(hidden_size=256),
     ("accumulation_steps", 2**20): dict(train_batch_size=2**20),
     ("generator_heads", 256): dict(hidden_size=1024),
@@ -49,11 +49,10 @@ def flags_of():
                 values = fresh_flags(patch, name)
                 # Every command parses its flags once they are all defined.
                 patch.setattr(flags, "parse_flags", stop)
-                patch.setattr("data_prep.command_line.flags.parse_flags", stop)
                 patch.setattr(flags, "parse_flags_only", stop)
                 with pytest.raises(Accepted):
                     module_main = main_of(name)
-                    for parse in ("parse_flags", "parse_flags_only"):
+                    for parse in ("parse_flags", "parse_flags_only", "parse_flags_before_dashes"):
                         if parse in module_main.__globals__:
                             patch.setitem(module_main.__globals__, parse, stop)
                     module_main()
@@ -64,7 +63,7 @@ def flags_of():
 
 
 def ends(numbers: Range, kind: type) -> tuple[list[float], list[float]]:
-    """Values at the ends of a range that it has, and the next ones that it has not."""
+    """Accepted values at the limits of a range, and the next values, which are refused."""
     inside, outside = [], []
     for end, belongs, sign in ((numbers.low, True, -1), (numbers.above, False, -1),
                                (numbers.high, True, 1), (numbers.below, False, 1)):
@@ -73,12 +72,12 @@ def ends(numbers: Range, kind: type) -> tuple[list[float], list[float]]:
         if kind is float:
             # The next number of float32, as which the value is used, or the one after that.
             step = abs(end) * 2.0**-22 or 2.0**-126
-            beside = end - sign * step, end + sign * step
+            neighbours = end - sign * step, end + sign * step
             end = float(end)
         else:
-            beside = end - sign, end + sign
-        inside.append(end if belongs else beside[0])
-        outside.append(beside[1] if belongs else end)
+            neighbours = end - sign, end + sign
+        inside.append(end if belongs else neighbours[0])
+        outside.append(neighbours[1] if belongs else end)
     return inside, outside
 
 
@@ -91,10 +90,10 @@ def number_fields(kind: type):
 
 
 def build(cls, name, value):
-    beside = BESIDE.get((name, value), {})
+    others = NEEDED_WITH.get((name, value), {})
     if cls is PretrainingConfig and name == "train_batch_size":
-        beside = dict(eval_batch_size=value)
-    return cls(**{**REQUIRED.get(cls, {}), **beside, name: value})
+        others = dict(eval_batch_size=value)
+    return cls(**{**REQUIRED.get(cls, {}), **others, name: value})
 
 
 @pytest.mark.parametrize(("cls", "name", "hint"), [*number_fields(int), *number_fields(float)])
@@ -105,17 +104,17 @@ def test_a_configuration_takes_the_ends_of_each_range_and_nothing_beside_them(cl
     inside, outside = ends(accepts, kind)
     assert len(inside) == len(outside) == 2
     for value in inside:
-        if BESIDE.get((name, value), {}) is None:
+        if NEEDED_WITH.get((name, value), {}) is None:
             continue
-        given = (value,) if hint not in (int, float) else value
-        assert getattr(build(cls, name, given), name) == given
+        setting = (value,) if hint not in (int, float) else value
+        assert getattr(build(cls, name, setting), name) == setting
     outside += [] if kind is int else [math.nan, math.inf, -math.inf, 1e300, -1e300, 1e-320, 10**400]
     for value in [*outside, 2**31, -2**31 - 1, 2**64, 10**30]:
-        given = (value,) if hint not in (int, float) else value
+        setting = (value,) if hint not in (int, float) else value
         if kind is int and accepts.holds(value):
             continue
         with pytest.raises(UsageError) as error:
-            build(cls, name, given)
+            build(cls, name, setting)
         assert str(error.value).startswith(f"{name}=") and "\n" not in str(error.value)
         assert str(accepts) in str(error.value)
         assert repr(value)[:40] in str(error.value)
@@ -157,7 +156,7 @@ def test_every_flag_of_every_command_takes_the_ends_of_its_range_and_nothing_bes
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_of_every_command_says_what_it_takes(name, flags_of):
-    """No command goes past `define`, where values are checked."""
+    """All commands define flags with `define`, which checks values."""
     library = {"help", "helpfull", "helpshort", "helpxml", "flagfile", "undefok"}
     for flag in flags_of(name).values():
         if flag.name in library or flag.boolean or flag.name == "set":
@@ -213,7 +212,7 @@ def test_files_go_through_the_same_check(tmp_path, values, message, source):
     with pytest.raises(UsageError) as error:
         if source == "hparams":
             # Fitting the schedule comes after the check.
-            flags.resolve({"num_train_steps": 40}, str(path), str(ROOT / "hparams"))
+            flags.resolve({"num_train_steps": 40}, str(path))
         else:
             from_dict(electra_es.config.owner_of(key), json.loads(path.read_text()))
     assert re.search(re.escape(message).replace(r"\.\*", ".*"), str(error.value))
@@ -233,20 +232,20 @@ def test_an_endless_file_is_no_hparams_file():
         flags.load_hparams("/dev/zero")
 
 
-@pytest.mark.parametrize(("given", "message"), [
+@pytest.mark.parametrize(("overrides", "message"), [
     ({"warmup_steps": 101, "num_train_steps": 100},
      "warmup_steps=101: expected at most num_train_steps=100"),
     ({"max_seq_length": 129}, "max_seq_length=129: expected at most max_position_embeddings=128"),
 ])
-def test_relations_between_settings(given, message):
+def test_relations_between_settings(overrides, message):
     with pytest.raises(UsageError, match=message):
-        flags.resolve(given, "", str(ROOT / "hparams"))
+        flags.resolve(overrides, "")
 
 
 def test_a_file_without_a_warm_up_gets_one_that_fits(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text('{"num_layers": 2}')
-    _, run, _ = flags.resolve({"num_train_steps": 40}, str(path), str(ROOT / "hparams"))
+    _, run, _ = flags.resolve({"num_train_steps": 40}, str(path))
     assert run.warmup_steps == 20
 
 
@@ -261,7 +260,7 @@ BAD = {
 
 def test_hundreds_of_bad_values_over_all_flags_of_run_pretraining_are_all_one_line(
         monkeypatch, flags_of):
-    """As the issue's 523: each must be a UsageError, none a traceback, a hang or a run."""
+    """Each must be a UsageError; none may end in a traceback, hang or start a run."""
     for module, name in (("data_prep.sample_records", "prepare_sample"),
                          ("electra_es.training.train", "train")):
         monkeypatch.setattr(importlib.import_module(module), name, stop)

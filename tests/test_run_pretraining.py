@@ -6,11 +6,10 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 SHORT = ["--num_train_steps=2000", "--log_every=4", "--steps_per_loop=4", "--save_every=4",
          "--vocab_size=1500", "--max_seq_length=64", "--train_batch_size=8",
          "--set", "hidden_size=24", "--set", "num_heads=3", "--set", "embedding_size=12",
@@ -90,7 +89,7 @@ def test_another_configuration_in_the_same_directory_is_refused(sample_run):
 
 
 def test_a_run_that_goes_on_shows_its_new_weights(sample_run):
-    """The SavedModel of the step where it had stopped is made anew; one of the same step is not."""
+    """A SavedModel of an earlier step is written again; one of the same step is not."""
     root, killed_at, first = sample_run
     export = root / "saved_model" / "export.json"
     assert json.loads(export.read_text())["step"] == killed_at + 8
@@ -111,9 +110,11 @@ def test_a_run_that_goes_on_shows_its_new_weights(sample_run):
 @pytest.mark.parametrize("flags", [
     ["--objective=mlm"], ["--distribution=cpu", "--cpu_replicas=2"]])
 def test_the_sample_run_ends_with_other_settings_too(tmp_path, flags):
-    """BERT's objective has no discriminator to show, and two replicas want devices of their own
-    before the vocabulary is made."""
-    result = run(*SHORT, f"--sample_dir={tmp_path}", "--stop_at_step=4", *flags)
+    """BERT's objective has no discriminator to show; and two replicas must be set up before the
+    vocabulary is made."""
+    # BERT's objective has no small generator, and refuses its setting, the last of SHORT.
+    short = SHORT[:-2] if "--objective=mlm" in flags else SHORT
+    result = run(*short, f"--sample_dir={tmp_path}", "--stop_at_step=4", *flags)
     assert result.returncode == 0, result.stderr
     assert "5/5" in result.stdout and "after 4 steps?" in result.stdout
 

@@ -1,14 +1,14 @@
-"""Engine Apache Beam: the same functions in one process, on all cores, on Flink or Dataflow.
+"""Apache Beam engine: the same functions in one process, on all cores, on Flink or Dataflow.
 
     tasks -> Reshuffle -> ParDo(task -> (shard, entries)) -> GroupByKey -> ParDo(write shard)
                                  `-> statistics -> Combine ------------------> two files
 
-One GroupByKey carries the records, already serialised and in one value per task and shard, so
-that its cost is that of the bytes. Files of tasks are read by the ParDo itself, as
-`ReadFromText` cannot tell where a document ends.
+One GroupByKey moves the records. They are already serialised, in one value per task and shard, so
+that its cost depends only on their bytes. The ParDo itself reads the files, because `ReadFromText`
+cannot find the end of a document.
 
 Runners in one process keep a GroupByKey in memory (about 2 bytes for each byte of text): for
-more than a few GB on one machine there is `pipeline_local`.
+more than a few GB on one machine use `engine_local`.
 """
 
 import logging
@@ -18,19 +18,18 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from data_prep import files
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.engine_local import check_input
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
 from data_prep.build.tasks import Job, Task
+from electra_es import files
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
 
-
-# Every channel that a worker opens is worth a line to Beam.
+# Beam logs a line for every channel that a worker opens.
 logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
 
-# Beam's "DirectRunner" now first tries to download Prism, a program of its own.
+# Beam's "DirectRunner" now first tries to download Prism, another program.
 _IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
@@ -59,9 +58,9 @@ def pipeline_options(runner: str, workers: int, beam_options: Sequence[str]) -> 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
         runner: str, workers: int, beam_options: Sequence[str], max_bad_fraction: float
         ) -> tuple[list[int], Statistics]:
-    """Builds all shards; as `pipeline_local.run`, but for `work_dir`, which all workers must reach.
+    """Builds all shards, as `engine_local.run`; all workers must reach `work_dir`.
 
-    Finished shards stay when the job is given again; the tasks are done again.
+    When the job is started again, finished shards are kept and all tasks are repeated.
     """
     files.make_directory(work_dir)
     if not all(files.exists(files.join(work_dir, name))
@@ -79,7 +78,7 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
 
 
 def _run_to_end(pipeline: beam.Pipeline) -> None:
-    """Runs the pipeline; a UsageError inside a worker comes back as its one line."""
+    """Runs the pipeline; a UsageError of a worker is raised here with its one line."""
     try:
         pipeline.run().wait_until_finish()
     except Exception as error:
@@ -103,7 +102,7 @@ def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size:
     outputs = (with_duplicates | "Spread" >> beam.Reshuffle()
                | "Process" >> beam.ParDo(_Process(job, vocab_size))
                .with_outputs("statistics", main="entries"))
-    # A shard that gets no record is written too.
+    # Shards without records are written too.
     all_shards = pipeline | "Shards" >> beam.Create(
         [(shard, b"") for shard in range(len(shard_files))])
     counts = ((outputs.entries, all_shards) | beam.Flatten() | beam.GroupByKey()
@@ -146,8 +145,8 @@ class _Process(beam.DoFn):
     def process(self, element: tuple[Task, frozenset[int]]) -> Iterator:
         task, duplicates = element
         statistics = Statistics.empty(self._vocab_size)
-        for part in pipeline_tasks.process_task(task, self._job, statistics, duplicates):
-            yield from part.items()
+        for entries in pipeline_tasks.process_task(task, self._job, statistics, duplicates):
+            yield from entries.items()
         yield beam.pvalue.TaggedOutput("statistics", statistics)
 
 

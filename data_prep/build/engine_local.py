@@ -1,9 +1,9 @@
-"""Engine "local": processes of one machine, memory that does not grow with the input.
+"""Local engine: processes of one machine, with memory that does not grow with the input.
 
 Each task writes its records to a file of its own in the work directory (`task-00012.spill`,
 shard after shard, with an index beside it); then each shard is put together from all of
-them. Every file appears whole or not at all, so a job that was stopped goes on from what is
-there: tasks and shards that are done are not done again.
+them. Every file appears complete or not at all. So a stopped job can continue: finished tasks and
+shards are not repeated.
 """
 
 import logging
@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_prep.corpus import cleaning
 from data_prep.build import tasks as pipeline_tasks
-from data_prep import files
 from data_prep.build.statistics import SAVED, Statistics
 from data_prep.build.tasks import Job, Task
 from data_prep.build.workers import RunAll, pool
+from data_prep.corpus import cleaning
+from electra_es import files
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
 from electra_es.hardware import usable_cores
@@ -29,8 +29,8 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
 
     Args:
       shard_files: where each shard goes, train shards first.
-      work_dir: local directory for the files in between; the caller removes it.
-      max_bad_fraction: checked when all tasks are done and before any shard is written.
+      work_dir: local directory for intermediate files; the caller removes it.
+      max_bad_fraction: checked after all tasks and before any shard is written.
 
     Returns:
       The number of examples of each shard, and the counts of the whole job.
@@ -61,7 +61,7 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
 
 
 def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
-    """Raises UsageError if too much of the input is bad or nothing is left of it."""
+    """Raises UsageError if too much of the input is bad or no document remains."""
     shown = "; ".join(f"{reason} {count} times, first at {statistics.shown[reason][0][2]}"
                       for reason, count in statistics.bad_input.most_common(3))
     if statistics.bad_fraction > max_bad_fraction:
@@ -80,7 +80,7 @@ def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
 
 def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: RunAll
                      ) -> list[frozenset[int]]:
-    """Which documents of each task repeat an earlier one: a first pass over the input."""
+    """Finds, in a first pass over the input, the documents of each task that repeat an earlier one."""
     if job.dedup == "none":
         return [frozenset()] * len(tasks)
     paths = [os.path.join(work_dir, f"task-{task.number:05d}.keys.npy") for task in tasks]
@@ -113,16 +113,16 @@ def _spill_path(work_dir: str, number: int) -> str:
 
 
 def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: frozenset[int]) -> None:
-    """Writes PATH (entries), PATH.offsets.npy (int64 [parts, shards + 1]) and the statistics, which
-    come last and say that the task is done."""
+    """Writes PATH (entries), PATH.offsets.npy (int64 [yields, shards + 1]) and last the statistics,
+    whose presence means that the task is done."""
     statistics = Statistics.empty(vocab_size)
     offsets, position = [], 0
     with files.atomic_write(path) as file:
-        for part in pipeline_tasks.process_task(task, job, statistics, dropped):
-            sizes = [len(part.get(shard, b"")) for shard in range(job.num_shards)]
+        for entries in pipeline_tasks.process_task(task, job, statistics, dropped):
+            sizes = [len(entries.get(shard, b"")) for shard in range(job.num_shards)]
             offsets.append(position + np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
             for shard in range(job.num_shards):
-                file.write(part.get(shard, b""))
+                file.write(entries.get(shard, b""))
             position += sum(sizes)
     files.write_array(path + ".offsets.npy", np.array(offsets, np.int64))
     statistics.save(path)

@@ -1,8 +1,8 @@
 """Token ids of documents -> training examples. Pure functions: no files, no tokeniser, no Beam.
 
-Two schemes. `carry_over` (default) throws no token away: what does not fit into an
-example begins the next one. `OriginalBuilder` is the scheme of Google's
-`build_pretraining_dataset.ExampleBuilder`, which cuts what does not fit (30 % of the
+There are two schemes. `carry_over` (default) loses no token: tokens that do not fit into an
+example begin the next one. `OriginalBuilder` is the scheme of Google's
+`build_pretraining_dataset.ExampleBuilder`. It drops tokens that do not fit (30 % of the
 tokens at length 128, 10 % at 512 on the text of docs/data.md) and pads more.
 
 Both divide an example into two segments as the original does: with probability 0.1 one
@@ -35,7 +35,7 @@ class Segments(NamedTuple):
     second: np.ndarray
 
 
-class Batch(NamedTuple):
+class FlatExamples(NamedTuple):
     """Examples with special tokens, one after the other, as `tfrecord.encode_examples` takes them.
 
     Attributes:
@@ -53,14 +53,14 @@ def carry_over(documents: Sequence[Sequence[np.ndarray]], max_length: int, sep_i
                draws: Draws) -> Iterator[Segments]:
     """Cuts the stream of tokens of `documents` into examples; every token is in exactly one.
 
-    Documents follow each other with a [SEP] between them, unless an example or a segment
-    ends there anyway. Segments end between sentences where they can.
+    A [SEP] separates consecutive documents, unless an example or a segment ends there.
+    Segments end between sentences if possible.
 
     Args:
       documents: for each document the ids of its sentences (lines), each int32 [n].
       max_length: longest example, special tokens included.
       sep_id: must not occur in the sentences.
-      draws: two numbers an example, and one for each sentence that straddles its middle.
+      draws: two numbers per example, and one for each sentence that crosses its middle.
     """
     tokens, sentence_ends = _stream(documents, sep_id)
     total, start, sentence = len(tokens), 0, 0
@@ -129,8 +129,8 @@ def _without_last_separator(segment: np.ndarray, sep_id: int) -> np.ndarray:
 class OriginalBuilder:
     """Google's scheme, sentence by sentence; the same examples for the same random choices.
 
-    Re-derived from the behaviour of `build_pretraining_dataset.ExampleBuilder`. The target length
-    of the next example outlives the end of a document, as there.
+    Written from the behaviour of `build_pretraining_dataset.ExampleBuilder`. As there, the target
+    length of the next example stays the same at the end of a document.
     """
 
     def __init__(self, max_length: int, draws: Draws) -> None:
@@ -160,8 +160,8 @@ class OriginalBuilder:
         second: list[np.ndarray] = []
         first_length = second_length = 0
         for sentence in self._sentences:
-            # A short sentence may still go to the first segment when the second has begun:
-            # the original puts sentences out of order there.
+            # A short sentence may go to the first segment after the second has begun: then the original
+            # changes the order of sentences.
             if (first_length == 0 or first_length + len(sentence) < first_target
                     or (second_length == 0 and first_length < first_target
                         and self._draws.random() < 0.5)):
@@ -181,7 +181,7 @@ def _joined(sentences: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(sentences) if sentences else np.zeros(0, np.int32)
 
 
-def assemble(examples: Iterable[Segments], cls_id: int, sep_id: int) -> Batch:
+def assemble(examples: Iterable[Segments], cls_id: int, sep_id: int) -> FlatExamples:
     """Adds the special tokens: [CLS] first [SEP], and second [SEP] if there is one."""
     cls, sep = np.array([cls_id], np.int32), np.array([sep_id], np.int32)
     pieces: list[np.ndarray] = []
@@ -191,4 +191,4 @@ def assemble(examples: Iterable[Segments], cls_id: int, sep_id: int) -> Batch:
         second_segment_starts.append(len(first) + 2)
         lengths.append(len(first) + 2 + (len(second) + 1 if len(second) else 0))
     ids = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-    return Batch(ids, np.cumsum(lengths, dtype=np.int64), second_segment_starts)
+    return FlatExamples(ids, np.cumsum(lengths, dtype=np.int64), second_segment_starts)

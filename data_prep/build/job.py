@@ -1,7 +1,6 @@
 """One job, from its settings to COMPLETED: the records directory that `BuildConfig` describes."""
 
 import dataclasses
-import json
 import logging
 import os
 import tempfile
@@ -9,25 +8,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from data_prep.corpus import cleaning
 from data_prep.build import engine_local as pipeline_local
 from data_prep.build import tasks as pipeline_tasks
-from data_prep.corpus import readers
-from data_prep import files
-from data_prep.outputs import check_apart
 from data_prep.build.settings import (
     DEFAULT_VALIDATION_FRACTION,
     TEXT_BYTES_PER_SHARD,
     BuildConfig,
 )
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from electra_es.text import audit
-from electra_es.data import records
+from data_prep.corpus import cleaning, listing, readers
+from data_prep.outputs import check_apart
+from electra_es import files
 from electra_es.config import SPECIAL_TOKENS, TextConfig
-from electra_es.errors import UsageError, import_optional
+from electra_es.data import records
 from electra_es.data.records import RecordsInfo
+from electra_es.errors import UsageError, import_optional
 from electra_es.files import LOCK_FILE, only_run_in
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
+from electra_es.text import audit
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import TEXT_CONFIG_FILE, VOCAB_FILES
 
 MIN_TRAIN_SHARDS = 8
 # A compressed file counts as this many times its size when the number of shards is chosen.
@@ -41,20 +40,20 @@ _OWN_FILES = (records.COMPLETED_FILE, records.INFO_FILE, records.STATS_FILE, rec
 
 
 def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> RecordsInfo:
-    """Builds the records that `config` describes, or goes on with a job that was stopped.
+    """Builds the records that `config` describes, or continues a job that was stopped.
 
     Args:
-      beam_options: flags for Beam; only with another runner than "local".
+      beam_options: flags for Beam; only with a runner other than "local".
 
     Raises:
-      UsageError: wrong settings, unusable input, or an output that is not to be overwritten.
+      UsageError: wrong settings, unusable input, or an output that must not be overwritten.
     """
     if beam_options and config.runner == "local":
         raise UsageError(f"{beam_options[0]}: options for Beam, but runner=local")
     tokenizer = load_tokenizer(config.vocab_dir)
-    held_out = files.list_files(config.validation_input) if config.validation_input else []
-    # A file that both name is held out, and not trained on too.
-    inputs = files.without(files.list_files(config.input), held_out)
+    held_out = listing.list_files(config.validation_input) if config.validation_input else []
+    # A file that both patterns match is held out and not used for training.
+    inputs = listing.without(listing.list_files(config.input), held_out)
     if config.dedup == "near":
         cleaning.band_shape(config.near_duplicate_threshold)
     tasks = pipeline_tasks.plan_tasks(inputs, held_out)
@@ -65,7 +64,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     work_dir = _work_dir(config, fingerprint)
     _check_apart(config, shard_files, work_dir, len(tasks))
     with _only_job_in(config.output):
-        _prepare_output(config, f"{fingerprint} {files.state([*inputs, *held_out])}")
+        _prepare_output(config, f"{fingerprint} {listing.state([*inputs, *held_out])}")
         if config.runner == "local":
             counts, statistics = pipeline_local.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
@@ -90,7 +89,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
 
 @contextmanager
 def _only_job_in(output: str) -> Iterator[None]:
-    """Keeps a second job out of the output, which would take this one's files for left-overs."""
+    """Keeps a second job out of the output; it would delete this job's files as left-overs."""
     files.make_directory(output)
     with only_run_in(output):
         try:
@@ -100,8 +99,8 @@ def _only_job_in(output: str) -> Iterator[None]:
 
 
 def _check_apart(config: BuildConfig, shard_files: Sequence[str], work_dir: str, num_tasks: int) -> None:
-    """Refuses an output that is the vocabulary, or that the input would list: the next job would
-    read records as text."""
+    """Refuses an output that is the vocabulary, or that matches the input: the next job would read
+    records as text."""
     if os.path.realpath(config.output) == os.path.realpath(config.vocab_dir):
         raise UsageError(f"output={config.output}: is vocab_dir too: expected another directory")
     inputs = dict(input=config.input, validation_input=config.validation_input)
@@ -147,22 +146,20 @@ def _shards(job: pipeline_tasks.Job) -> dict[str, int]:
 
 
 def _work_dir(config: BuildConfig, fingerprint: str) -> str:
-    """A directory of this job's own, as it is removed at the end."""
+    """A directory for this job alone, because it is removed at the end."""
     if config.runner != "local" or not (config.work_dir or files.is_remote(config.output)):
         return files.join(config.output, WORK_DIR)
     return os.path.join(config.work_dir or tempfile.gettempdir(), f"electra_es-{fingerprint[:16]}")
 
 
 def _prepare_output(config: BuildConfig, fingerprint: str) -> None:
-    """Makes the output ready for this job: new, or its own unfinished one, or emptied.
+    """Prepares the output for this job: new, its own unfinished output, or emptied.
 
     Args:
-      fingerprint: of the job and the state of its input files.
+      fingerprint: of the job and of the state of its input files.
     """
-    names = files.names_in(config.output)
-    for name in filter(files.is_temporary, names):  # Of a job that was killed.
-        files.remove(files.join(config.output, name))
-    names = [name for name in names if name != LOCK_FILE and not files.is_temporary(name)]
+    files.remove_temporary(config.output)  # Of a job that was killed.
+    names = [name for name in files.names_in(config.output) if name != LOCK_FILE]
     marker = files.join(config.output, FINGERPRINT_FILE)
     if names and config.overwrite and not _is_own_unfinished(names, marker, fingerprint):
         _remove_records(config.output, names)
@@ -182,34 +179,39 @@ def _is_own_unfinished(names: Sequence[str], marker: str, fingerprint: str) -> b
 
 
 def _remove_records(output: str, names: Sequence[str]) -> None:
-    """Removes what this tool writes, the marker first; whatever else is there makes it refuse."""
-    strangers = [name for name in names if name not in (*_OWN_FILES, WORK_DIR)
-                 and not records.SHARD.fullmatch(name)]
-    if strangers:
-        raise UsageError(f"{output}: not removed: {strangers[0]} in it is no part of records")
+    """Removes files that this tool writes, the marker first; refuses if there are other files."""
+    unexpected = [name for name in names if name not in (*_OWN_FILES, WORK_DIR)
+                  and not records.SHARD.fullmatch(name)]
+    if unexpected:
+        raise UsageError(f"{output}: not removed: {unexpected[0]} in it does not belong to records")
     if not {records.COMPLETED_FILE, records.INFO_FILE, FINGERPRINT_FILE}.intersection(names):
-        raise UsageError(f"{output}: not removed: has {names[0]}, but nothing says that it is records")
+        raise UsageError(f"{output}: not removed: has {names[0]}, but no file marks it as records")
     for name in sorted(names, key=lambda name: name != records.COMPLETED_FILE):
         files.remove(files.join(output, name))
 
 
 def _copy_vocabulary(vocab_dir: str, text: TextConfig, output: str) -> None:
-    """Beside the records, so that they can be read and inspected without another directory."""
+    """Copies it beside the records, so that they can be read without another directory."""
     for name in (VOCAB_FILES[text.tokenizer], TEXT_CONFIG_FILE):
-        files.write_bytes(files.join(output, name), files.read_bytes(files.join(vocab_dir, name)))
+        files.copy(files.join(vocab_dir, name), files.join(output, name))
 
 
 def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    """What a reader of the model card may want to know: input files (names without folders) and the
-    settings that decide which documents are kept."""
+    """Facts for the model card: input files (names without folders) and the settings that decide which
+    documents are kept."""
     return {
         "input": {"files": len(inputs), "bytes": sum(size for _, size in inputs),
-                  "names": [os.path.basename(path) for path, _ in inputs[:SHOWN_NAMES]]},
+                  "names": [_shown_name(path) for path, _ in inputs[:SHOWN_NAMES]]},
         "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
                      "near_duplicate_threshold": job.near_duplicate_threshold,
                      "packing": job.packing, "scheme": job.scheme,
                      "validation_fraction": job.validation_fraction},
     }
+
+
+def _shown_name(path: str) -> str:
+    """The file's name as text; bytes of it that are not UTF-8 are written as \\udcff is."""
+    return os.path.basename(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer,
@@ -225,8 +227,7 @@ def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: T
                  stats["documents"], stats["tokens"], stats["dropped_tokens"],
                  100 * stats["padding_fraction"], stats["examples"])
     files.write_array(files.join(output, records.ID_COUNTS_FILE), statistics.id_counts)
-    files.write_bytes(files.join(output, records.STATS_FILE),
-                      (json.dumps(stats, indent=2, ensure_ascii=False) + "\n").encode())
+    files.write_json(files.join(output, records.STATS_FILE), stats)
     files.write_bytes(files.join(output, records.INFO_FILE), info.to_json().encode())
     files.write_bytes(files.join(output, records.COMPLETED_FILE), b"")
     files.remove(files.join(output, FINGERPRINT_FILE))

@@ -1,9 +1,9 @@
-"""What the server imports that workers are forked from; see `workers`."""
+"""Imports of the server from which workers are forked; see `workers`."""
 
 import gc
 
 import data_prep.build.tasks  # noqa: F401
 
-# The collector leaves alone what is there now. Otherwise its marks would make every worker copy
-# the pages that it shares with the others.
+# The garbage collector then ignores all present objects. Otherwise it would write to them, and every
+# worker would copy the pages that it shares with the others.
 gc.freeze()

@@ -1,4 +1,4 @@
-"""Settings of `data_prep.build_tfrecords`. Imports no TensorFlow, so that the command starts at once."""
+"""Settings of `data_prep.build_tfrecords`. It does not import TensorFlow, so the command starts fast."""
 
 import re
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class BuildConfig:
     overwrite: bool = setting(False, "Replace finished or other records in --output.")
 
     def __post_init__(self) -> None:
-        """Checks each setting, and then what has to hold between them."""
+        """Checks each setting, then relations between settings."""
         check_settings(self)
         for name in ("input", "vocab_dir", "output"):
             require(bool(getattr(self, name)), name, getattr(self, name), "a path")

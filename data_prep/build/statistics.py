@@ -1,13 +1,12 @@
-"""Counts of a job: added up over tasks in any order, the same result."""
+"""Counts of a job. They are added up over tasks; the order does not matter."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from data_prep import files
+from electra_es import files
 
 SHOWN_BAD_EXAMPLES = 3
 # Ending of the file that `Statistics.save` writes last.
@@ -23,11 +22,12 @@ class Statistics:
 
     Attributes:
       documents: kept.
-      dropped_documents, bad_input: by reason; what cleaning drops, and what cannot be read.
+      dropped_documents, bad_input: numbers by reason, for documents that cleaning drops and for
+        documents that cannot be read.
       shown: for each reason of `bad_input` the first few, as (task, number, "path: detail").
       text_bytes: UTF-8 bytes of the kept documents.
       tokens: of the kept documents, special tokens not counted.
-      dropped_tokens: those of them that are in no example.
+      dropped_tokens: tokens of kept documents that are in no example.
       positions: tokens in examples, special tokens counted.
       examples: by split.
       id_counts: int64 [V], over all examples, special tokens counted.
@@ -52,7 +52,7 @@ class Statistics:
         self.bad_input[reason] += 1
         shown = self.shown.setdefault(reason, [])
         if len(shown) < SHOWN_BAD_EXAMPLES:
-            # Keys of JSON and names of files may be no Unicode text.
+            # Keys of JSON and names of files may be invalid Unicode.
             text = f"{path}: {detail}".encode("utf-8", "backslashreplace").decode()
             shown.append((task, self.bad_input[reason], text))
 
@@ -79,12 +79,12 @@ class Statistics:
         files.write_array(path + ".ids.npy", self.id_counts.astype(smallest))
         values = {name: getattr(self, name) for name in self.__dataclass_fields__
                   if name != "id_counts"}
-        files.write_bytes(path + SAVED, json.dumps(values, ensure_ascii=False).encode())
+        files.write_json(path + SAVED, values)
 
     @classmethod
     def load(cls, path: str) -> "Statistics":
         """Inverse of `save`."""
-        values = json.loads(files.read_bytes(path + SAVED))
+        values = files.read_json(path + SAVED)
         for name in ("dropped_documents", "bad_input", "examples"):
             values[name] = Counter(values[name])
         values["shown"] = {reason: [(task, number, detail) for task, number, detail in shown]

@@ -1,14 +1,14 @@
 """The work that every engine runs: divide the input into tasks, turn a task into records.
 
-A task is a part of a file. A task's documents are cut into *blocks*: consecutive
-kept documents of one split, about 1 MB of text. A block is tokenised in one go, short
-documents are joined only within a block, and its random choices come from the hash of its
-first document: so examples do not depend on workers, engine or order of work.
+A task is a part of a file. A task's documents are divided into *blocks*: consecutive
+kept documents of one split, about 1 MB of text. A block is tokenised in one call, short
+documents are joined only within a block, and the hash of its first document seeds its random
+choices. So examples do not depend on workers, engine or order of work.
 
     task -> {shard: bytes of "key, size, record" entries}, several times  -> Statistics
 
-Entries are grouped by shard, each shard is sorted by key (`merge_entries`), and that is the
-global shuffle. Shards number all train shards first, then all validation shards.
+Entries are grouped by shard, and each shard is sorted by key (`merge_entries`). This is the
+global shuffle. Train shards have the first numbers, validation shards follow.
 """
 
 import dataclasses
@@ -23,26 +23,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.corpus import cleaning
 from data_prep.build import examples
-from data_prep.corpus import readers
 from data_prep.build.statistics import Statistics
-from electra_es.data import records
-from electra_es.data import tfrecord
+from data_prep.corpus import cleaning, readers
+from electra_es.data import records, tfrecord
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 
 TASK_BYTES = 8 << 20
-# Every shard is put together from a piece of each task. With more tasks than this the pieces of a
-# large corpus would be a few kilobytes, so that tasks get larger instead.
+# Every shard is merged from a piece of each task. With more tasks than this, the pieces of a large
+# corpus would have only a few kilobytes; so larger inputs get larger tasks.
 MAX_TASKS = 2048
 BLOCK_BYTES = 1 << 20
-# Records held in memory before they are handed on; a part of 8 MB of text makes about 4 MB.
-PART_BYTES = 32 << 20
+# Entries held in memory before they are yielded; a task of 8 MB of text makes about 4 MB.
+MAX_HELD_BYTES = 32 << 20
 
 _ENTRY = struct.Struct("<QI")
 
 # Shard number -> entries.
-Part = dict[int, bytes]
+ShardEntries = dict[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """What the bytes of the records depend on, besides vocabulary and input."""
+    """Everything that determines the bytes of the records, besides vocabulary and input."""
 
     vocab_dir: str
     max_seq_length: int
@@ -139,33 +137,33 @@ def document_keys(task: Task, job: Job) -> np.ndarray:
 
 
 def process_task(task: Task, job: Job, statistics: Statistics,
-                 duplicates: frozenset[int] = frozenset()) -> Iterator[Part]:
-    """Turns a task into records, in one or more parts.
+                 duplicates: frozenset[int] = frozenset()) -> Iterator[ShardEntries]:
+    """Turns a task into records; yields them whenever `MAX_HELD_BYTES` are reached, and at the end.
 
     Args:
-      statistics: the counts are added to it; complete when the iterator is.
-      duplicates: which of the kept documents to leave out.
+      statistics: the counts are added to it; they are complete at the end of the iterator.
+      duplicates: numbers of the kept documents to leave out.
     """
     tokenizer = _tokenizer(job.vocab_dir)
     entries: dict[int, list[bytes]] = {}
     held = 0
     for number, block in enumerate(_blocks(task, job, statistics, duplicates)):
-        batch = _block_examples(block, job, tokenizer, statistics)
-        encoded = tfrecord.encode_examples(*batch)
+        flat = _block_examples(block, job, tokenizer, statistics)
+        encoded = tfrecord.encode_examples(*flat)
         split = "validation" if block.is_validation else "train"
         statistics.examples[split] += len(encoded)
-        statistics.positions += len(batch.ids)
-        statistics.id_counts += np.bincount(batch.ids, minlength=len(statistics.id_counts))
+        statistics.positions += len(flat.ids)
+        statistics.id_counts += np.bincount(flat.ids, minlength=len(statistics.id_counts))
         key = _hash(job.seed, "order", task.number, number, block.hashes[0])
         shards = job.validation_shards if block.is_validation else job.train_shards
         first_shard = job.train_shards if block.is_validation else 0
         keys = _mixed(np.uint64(key) + np.arange(len(encoded), dtype=np.uint64)).tolist()
         for i, (sort_key, data) in enumerate(zip(keys, encoded, strict=True)):
             entry = _ENTRY.pack(sort_key, len(data)) + data
-            # In turn, not by the key, so that small records are spread evenly.
+            # By turns and not by key, so that shards of a small data set have equal sizes.
             entries.setdefault(first_shard + (key + i) % shards, []).append(entry)
             held += len(entry)
-        if held >= PART_BYTES:
+        if held >= MAX_HELD_BYTES:
             yield {shard: b"".join(pieces) for shard, pieces in entries.items()}
             entries, held = {}, 0
     yield {shard: b"".join(pieces) for shard, pieces in entries.items()}
@@ -201,7 +199,7 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
             continue
         data = document.text.encode()
         content_hash = cleaning.content_hash(data)
-        # Not the hash itself, so that another seed holds out other documents.
+        # With the seed, so that another seed holds out other documents.
         is_validation = (task.is_validation
                          or _hash(job.seed, "split", content_hash) < validation_below)
         statistics.documents += 1
@@ -217,7 +215,7 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
 
 
 def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
-                    statistics: Statistics) -> examples.Batch:
+                    statistics: Statistics) -> examples.FlatExamples:
     lines_of = [[line for line in text.split("\n") if line and not line.isspace()]
                 for text in block.texts]
     sentences = iter(tokenizer.encode_batch([line for lines in lines_of for line in lines]))
@@ -235,17 +233,17 @@ def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
             segments += examples.OriginalBuilder(job.max_seq_length, draws).documents(stream)
         else:
             segments += examples.carry_over(stream, job.max_seq_length, tokenizer.sep_id, draws)
-    batch = examples.assemble(segments, tokenizer.cls_id, tokenizer.sep_id)
+    flat = examples.assemble(segments, tokenizer.cls_id, tokenizer.sep_id)
     statistics.tokens += tokens
-    # Text never becomes [CLS] or [SEP], so whatever is neither came from the text.
-    special = len(batch.ends) + int(np.count_nonzero(batch.ids == tokenizer.sep_id))
-    statistics.dropped_tokens += tokens - (len(batch.ids) - special)
-    return batch
+    # Text never becomes [CLS] or [SEP], so all other tokens came from the text.
+    special = len(flat.ends) + int(np.count_nonzero(flat.ids == tokenizer.sep_id))
+    statistics.dropped_tokens += tokens - (len(flat.ids) - special)
+    return flat
 
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(vocab_dir: str) -> Tokenizer:
-    """Loaded once a worker."""
+    """Loaded once per worker."""
     return load_tokenizer(vocab_dir)
 
 

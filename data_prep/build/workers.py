@@ -1,8 +1,8 @@
-"""Worker processes of one machine, and the line that says how far they are.
+"""Worker processes of one machine, and the line that shows their progress.
 
-Workers are forked from a server that has imported TensorFlow and done nothing with it. Spawned
-ones would each import it anew, two seconds of a core, and share none of its memory; and a
-process whose TensorFlow has run an operation does not survive a fork.
+Workers are forked from a server that has imported TensorFlow and not used it. Spawned processes
+would each import it again, which takes two seconds of a core, and would not share its memory. And a
+process cannot be forked after its TensorFlow has run an operation.
 """
 
 import logging
@@ -33,15 +33,15 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 class RunAll(Protocol):
     """Calls a function with each of many argument lists; see `pool`."""
 
-    def __call__(self, what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+    def __call__(self, label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
                  sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
-        """Yields (number of the argument list, result), as they come; to be read to its end.
+        """Yields (number of the argument list, result) in order of completion; must be read to its end.
 
         Args:
-          what: what is worked on, for messages.
-          function: of a module's top level.
-          arguments: one tuple a call.
-          sizes: bytes of input of each call; the largest are begun first.
+          label: name of the work, for messages.
+          function: a function of a module's top level.
+          arguments: one tuple per call.
+          sizes: bytes of input of each call; the largest are started first.
 
         Raises:
           UsageError: a call raised it, or a worker died.
@@ -51,8 +51,8 @@ class RunAll(Protocol):
 def start_server() -> None:
     """Starts the server; called early, it imports TensorFlow while this process does."""
     _CONTEXT.set_forkserver_preload(["data_prep.build.preload"])
-    # The server inherits the mask: Ctrl-C, which reaches it too, would end its import with a
-    # traceback. The tracker, which the server starts otherwise, would put the mask back.
+    # The server inherits the signal mask. Without it, Ctrl-C would reach the server too and end its
+    # import with a traceback. The tracker is started first, because starting it resets the mask.
     multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -68,27 +68,27 @@ def pool(workers: int) -> Iterator[RunAll]:
         yield _run_all_here
         return
     start_server()
-    # Until the server is ready: workers that were asked for before would start after a Ctrl-C, and
-    # miss what this process had for them.
+    # Waits until the server is ready. Workers requested earlier would start after a Ctrl-C and would
+    # not get their data from this process.
     ready = _CONTEXT.Process(target=int)
     ready.start()
     ready.join()
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, _CONTEXT, _start_worker) as executor:
 
-        def run_all(what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+        def run_all(label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
                     sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
-            progress = _Progress(what, sizes)
+            progress = _Progress(label, sizes)
             try:
                 number_of = {executor.submit(function, *arguments[i]): i
                              for i in sorted(range(len(arguments)), key=lambda i: -sizes[i])}
                 for future in as_completed(list(number_of)):
-                    number = number_of.pop(future)  # Nothing else holds the result.
+                    number = number_of.pop(future)  # So the result is freed after its use.
                     yield number, future.result()
                     progress.add(sizes[number])
             except BrokenProcessPool:
                 raise UsageError(
-                    f"a worker died while {what} were worked on, perhaps out of memory: the same "
+                    f"a worker died while {label} were worked on, perhaps out of memory: the same "
                     f"command with fewer than --workers={workers} goes on from what is done"
                 ) from None
             except BaseException:
@@ -100,21 +100,21 @@ def pool(workers: int) -> Iterator[RunAll]:
         yield run_all
 
 
-def _run_all_here(what: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
+def _run_all_here(label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
                   sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
-    progress = _Progress(what, sizes)
+    progress = _Progress(label, sizes)
     for number, (values, size) in enumerate(zip(arguments, sizes, strict=True)):
         yield number, function(*values)
         progress.add(size)
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole group; who started this process ends it.
+    # Ctrl-C reaches the whole process group, but the parent ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # No GPU, of which each process would take the whole memory, and one thread a process: the
-    # tokeniser has no use for more, and the other cores are taken.
+    # No GPU, because each process would take its whole memory. One thread per process: the tokeniser
+    # cannot use more, and other workers use the other cores.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import tensorflow as tf
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -122,29 +122,29 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """Ends this worker when its parent has ended; otherwise it would wait for work for ever."""
     parent: Any = multiprocessing.parent_process()
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 
 class _Progress:
-    """Now and then logs `shards: 12 of 24, 0.8 of 1.5 GB, 35.1 MB/s, ETA 20s`."""
+    """Logs from time to time `shards: 12 of 24, 0.8 of 1.5 GB, 35.1 MB/s, ETA 20s`."""
 
-    def __init__(self, what: str, sizes: Sequence[int]) -> None:
-        self._what = what
+    def __init__(self, label: str, sizes: Sequence[int]) -> None:
+        self._label = label
         self._number, self._size = len(sizes), sum(sizes)
         self._done = self._done_size = 0
-        self._began = self._said = time.monotonic()
+        self._start = self._last_shown = time.monotonic()
 
     def add(self, size: int) -> None:
         self._done += 1
         self._done_size += size
         now = time.monotonic()
-        if now - self._said < PROGRESS_SECONDS:
+        if now - self._last_shown < PROGRESS_SECONDS:
             return
-        self._said = now
-        rate = max(self._done_size, 1) / (now - self._began)
-        logging.info("%s: %d of %d, %.2f of %.2f GB, %.1f MB/s, ETA %s", self._what, self._done,
+        self._last_shown = now
+        rate = max(self._done_size, 1) / (now - self._start)
+        logging.info("%s: %d of %d, %.2f of %.2f GB, %.1f MB/s, ETA %s", self._label, self._done,
                      self._number, self._done_size / 1e9, self._size / 1e9, rate / 1e6,
                      format_duration((self._size - self._done_size) / rate))

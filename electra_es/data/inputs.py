@@ -1,10 +1,10 @@
 """Records -> batches, with the position in the data as a plain number.
 
 The shards of the training split are dealt out to S streams. A stream reads its shards in an
-order derived from (seed, stream, epoch), each shard whole and shuffled by a derived permutation,
-for ever. Example i of the run is number i // S of stream i % S. So "where are we" is one number,
-resuming opens one shard per stream and reads no other, and the examples of a step do not depend
-on how many hosts share the streams.
+order derived from (seed, stream, epoch), without end. It reads each shard whole and shuffles it by a
+derived permutation. Example i of the run is number i // S of stream i % S. So the position in the
+data is one number, resuming reads only one shard per stream, and the examples of a step do not
+depend on how many hosts share the streams.
 
 Shapes: B batch, L length.
 """
@@ -14,9 +14,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from electra_es.config import ModelConfig, PretrainingConfig
+from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.parsing import make_parser, require
-from electra_es.data.records import RecordsInfo
+from electra_es.data.records import RecordsInfo, check_vocabulary
 from electra_es.data.shards import Shards, usable_shards
 from electra_es.errors import UsageError
 from electra_es.model.batches import Inputs
@@ -24,13 +24,10 @@ from electra_es.model.randomness import derive_key, fold_in, stateless_seed
 
 
 def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: ModelConfig,
-                  vocab_sha256: str, data_dir: str, split: str = "train") -> None:
-    """Raises UsageError where the records do not fit the run, its lengths not each other, or where
-    there are none of `split`."""
-    if info.vocab_sha256 and info.vocab_sha256 != vocab_sha256:
-        raise UsageError(
-            f"{data_dir}: records were built with vocabulary {info.vocab_sha256[:12]}, "
-            f"the run has {vocab_sha256[:12]}: expected the same vocabulary")
+                  text: TextConfig, data_dir: str, split: str = "train") -> None:
+    """Raises UsageError where the records do not fit the run, where its lengths do not fit each other,
+    or where `split` has no example."""
+    check_vocabulary(info, data_dir, text, "the run")
     if info.max_seq_length > config.max_seq_length:
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "
@@ -73,7 +70,7 @@ def training_dataset(
       first_example: a multiple of train_batch_size.
       batch_size: rows per batch (those of one replica).
       host, num_hosts: which of the streams to read.
-      vocab_size: V; 0: what the records say of themselves.
+      vocab_size: V; 0: the size that the records state.
 
     Returns:
       a dataset of `Inputs` of [batch_size, L]; for errors see `shards.bad_shard_named`.
@@ -85,7 +82,7 @@ def training_dataset(
     key = derive_key(config.seed, "data order")
     position = first_example // streams
 
-    # Nothing here needs AutoGraph, which takes seconds to find that out.
+    # Nothing here needs AutoGraph, and its analysis would take seconds.
     @tf.autograph.experimental.do_not_convert
     def stream_examples(stream: tf.Tensor) -> tf.data.Dataset:
         stream_key = fold_in(key, stream)
@@ -102,7 +99,8 @@ def training_dataset(
             epochs = tf.fill(tf.shape(order), epoch)
             return tf.data.Dataset.from_tensor_slices((order, skips, epochs))
 
-        def shuffled_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor):
+        def shuffled_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor
+                             ) -> tuple[tf.Tensor, tf.Tensor]:
             path, count = stream_paths[shard], stream_counts[shard]
             records = _shard_records(path, count)
             order = _shuffled(count, stateless_seed(

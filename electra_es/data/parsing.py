@@ -1,6 +1,6 @@
-"""Serialised examples -> padded batches, with a look at what the model could not take.
+"""Serialised examples -> padded batches, with checks for values that the model cannot take.
 
-An id beyond the vocabulary is no error to TensorFlow everywhere: a GPU or TPU reads zeros for it.
+TensorFlow does not always refuse an id beyond the vocabulary: a GPU or TPU reads zeros for it.
 
 Shapes: B batch, L length, V vocabulary.
 """
@@ -19,13 +19,13 @@ def make_parser(info: RecordsInfo, length: int, vocab_size: int = 0) -> Parser:
     """Returns (serialised [B], path of the shard [B], example_index [B]) -> `Inputs` of [B, L].
 
     Args:
-      info: of the records directory, whose layout it says.
+      info: of the records directory; says which layout it has.
       length: L.
-      vocab_size: V; 0: what the records say of themselves, and any id where they say nothing.
+      vocab_size: V; 0: the size that the records state; where they state none, any id is allowed.
 
     The function, part of a tf.data pipeline, raises InvalidArgumentError for an id that is negative
     or not below V, for an example that is longer than `info` says, and for a mask or segment that
-    is neither 0 nor 1. The message ends with a sentence in brackets, which begins with the path.
+    is neither 0 nor 1. The message ends with a sentence in brackets; the sentence begins with the path.
     """
     limit = vocab_size or info.vocab_size or tf.int32.max
     return (_google_parser if info.kind == "google" else _own_parser)(info, length, limit)
@@ -85,8 +85,8 @@ def _check_ids(ids: tf.Tensor, paths: tf.Tensor, limit: int) -> tf.Operation:
 
 def require(holds: tf.Tensor, paths: tf.Tensor, values: tf.Tensor, what: str,
             expected: str | tf.Tensor) -> tf.Operation:
-    """Fails, in a pipeline, with "PATH: VALUE WHAT: expected EXPECTED" of the first entry of bool
-    `holds` [n] that is false; `paths` and `values` are of the same shape."""
+    """Fails, in a pipeline, with "PATH: VALUE WHAT: expected EXPECTED" for the first entry of bool
+    `holds` [n] that is false; `paths` and `values` have the same shape."""
     wrong = tf.where(~holds)[:, 0]
 
     def sentence() -> tf.Tensor:

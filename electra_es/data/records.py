@@ -13,9 +13,9 @@ An example has two features, both int64:
     second_segment_start   index of the first token of the second segment;
                            the length of input_ids if there is one segment only
 
-A directory written by Google's `build_pretraining_dataset.py` is read as well
+The trainer also reads a directory that Google's `build_pretraining_dataset.py` wrote
 (`kind="google"`): `pretrain_data.tfrecord-N-of-M` with `input_ids`,
-`input_mask` and `segment_ids` of one fixed length and neither `info.json` nor marker.
+`input_mask` and `segment_ids` of one fixed length, without `info.json` and without marker.
 """
 
 import dataclasses
@@ -23,14 +23,16 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Literal
 
+import numpy as np
 import tensorflow as tf
 
-from electra_es import config
+from electra_es import config, files
 from electra_es.config import TextConfig
 from electra_es.data.tfrecord import read_records
 from electra_es.errors import UsageError, reason
+from electra_es.settings import first_difference
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
@@ -82,8 +84,8 @@ class RecordsInfo:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
-def info_from_json(text: str) -> RecordsInfo:
-    """Inverse of `RecordsInfo.to_json`; ValueError, KeyError or TypeError where `text` is not that."""
+def info_from_json(text: str | bytes) -> RecordsInfo:
+    """Inverse of `RecordsInfo.to_json`; raises ValueError, KeyError or TypeError for other text."""
     values = json.loads(text)
     if values["version"] != FORMAT_VERSION:
         raise ValueError(f"version {values['version']}, this code reads version {FORMAT_VERSION}")
@@ -115,9 +117,11 @@ def load_records_info(directory: str) -> RecordsInfo:
       UsageError: no such directory, no COMPLETED, unreadable info.json, a missing or cut-off shard.
     """
     try:
-        names = {name.rstrip("/") for name in tf.io.gfile.listdir(directory)}
-    except tf.errors.OpError:
-        raise UsageError(f"{directory}: expected a records directory, but there is none") from None
+        names = set(files.names_in(directory))
+    except OSError as error:
+        raise UsageError(f"{directory}: cannot be read ({error.strerror or error})") from None
+    if not names and not files.is_directory(directory):
+        raise UsageError(f"{directory}: expected a records directory, but there is none")
     if INFO_FILE not in names and any(_GOOGLE_SHARD.fullmatch(name) for name in names):
         return _scan_google_layout(directory, names)
     if COMPLETED_FILE not in names:
@@ -126,14 +130,49 @@ def load_records_info(directory: str) -> RecordsInfo:
             "finished; run the same command again to finish them")
     path = os.path.join(directory, INFO_FILE)
     try:
-        with tf.io.gfile.GFile(path) as file:
-            info = info_from_json(file.read())
-    except (tf.errors.OpError, ValueError, KeyError, TypeError) as error:
+        info = info_from_json(files.read_bytes(path))
+    except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: expected the description of a records directory: {reason(error)}"
                          ) from None
     for split in info.examples:
         _check_present(directory, shard_paths(directory, info, split), names)
     return info
+
+
+def check_vocabulary(info: RecordsInfo, directory: str, text: TextConfig, where: str) -> None:
+    """Checks that records were built with a vocabulary, and with its treatment of text.
+
+    Google's layout does not say what it was built with.
+
+    Args:
+      info: of the records in `directory`.
+      text: of the vocabulary.
+      where: what has that vocabulary, for the message.
+
+    Raises:
+      UsageError: they were not; the first difference is named.
+    """
+    if info.text and (different := first_difference(vars(info.text), vars(text))):
+        name, theirs, ours = different
+        raise UsageError(f"{directory}: was built with another vocabulary or other text settings than "
+                         f"{where} ({name} {str(theirs)[:12]}, there {str(ours)[:12]}): expected the "
+                         "same")
+
+
+def read_id_counts(directory: str, vocab_size: int) -> np.ndarray | None:
+    """How often each id occurs in records, int64 [V]; None: they carry no counts.
+
+    Raises:
+      UsageError: the file holds something else, or counts of another vocabulary.
+    """
+    path = os.path.join(directory, ID_COUNTS_FILE)
+    if not files.exists(path):
+        return None
+    counts = files.read_array(path)
+    if counts.shape != (vocab_size,):
+        raise UsageError(f"{path}: counts of shape {counts.shape}: expected one for each of the "
+                         f"{vocab_size} vocabulary entries")
+    return counts
 
 
 def _scan_google_layout(directory: str, names: set[str]) -> RecordsInfo:
@@ -149,7 +188,7 @@ def _scan_google_layout(directory: str, names: set[str]) -> RecordsInfo:
     _check_present(directory, paths, names)
     counts, length = [], 0
     for path in paths:
-        with open_binary(path) as file:
+        with files.open_read(path) as file:
             count = 0
             for data in read_records(file, path, skip_data=length > 0):
                 if not length:
@@ -165,10 +204,3 @@ def _check_present(directory: str, paths: list[str], names: set[str]) -> None:
     if missing:
         raise UsageError(f"{directory}: {len(missing)} of {len(paths)} shards are missing, the first "
                          f"is {missing[0]}")
-
-
-def open_binary(path: str) -> BinaryIO:
-    """Opens a local or gs:// file for reading bytes, with `seek`."""
-    if "://" in path:
-        return tf.io.gfile.GFile(path, "rb")
-    return open(path, "rb")

@@ -1,4 +1,4 @@
-"""Which shards a run reads, and which of them is at fault when one cannot be read."""
+"""Which shards a run reads, and which shard is damaged when reading fails."""
 
 import contextlib
 import re
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.data.parsing import make_parser
-from electra_es.data.records import RecordsInfo, open_binary, shard_paths
+from electra_es.data.records import RecordsInfo, shard_paths
 from electra_es.data.tfrecord import read_records
 from electra_es.errors import UsageError, reason
 
@@ -25,8 +26,8 @@ def usable_shards(data_dir: str, info: RecordsInfo, skip_corrupt: bool, vocab_si
                   split: str = "train") -> Shards:
     """The shards of `split` that are not empty.
 
-    With `skip_corrupt` every shard is read once and checked, so that what is left out is known
-    (and named) before the first step, and positions stay exact.
+    With `skip_corrupt` every shard is read once and checked. So the shards that are left out are
+    known and named before the first step, and positions stay exact.
     """
     shards = [(path, count) for path, count in zip(
         shard_paths(data_dir, info, split), info.examples.get(split, []), strict=True) if count]
@@ -61,16 +62,16 @@ def shard_faults(shards: Shards, info: RecordsInfo, vocab_size: int = 0
                 found += int(count_examples(records, path))
         except tf.errors.OpError as error:
             fault = _framing_fault(path) or _assertion(error) or f"{path}: {reason(error)}"
-        if not fault and found != count:  # TensorFlow takes half a header for the end
+        if not fault and found != count:  # TensorFlow treats half a header as the end of the file
             fault = _framing_fault(path) or f"{path}: {found} examples, expected {count}"
         if fault:
             yield path, fault
 
 
 def _framing_fault(path: str) -> str:
-    """What is wrong with the bytes of a shard, which TensorFlow says without naming the file."""
+    """What is wrong with the bytes of a shard. TensorFlow's own message does not name the file."""
     try:
-        with open_binary(path) as file:
+        with files.open_read(path) as file:
             for _ in read_records(file, path):
                 pass
     except UsageError as error:
@@ -81,7 +82,7 @@ def _framing_fault(path: str) -> str:
 
 
 def _assertion(error: Exception) -> str:
-    """The sentence of a failed assertion of `parsing.require`, which names the shard; or nothing."""
+    """The sentence of a failed assertion of `parsing.require`, which names the shard; else empty."""
     match = _ASSERTION.search(str(error))
     return match[1] if match else ""
 
@@ -91,8 +92,8 @@ def bad_shard_named(shards: Shards, info: RecordsInfo, vocab_size: int = 0, advi
                     ) -> Iterator[None]:
     """Turns an error of an input pipeline over `shards` into one that names the shard.
 
-    An assertion names it. Otherwise shards are read until the one at fault is found; an error
-    that is no pipeline's goes by.
+    An assertion names the shard. Otherwise shards are read until a damaged one is found. An error that
+    does not come from a pipeline is raised as it is.
 
     Raises:
       UsageError: a shard is cut off, changed, gone, or holds what the model cannot take.

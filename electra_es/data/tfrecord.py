@@ -1,7 +1,7 @@
 """Bytes of a shard: serialised examples, and TFRecord framing around them.
 
-`encode_examples` writes what protobuf would write for a `tf.train.Example`, in 60 % of its time, which
-was a sixth of the whole way from text to shards.
+`encode_examples` writes the bytes that protobuf would write for a `tf.train.Example`, in 60 % of the
+time. Protobuf took a sixth of all the time from text to shards.
 """
 
 import functools
@@ -62,14 +62,14 @@ def _field(number: int, data: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth bit says that more follow."""
+    """Seven bits per byte, the lowest first; the eighth bit is set if another byte follows."""
     if value < 128:
         return bytes((value,))
     return bytes((value & 127 | 128,)) + _varint(value >> 7)
 
 
 def _varints(values: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """All values as varints, one after the other, and where each ends: int64 [n]."""
+    """All values as varints, one after the other, and the end of each: int64 [n]."""
     left: np.ndarray = values.astype(np.uint32)
     sizes = np.ones(len(left), np.int64)
     for bits in (7, 14, 21, 28):
@@ -106,7 +106,7 @@ def read_records(file: BinaryIO, path: str, skip_data: bool = False) -> Iterator
     Args:
       file: opened for reading, with `seek`.
       path: for messages.
-      skip_data: seek over the data and yield b"" (for counting); only lengths are then checked.
+      skip_data: seek over the data and yield b"" (for counting); then only lengths are checked.
 
     Raises:
       UsageError: the file is cut off or a checksum does not fit; names path and byte.

@@ -7,7 +7,7 @@ r"""Shows which tokens of a sentence look replaced.
     python -m electra_es.detect --model=DIR --serve       # a page at http://127.0.0.1:8000
 
 DIR is a model directory, a SavedModel, a Hugging Face folder or an ONNX folder. In a terminal the
-tokens come in colour with their logits below, piped they come as a table.
+tokens have colours, with their logits below; in a pipe the output is a table.
 """
 
 import os
@@ -16,7 +16,7 @@ import sys
 
 from electra_es.detect.scoring import load_detector, read_sentences, to_json, to_table, to_terminal
 from electra_es.errors import UsageError, run_main
-from electra_es.flags import define, parse_flags, refuse_given, required
+from electra_es.flags import define, parse_flags, refuse_flags, required
 from electra_es.settings import NAME, PATH, Range, Text
 
 
@@ -31,27 +31,27 @@ def main() -> None:
                   Range(low=0, high=65_535, why="TCP has no other ports"))
     sentences = parse_flags()
     if serve.value:
-        refuse_given("--serve", ("json",))
+        refuse_flags("--serve", ("json",))
     else:
-        refuse_given("no --serve", ("host", "port"))
+        refuse_flags("no --serve", ("host", "port"))
     path = required(model, "a model directory or an export of one")
     if bool(sentences or source.value) == serve.value:
         raise UsageError("expected sentences, or --input=FILE, or --serve")
     if source.value:
         sentences = sentences + read_sentences(source.value)
     detector = load_detector(path)
-    made_of = "" if detector.step is None else f"{path}: weights of step {detector.step:,}"
+    step_line = "" if detector.step is None else f"{path}: weights of step {detector.step:,}"
     if serve.value:
         from electra_es.detect.server import serve_forever
 
-        print(made_of or path, flush=True)
+        print(step_line or path, flush=True)
         serve_forever(detector, host.value, port.value)
         return
     scored = detector(sentences)
     if as_json.value:
         print(to_json(scored))
     elif sys.stdout.isatty():
-        print(*([f"{made_of}\n"] if made_of else []))
+        print(*([f"{step_line}\n"] if step_line else []))
         print(to_terminal(scored, shutil.get_terminal_size().columns, "NO_COLOR" not in os.environ))
     else:
         print(to_table(scored))

@@ -1,4 +1,4 @@
-"""Scores of tokens: how much each looks replaced, and how they are shown."""
+"""Scores of tokens (how much each looks replaced), and their output as text or JSON."""
 
 import json
 import os
@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.export.output import read_origin
-from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.export.saved_model import Tensors, TextModel, usable_length
 from electra_es.run_config import CONFIG_FILE
 from electra_es.training.run_dir import load_model
 
@@ -26,7 +27,7 @@ class ScoredToken(NamedTuple):
     word: int  # number of its word in the sentence, from 0
     start: int  # characters of the sentence's normalised text, end exclusive
     end: int
-    logit: float  # above 0: taken for a replaced token
+    logit: float  # above 0: classified as replaced
     probability: float
 
 
@@ -35,7 +36,7 @@ class ScoredSentence(NamedTuple):
 
     text: str  # normalised
     tokens: list[ScoredToken]  # without [CLS] and [SEP]
-    truncated: bool  # whether the end of it was too long for the model
+    truncated: bool  # whether it was longer than the model reads, and cut off
 
 
 Detector = Callable[[Sequence[str]], list[ScoredSentence]]
@@ -43,10 +44,10 @@ Detector = Callable[[Sequence[str]], list[ScoredSentence]]
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    """A discriminator from a file; called with sentences, it scores their tokens."""
+    """A discriminator that was loaded; a call with sentences scores their tokens."""
 
-    function: Callable
-    step: int | None  # of the checkpoint it was made of; None: it does not say
+    function: Callable[..., Tensors]  # `detect` of a TextModel
+    step: int | None  # of its checkpoint; None: not known
 
     def __call__(self, sentences: Sequence[str]) -> list[ScoredSentence]:
         return _score(self.function, sentences)
@@ -60,17 +61,27 @@ def load_detector(path: str) -> LoadedDetector:
         discriminator, or one with `discriminator/` in it).
 
     Raises:
-      UsageError: none of these, or without a discriminator.
+      UsageError: `path` is none of these, or has no discriminator.
+
+    Example, after `make demo`:
+
+        >>> from electra_es import load_detector
+        >>> detector = load_detector("runs/sample/saved_model")
+        >>> sentence, = detector(["El niño comió piña."])
+        >>> [token.token for token in sentence.tokens]
+        ['El', 'ni', '##ño', 'com', '##ió', 'pi', '##ña', '.']
+        >>> all(0 <= token.probability <= 1 for token in sentence.tokens)
+        True
     """
     origin = read_origin(path) or read_origin(os.path.join(path, "discriminator"))
     step = origin.step if origin else None
-    if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
+    if files.exists(os.path.join(path, "saved_model.pb")):
         signatures = tf.saved_model.load(path).signatures
         if "detect" not in signatures:
             raise UsageError(f"--model={path}: a SavedModel without the signature detect: expected "
                              "one of electra_es.export.saved_model with a discriminator")
         return LoadedDetector(signatures["detect"], step)
-    if tf.io.gfile.exists(os.path.join(path, "model.onnx")):
+    if files.exists(os.path.join(path, "model.onnx")):
         from electra_es.export.onnx_model import load_onnx
 
         return LoadedDetector(load_onnx(path).detect, step)
@@ -79,12 +90,12 @@ def load_detector(path: str) -> LoadedDetector:
 
         source = load_folder(path)
         model, tokenizer, run = source.model, source.tokenizer, source.run
-    elif tf.io.gfile.exists(os.path.join(path, CONFIG_FILE)):
+    elif files.exists(os.path.join(path, CONFIG_FILE)):
         model, tokenizer, run, step = load_model(path)
     else:
         raise UsageError(f"--model={path}: expected a model directory, a SavedModel, a Hugging Face "
                          "folder or an ONNX folder")
-    if model.rtd_head is None:
+    if model.discriminator_head is None:
         raise UsageError(f"--model={path}: objective={run.model.objective} has no discriminator: "
                          "expected a model with one")
     text_model = TextModel(model, tokenizer, usable_length(run))
@@ -98,19 +109,18 @@ def detect(path: str, sentences: Sequence[str]) -> list[ScoredSentence]:
 
 def _is_hugging_face(path: str) -> bool:
     for part in ("discriminator", "generator"):
-        if tf.io.gfile.exists(os.path.join(path, part, CONFIG_FILE)):
+        if files.exists(os.path.join(path, part, CONFIG_FILE)):
             return True
     try:
-        with tf.io.gfile.GFile(os.path.join(path, CONFIG_FILE)) as file:
-            return "model_type" in json.loads(file.read())
-    except (tf.errors.OpError, ValueError):
+        return "model_type" in files.read_json(os.path.join(path, CONFIG_FILE))
+    except UsageError:
         return False
 
 
-def _score(function, sentences: Sequence[str]) -> list[ScoredSentence]:
+def _score(function: Callable[..., Tensors], sentences: Sequence[str]) -> list[ScoredSentence]:
     scored: list[ScoredSentence] = []
     for first in range(0, len(sentences), BATCH_SIZE):
-        # Lone surrogates, which Python strings may hold, have no UTF-8.
+        # "ignore": Python strings may hold lone surrogates, which have no UTF-8 form.
         texts = [s.encode("utf-8", "ignore") for s in sentences[first:first + BATCH_SIZE]]
         outputs = {name: value.numpy() for name, value in function(texts=tf.constant(texts)).items()}
         for row in range(len(texts)):
@@ -135,14 +145,14 @@ def _sentence(row: dict) -> ScoredSentence:
 
 
 def to_json(sentences: Sequence[ScoredSentence]) -> str:
-    """A JSON list with one object a sentence, its tokens as objects."""
+    """A JSON list with one object per sentence; its tokens are objects too."""
     values = [{"text": s.text, "truncated": s.truncated, "tokens": [t._asdict() for t in s.tokens]}
               for s in sentences]
     return json.dumps(values, ensure_ascii=False, indent=2)
 
 
 def to_table(sentences: Sequence[ScoredSentence]) -> str:
-    """Tab-separated lines, one a token; sentences count from 1."""
+    """Tab-separated lines, one per token; sentences are numbered from 1."""
     lines = ["\t".join(COLUMNS)]
     for number, sentence in enumerate(sentences, start=1):
         lines += [f"{number}\t{t.word}\t{t.token}\t{t.start}\t{t.end}\t{t.logit:.4f}\t"
@@ -156,7 +166,7 @@ def to_terminal(sentences: Sequence[ScoredSentence], width: int, colour: bool) -
     Args:
       sentences: what to show.
       width: characters a line may have.
-      colour: whether to paint tokens: red above a probability of 0.5, yellow above 0.25.
+      colour: whether to colour tokens: red above a probability of 0.5, yellow above 0.25.
     """
     lines: list[str] = []
     for sentence in sentences:

@@ -1,8 +1,8 @@
-"""The page of `python -m electra_es.detect --serve`: type Spanish, see replaced words light up.
+"""The page of `python -m electra_es.detect --serve`, which marks words that look replaced.
 
-The server is for one person on one machine: without encryption or passwords, on the loopback
-address by default. There it answers only requests that were meant for it (their Host names it), so
-that a page elsewhere cannot reach it through the browser.
+The server is for one person on one machine: it has no encryption and no passwords, and listens on
+the loopback address by default. There it answers only requests whose Host header names it, so that
+other pages cannot reach it through the browser.
 """
 
 import ipaddress
@@ -63,7 +63,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _allowed_hosts(host: str, port: int) -> frozenset[str]:
-    """Values of the Host header to answer; empty: any, as an open address has names unknown here."""
+    """Accepted values of the Host header; empty: any, as other names are unknown."""
     if not _is_loopback(host):
         return frozenset()
     return frozenset(f"{name}:{port}" for name in ("localhost", "127.0.0.1", host))
@@ -85,7 +85,7 @@ class _Handler(Handler):
         self._check_host()
         if self.path != "/detect":
             raise BadRequest(HTTPStatus.NOT_FOUND, "no such page")
-        # A type that a form of another page cannot send without asking first.
+        # A form of another page cannot send this type without permission (CORS).
         if self.headers.get_content_type() != "application/json":
             raise BadRequest(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
         scored = type(self).detector(_sentences(self.read_body(MAX_BODY_BYTES)))

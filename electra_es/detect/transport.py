@@ -1,10 +1,10 @@
-"""The part of the page's server that does not know what is served: every request gets an answer of
-ours or its connection is closed, the server goes on, and prints one line about a fault of its own.
+"""The part of the page's server that handles connections: every request gets our answer or its
+connection is closed. After an error the server prints one line and continues.
 
 Starlette would parse requests and limit their sizes itself, but it brings uvicorn, h11, anyio and an
 event loop to three files and one function that blocks. What the standard library leaves open is
 here: a deadline for a whole request, answers to malformed ones, and a close that does not lose the
-answer. `tests/test_serve_any_request.py` sends it anything.
+answer. `tests/detect/test_serve_any_request.py` sends it anything.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ import time
 from http import HTTPStatus
 from typing import Any
 
-# For a whole request to arrive, however it trickles in, and for an answer to be taken.
+# For a whole request to arrive, even in small pieces, and for the client to read the answer.
 MAX_SECONDS = 30.0
-# What is left of a refused request is read, so that the client sees the answer before the end.
+# The rest of a refused request is read, so that the client gets the answer before the connection ends.
 MAX_SECONDS_AFTER, MAX_BYTES_AFTER = 2.0, 4 << 20
 
 
@@ -35,19 +35,19 @@ class Server(http.server.ThreadingHTTPServer):
     """A thread for each connection."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """One line instead of a traceback; a client that is gone is no fault."""
+        """Prints one line instead of a traceback, and nothing if the client has gone."""
         error = sys.exception()
         if not isinstance(error, OSError):
             _log(f"a connection ended with {type(error).__name__}")
 
 
 def _log(message: str) -> None:
-    """Without what was typed, and without an exception's text, which may quote it."""
+    """Prints no text that a user typed, and no text of an exception, which may quote it."""
     print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads from a socket until a deadline, however the bytes trickle in."""
+    """Reads from a socket until a deadline, even if the bytes arrive slowly."""
 
     def __init__(self, connection: socket.socket):
         self.connection, self.deadline = connection, 0.0
@@ -70,7 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers `GET` and `POST` with what `answer_get` and `answer_post` return or raise."""
 
     protocol_version = "HTTP/1.1"
-    # A line that is no request would else be answered in HTTP/0.9, which has no status.
+    # Otherwise an invalid request line would be answered in HTTP/0.9, which has no status.
     default_request_version = "HTTP/1.1"
     timeout = MAX_SECONDS
     command = ""
@@ -101,7 +101,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.headers.get("Content-Length", "0") != "0":
-            self.close_connection = True  # its body would be taken for the next request
+            self.close_connection = True  # its body would be read as the next request
         self._respond(self.answer_get)
 
     def do_POST(self) -> None:
@@ -111,7 +111,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """The body of a request.
 
         Raises:
-          BadRequest: no length or a wrong one, more than `max_bytes`, or it does not arrive.
+          BadRequest: no length or a wrong one, more than `max_bytes`, or the body does not arrive.
         """
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdecimal()):
@@ -144,11 +144,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, body, kind)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class refuses (methods, malformed lines and headers), as we refuse."""
+        """Refusals of the base class (methods, malformed lines and headers), in our format."""
         self._refuse(HTTPStatus(code), message or HTTPStatus(code).phrase)
 
     def _fail(self, error: Exception) -> None:
-        """A fault of ours: the client gets an answer, the terminal a line, the server goes on."""
+        """An error of this server: the client gets an answer, the terminal a line."""
         method = self.command if self.command in ("GET", "POST") else "a request"
         _log(f"{method} failed with {type(error).__name__}")
         self.close_connection = True
@@ -157,12 +157,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; see its terminal")
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
-        # What may be left unread of the request would be taken for the next one.
+        # Unread bytes of the request would be read as the next request.
         self.close_connection = True
         self._answer(status, json.dumps({"error": message}).encode("utf-8"), "application/json")
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self._answered = True
+        if self.request_version == "HTTP/0.9":  # some clients name it, and it has no status either
+            self.request_version = self.protocol_version
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -175,7 +177,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def finish(self) -> None:
-        """Ends the connection; with unread bytes in it, the answer would be lost to a reset."""
+        """Ends the connection; unread bytes would cause a reset, and the client would lose the answer."""
         with contextlib.suppress(OSError):
             super().finish()
             self.connection.shutdown(socket.SHUT_WR)
@@ -187,4 +189,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 left -= len(data)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keeps what people type out of the terminal; refusals reach the page."""
+        """Prints nothing: the terminal must not show what people type."""

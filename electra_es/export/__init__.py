@@ -1,1 +1,1 @@
-"""Ways out of a model directory, and ways in."""
+"""Export to and import from other formats."""

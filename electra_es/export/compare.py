@@ -1,4 +1,4 @@
-"""What every export is compared on with its source, and what the command then says of it."""
+"""The comparison of every export with its source, and the lines that the command prints about it."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ from electra_es.text.tokenizer import Tokenizer
 
 MAX_DIFFERENCE = 1e-4
 
-# Accents composed and decomposed, upper case, numbers, unknown characters, markup that is text,
-# nothing at all, and more than any model takes.
+# Composed and decomposed accents, upper case, numbers, unknown characters, special tokens as text, an
+# empty text, and a text that is longer than any model reads.
 PROBES = (
     "Estamos desayunando pan rosa con tomate y aceite de oliva.",
     "¿Cuándo volverá el pingüino a la montaña? ¡Mañana, a las 7:45!",
@@ -22,7 +22,7 @@ PROBES = (
     "",
     "La corriente del río arrastraba hojas. " * 150,
 )
-# For the generator: one mask, two in a row, at both ends, none, and one that is cut off.
+# For the generator: one mask, two in a row, masks at both ends, none, and one that is cut off.
 MASK_PROBES = (
     "Estamos desayunando [MASK] con tomate.",
     "[MASK] volverá [MASK] [MASK] a la montaña? [MASK]",
@@ -32,15 +32,15 @@ MASK_PROBES = (
 
 
 class Probes(NamedTuple):
-    """Probes as the tokeniser of training sees them."""
+    """Probes, tokenised as in training."""
 
     ids: np.ndarray  # int32 [B, L], padded with [PAD]
-    mask: np.ndarray  # int32 [B, L], 1 for tokens, 0 for padding
+    input_mask: np.ndarray  # int32 [B, L], 1 for tokens, 0 for padding
     segments: np.ndarray  # int32 [B, L], 1 in the second half of each text
 
 
 def tokenized(texts: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> Probes:
-    """Encodes probes without the code that is exported; "[MASK]" in them becomes the token."""
+    """Encodes probes without the exported code; "[MASK]" in them becomes the special token."""
     rows = []
     for text in texts:
         first, *others = (list(ids) for ids in tokenizer.encode_batch(text.split("[MASK]")))
@@ -54,16 +54,16 @@ def tokenized(texts: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> 
 
 
 def mask_logits(model: ElectraPretrainer, probes: Probes, segments: np.ndarray) -> np.ndarray:
-    """float32 [masks, V]: what the generator says of every [MASK]; `segments`: int32 [B, L]."""
+    """float32 [masks, V]: the generator's logits for every [MASK]; `segments`: int32 [B, L]."""
     assert model.mlm_head is not None, "a model without a generator"
     sequence = model.generator_sequence(
-        tf.constant(probes.ids), tf.constant(probes.mask), tf.constant(segments))
+        tf.constant(probes.ids), tf.constant(probes.input_mask), tf.constant(segments))
     at_masks = tf.boolean_mask(sequence, probes.ids == model.vocab.mask_id)[:, tf.newaxis]
     return model.mlm_head(at_masks, model.generator_embeddings.word_table).numpy()[:, 0]
 
 
 class Comparison:
-    """Compares what was read back with its source, and keeps what a command may say of it."""
+    """Compares an export that was read back with its source, and collects lines for the command."""
 
     def __init__(self, form: str):
         """`form`: what was read back, such as "the reloaded SavedModel"."""
@@ -89,9 +89,9 @@ class Comparison:
         self.lines.append(f"{name} ({expected.size:,}): differ by at most {difference:.1g}")
 
 
-def check_weights(found: ElectraPretrainer, expected: ElectraPretrainer, where: str) -> None:
+def check_weights(written: ElectraPretrainer, expected: ElectraPretrainer, where: str) -> None:
     """Raises CheckFailed unless both models have the same bytes in every variable."""
-    again, source = get_weights(found), get_weights(expected)
+    found, source = get_weights(written), get_weights(expected)
     for name, array in source.items():
-        if name not in again or again[name].tobytes() != array.tobytes():
+        if name not in found or found[name].tobytes() != array.tobytes():
             raise CheckFailed(f"{where}: {name}, read back, differs from its source")

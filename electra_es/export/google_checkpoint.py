@@ -4,10 +4,10 @@ r"""Imports a TF1 checkpoint of google-research/electra as a model directory.
         --vocab=electra_small/vocab.txt --lower_case --strip_accents --output=runs/electra_small
 
 Google's released models and SELECTRA's own checkpoints have this layout. The shape of the model
-is read from the variables; what they do not tell is `--set`: heads, where they are not one per 64
-of width (`--set num_heads=3 --set generator_heads=2`), or a `mask_prob` other than 0.15. The text
-flags say how the text of that vocabulary was prepared: Google's English models are lower-cased
-with accents stripped, SELECTRA's are neither.
+is read from the variables. Use `--set` for settings that the variables do not show: a number of
+heads other than one per 64 of width (`--set num_heads=3 --set generator_heads=2`), or a `mask_prob`
+other than 0.15. The text flags say how the text of that vocabulary was prepared: Google's English
+models lower-case it and strip accents, SELECTRA's do neither.
 """
 
 import os
@@ -19,15 +19,16 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from electra_es import files
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, from_dict, size_name
 from electra_es.errors import UsageError, run_main
 from electra_es.export.compare import check_weights
 from electra_es.export.output import new_directory
 from electra_es.flags import (
+    command_line_settings,
     define,
     define_assignments,
     define_config_flags,
-    given_settings,
     parse_flags_only,
     required,
 )
@@ -35,12 +36,13 @@ from electra_es.model.pretrainer import build_pretrainer
 from electra_es.model.variables import set_weights
 from electra_es.run_config import CONFIG_FILE
 from electra_es.settings import PATH
-from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import save_text_config
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
 # Variables that are not weights, by the last part of their name: the moments of the optimiser,
-# the step, and a scalar that some of Google's checkpoints hold and nothing reads.
+# the step, and an unused scalar of some of Google's checkpoints.
 _IGNORED = ("adam_m", "adam_v", "global_step", "temperature")
 
 
@@ -63,7 +65,7 @@ def read_checkpoint(prefix: str) -> tuple[dict[str, np.ndarray], int]:
         arrays = {name: reader.get_tensor(name) for name in names
                   if name.rpartition("/")[2] not in _IGNORED}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        # The reader turns status codes into Python's errors: a cut file is an IndexError.
+        # The reader turns status codes into Python's errors: a truncated file gives an IndexError.
         raise UsageError(f"--checkpoint={prefix}: not a checkpoint that can be read "
                          f"({str(error).splitlines()[0]})") from None
     return arrays, step
@@ -131,16 +133,16 @@ def import_google_checkpoint(checkpoint: str, vocab: str, output: str, *, text: 
                              overrides: Mapping[str, Any], overwrite: bool = False) -> int:
     """Writes the model directory `output`, which `run_dir.load_model` reads.
 
-    It holds weights only: a new run starts from them with `--init_checkpoint`, as the step and
-    the moments belong to a schedule and a data order that are not known here.
+    It holds only weights: a new run starts from them with `--init_checkpoint`. The step and the moments
+    belong to a schedule and a data order that are not known here.
 
     Args:
       checkpoint: prefix of the TF1 checkpoint.
       vocab: its vocab.txt.
       output: path of the model directory.
       text: how the vocabulary's text is prepared; size and sha256 are those of the file.
-      overrides: model settings that the variables do not tell.
-      overwrite: whether an earlier model directory of that name is replaced.
+      overrides: model settings that the variables do not show.
+      overwrite: whether to replace an earlier model directory of that name.
 
     Returns:
       the step that the weights were saved at.
@@ -172,15 +174,13 @@ def import_google_checkpoint(checkpoint: str, vocab: str, output: str, *, text: 
 
 
 def _copy_vocabulary(vocab: str, directory: str, text: TextConfig) -> Tokenizer:
-    """Makes a vocabulary directory of a bare vocab.txt; errors name the file the user gave."""
+    """Makes a vocabulary directory from a single vocab.txt; errors name the user's file."""
     copy = os.path.join(directory, "vocab.txt")
     try:
-        tf.io.gfile.copy(vocab, copy)
+        files.copy(vocab, copy)
         save_text_config(directory, text)
-    except tf.errors.OpError as error:
-        raise UsageError(f"--vocab={vocab}: cannot be read ({error.message})") from None
     except UsageError as error:
-        raise UsageError(str(error).replace(copy, vocab)) from None
+        raise UsageError(f"--vocab={str(error).replace(copy, vocab)}") from None
     return load_tokenizer(directory)
 
 
@@ -191,12 +191,12 @@ def main() -> None:
     output = define("output", str, "", "Model directory to write.", PATH)
     overwrite = define("overwrite", bool, False, "Replace an earlier model directory there.")
     assignments = define_assignments(
-        "key=value of a model setting that the variables do not tell; may be repeated.")
+        "key=value of a model setting that the variables do not show; may be repeated.")
     parse_flags_only()
-    given = given_settings(flags.FLAGS, assignments.value)
-    text = {key: value for key, value in given.items() if key in TextConfig.__dataclass_fields__}
-    model = {key: value for key, value in given.items() if key in ModelConfig.__dataclass_fields__}
-    if others := given.keys() - text.keys() - model.keys():
+    settings = command_line_settings(flags.FLAGS, assignments.value)
+    text = {key: value for key, value in settings.items() if key in TextConfig.__dataclass_fields__}
+    model = {key: value for key, value in settings.items() if key in ModelConfig.__dataclass_fields__}
+    if others := settings.keys() - text.keys() - model.keys():
         raise UsageError(f"--set {min(others)}: expected a setting of the model")
     step = import_google_checkpoint(
         required(checkpoint, "the prefix of a TF1 checkpoint"), required(vocab, "its vocab.txt"),

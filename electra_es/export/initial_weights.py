@@ -1,9 +1,8 @@
-"""Weights to start a new run from (`--init_checkpoint`), as against resuming one."""
+"""Weights from which a new run starts (`--init_checkpoint`); resuming a run is not done here."""
 
 import os
 
-import tensorflow as tf
-
+from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.export.google_checkpoint import read_checkpoint
 from electra_es.export.huggingface.read import load_folder
@@ -22,30 +21,30 @@ _OWN_EMBEDDINGS = "generator/embeddings/"
 
 
 def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source: str) -> str:
-    """Gives `model` the weights of `source`; step, moments and data position stay at the start.
+    """Sets the weights of `model` to those of `source`; step, moments and data position stay at 0.
 
     Args:
       model: a built model.
-      tokenizer: of the run, whose vocabulary has to be that of the weights.
+      tokenizer: of the run; the weights need the same vocabulary.
       source: a model directory of this project, a Hugging Face folder (what
-        `electra_es.export.huggingface` writes, or one with a discriminator alone) or the prefix of
-        a Google checkpoint, which does not say what vocabulary it was trained with.
+        `electra_es.export.huggingface` writes, or one with only a discriminator) or the prefix of
+        a Google checkpoint. The latter does not name its vocabulary, so it is not checked.
 
     Returns:
-      a line on what was loaded.
+      a line that says what was loaded.
 
     Raises:
-      UsageError: `source` is none of these, or is of another shape or vocabulary.
+      UsageError: `source` is none of these, or has another shape or vocabulary.
     """
-    if tf.io.gfile.exists(source + ".index"):
+    if files.exists(source + ".index"):
         arrays, step = read_checkpoint(source)
         set_weights(model, arrays, source, require="discriminator")
         return f"weights of {source} (Google checkpoint, step {step}); its vocabulary is not checked"
     new: list[str] = []
-    if tf.io.gfile.isdir(os.path.join(source, "checkpoints")):
+    if files.is_directory(os.path.join(source, "checkpoints")):
         other, other_tokenizer, _, step = load_model(source)
         kind = f"step {step}"
-    elif any(os.path.exists(os.path.join(source, part, CONFIG_FILE))
+    elif any(files.exists(os.path.join(source, part, CONFIG_FILE))
              for part in ("", "discriminator", "generator")):
         other, other_tokenizer, _, _, new = load_folder(source)
         kind = "Hugging Face"

@@ -7,7 +7,6 @@ The folder holds model.onnx (input_ids, attention_mask and token_type_ids int64 
 float32 [B, L], any B and L up to the model's length) and the files of the tokeniser.
 """
 
-import json
 import logging
 import os
 import warnings
@@ -16,22 +15,22 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
-from electra_es.errors import UsageError, run_main
+from electra_es import files
+from electra_es.errors import UsageError, import_optional, run_main
 from electra_es.export.compare import PROBES, Comparison, Probes, tokenized
 from electra_es.export.huggingface.names import hub_config
-from electra_es.export.huggingface.write import json_bytes, published_arrays, tokenizer_files
-from electra_es.export.output import Exported, new_directory, origin_of
+from electra_es.export.huggingface.write import published_arrays, tokenizer_files
+from electra_es.export.output import Exported, new_directory, origin_of, run_export
 from electra_es.export.saved_model import TextModel, usable_length
-from electra_es.flags import define, parse_flags_only, required
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.model.variables import get_resolved_weights
 from electra_es.run_config import CONFIG_FILE
-from electra_es.settings import PATH
 from electra_es.text.tokenizer import load_tokenizer
 from electra_es.training.run_dir import load_model
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+_REQUIREMENTS = "requirements-onnx.txt"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -43,17 +42,11 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
         exists or cannot be written.
       CheckFailed: the logits differ; nothing is left behind.
     """
-    try:
-        import onnx  # noqa: F401  the exporter asks for it only after half of its work
-        import onnxruntime
-        import onnxscript  # noqa: F401
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"{error.name} is not installed: expected "
-                         "`pip install -r requirements-onnx.txt`") from None
+    # All now: the exporter asks for some of them only after half of its work.
+    onnxruntime, *_ = (import_optional(module, _REQUIREMENTS) for module in (
+        "onnxruntime", "onnx", "onnxscript", "torch", "transformers"))
     model, tokenizer, run, step = load_model(model_dir)
-    if model.rtd_head is None:
+    if model.discriminator_head is None:
         raise UsageError(f"--model_dir={model_dir}: objective={run.model.objective} has no "
                          "discriminator: expected a model with one")
     config = hub_config("discriminator", run.model, len(tokenizer.vocab), tokenizer.pad_id)
@@ -61,10 +54,9 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
     with new_directory(output, overwrite=overwrite, recognised_by=MODEL_FILE) as scratch:
         path = os.path.join(scratch, MODEL_FILE)
         _convert(config, arrays, path)
-        files = {**tokenizer_files(model_dir, run, tokenizer), CONFIG_FILE: json_bytes(config)}
-        for name, data in files.items():
-            with open(os.path.join(scratch, name), "wb") as file:
-                file.write(data)
+        files.write_json(os.path.join(scratch, CONFIG_FILE), config)
+        for name, data in tokenizer_files(model_dir, run, tokenizer).items():
+            files.write_bytes(os.path.join(scratch, name), data)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         compared = Comparison("onnxruntime")
         _compare(compared, model, tokenized(PROBES, tokenizer, usable_length(run)), session)
@@ -74,39 +66,35 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
 
 
 class OnnxDiscriminator:
-    """What `TextModel` needs of a model, out of an ONNX file."""
+    """An ONNX file with the methods and attributes that `TextModel` needs of a model."""
 
     variables: tuple = ()
-    rtd_head = True
+    discriminator_head = True
     mlm_head = None
 
     def __init__(self, session: Any):
         self.session = session
 
-    def rtd_logits(self, input_ids, input_mask, segment_ids) -> tf.Tensor:
-        """float32 [B, L] of int32 [B, L]; not in a graph."""
+    def discriminator_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
+                   ) -> tf.Tensor:
+        """int32 [B, L] -> float32 [B, L]; works only outside a graph."""
         arrays = (np.asarray(array, np.int64) for array in (input_ids, input_mask, segment_ids))
         logits, = self.session.run(None, dict(zip(INPUTS, arrays, strict=True)))
         return tf.constant(logits)
 
 
 def load_onnx(folder: str) -> TextModel:
-    """The model of an ONNX folder from strings on; call `detect` of it.
+    """The model of an ONNX folder as a `TextModel`; only its method `detect` works.
 
     Raises:
       UsageError: a file is missing or cannot be read, or onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError("onnxruntime is not installed: expected "
-                         "`pip install -r requirements-onnx.txt`") from None
+    onnxruntime = import_optional("onnxruntime", _REQUIREMENTS)
     path = os.path.join(folder, MODEL_FILE)
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        with open(os.path.join(folder, TOKENIZER_CONFIG_FILE), encoding="utf-8") as file:
-            max_length = int(json.load(file)["model_max_length"])
-    except Exception as error:  # onnxruntime has no common class of its errors
+        max_length = int(files.read_json(os.path.join(folder, TOKENIZER_CONFIG_FILE))["model_max_length"])
+    except Exception as error:  # onnxruntime's errors have no common class
         raise UsageError(f"{folder}: not an ONNX folder that can be read ({str(error).splitlines()[0]})"
                          ) from None
     return TextModel(cast(Any, OnnxDiscriminator(session)), load_tokenizer(folder), max_length)
@@ -116,7 +104,7 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
     import torch
     from transformers import ElectraConfig, ElectraForPreTraining
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     peer = ElectraForPreTraining(ElectraConfig(**config)).eval()
     peer.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=True)
 
@@ -125,17 +113,18 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
             super().__init__()
             self.peer = peer
 
-        def forward(self, input_ids, attention_mask, token_type_ids):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor,
+                    token_type_ids: torch.Tensor) -> torch.Tensor:
             return self.peer(input_ids=input_ids, attention_mask=attention_mask,
                              token_type_ids=token_type_ids).logits
 
-    # Sizes other than 1, and other than each other: what is traced with a 1 stays 1.
+    # Sizes are neither 1 nor equal: the exporter would fix a size of 1 and would merge equal sizes.
     example = torch.full((2, 7), config["pad_token_id"])
     example[:, :5] = 1
     axes = {0: torch.export.Dim("batch"),
             1: torch.export.Dim("length", max=config["max_position_embeddings"])}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of shared names of axes
+        warnings.simplefilter("ignore")  # about shared names of axes
         torch.onnx.export(
             Logits(), (example, (example == 1).long(), torch.zeros_like(example)), path,
             input_names=list(INPUTS), output_names=["logits"], dynamo=True, verbose=False,
@@ -143,12 +132,12 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
 
 
 def _compare(compared: Comparison, model: ElectraPretrainer, probes: Probes, session: Any) -> None:
-    """With one segment and with two, and all probes at once as well as one alone."""
+    """Compares with one segment and with two, all probes at once and one alone."""
     for name, segments in (("one segment", np.zeros_like(probes.ids)), ("two segments", probes.segments)):
-        expected = model.rtd_logits(probes.ids, probes.mask, segments).numpy()
+        expected = model.discriminator_logits(probes.ids, probes.input_mask, segments).numpy()
         for rows in (slice(None), slice(1, 2)):
             ids, mask, types = (array[rows].astype(np.int64)
-                                for array in (probes.ids, probes.mask, segments))
+                                for array in (probes.ids, probes.input_mask, segments))
             logits, = session.run(None, dict(zip(INPUTS, (ids, mask, types), strict=True)))
             # Padding is not compared.
             compared.close(f"logits of {len(ids)} texts of {name}", logits[mask > 0],
@@ -156,13 +145,7 @@ def _compare(compared: Comparison, model: ElectraPretrainer, probes: Probes, ses
 
 
 def main() -> None:
-    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
-    output = define("output", str, "", "Directory to write.", PATH)
-    overwrite = define("overwrite", bool, False, "Replace an earlier ONNX export there.")
-    parse_flags_only()
-    exported = export_onnx(required(model_dir, "a model directory"),
-                           required(output, "a directory to write"), overwrite=overwrite.value)
-    print(exported.summary(output.value, model_dir.value, "run with onnxruntime"))
+    run_export(export_onnx, "ONNX export", "run with onnxruntime")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
-"""Writing an exported directory: under a temporary name, renamed once it is whole and checked, with
-a file that says what it was made of."""
+"""Writes an exported directory under a temporary name, renames it when it is complete and checked, and
+adds a file that says from what it was made."""
 
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import tensorflow as tf
-
-from electra_es import __version__
+from electra_es import __version__, files
 from electra_es.errors import UsageError
+from electra_es.flags import define, parse_flags_only, required
 from electra_es.run_config import CONFIG_FILE
+from electra_es.settings import PATH
 from electra_es.training.checkpoint_files import checkpoint_path
 
 EXPORT_FILE = "export.json"
@@ -23,7 +22,7 @@ EXPORT_FILE = "export.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """What an export was made of; `export.json` in it, to be read without TensorFlow."""
+    """What an export was made from; its `export.json` can be read without TensorFlow."""
 
     step: int  # of the checkpoint
     config_sha256: str  # of the model directory's config.json
@@ -31,12 +30,11 @@ class Origin:
     version: str = __version__  # of this project
 
     def write(self, folder: str) -> None:
-        with open(os.path.join(folder, EXPORT_FILE), "w", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        files.write_json(os.path.join(folder, EXPORT_FILE), dataclasses.asdict(self))
 
 
 class Exported(NamedTuple):
-    """What an export wrote, and what it was compared on."""
+    """What an export wrote, and what was compared."""
 
     parts: list[str]
     origin: Origin
@@ -50,33 +48,45 @@ class Exported(NamedTuple):
 
 
 def origin_of(model_dir: str, step: int) -> Origin:
-    """What an export of the checkpoint of `step` in `model_dir` is made of."""
+    """The origin of an export of the checkpoint of `step` in `model_dir`."""
     paths = (os.path.join(model_dir, CONFIG_FILE), checkpoint_path(model_dir, step) + ".index")
-    digests = []
-    for path in paths:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            digests.append(hashlib.sha256(file.read()).hexdigest())
-    return Origin(step, *digests)
+    return Origin(step, *(hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths))
 
 
 def read_origin(folder: str) -> Origin | None:
-    """What the export in `folder` was made of; None: it does not say."""
+    """The origin of the export in `folder`; None if it has no `export.json`."""
     try:
-        with tf.io.gfile.GFile(os.path.join(folder, EXPORT_FILE)) as file:
-            values = json.loads(file.read())
+        values = files.read_json(os.path.join(folder, EXPORT_FILE))
         return Origin(**values) if isinstance(values["step"], int) else None
-    except (tf.errors.OpError, ValueError, TypeError, KeyError):
+    except (UsageError, TypeError, KeyError):
         return None
+
+
+def run_export(export: Callable[..., Exported], kind: str, how: str) -> None:
+    """The command of an exporter that needs no more than a model directory and a place to write.
+
+    Args:
+      export: called with both, and with `overwrite`.
+      kind: what it writes.
+      how: how that was checked.
+    """
+    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
+    output = define("output", str, "", "Directory to write.", PATH)
+    overwrite = define("overwrite", bool, False, f"Replace an earlier {kind} there.")
+    parse_flags_only()
+    exported = export(required(model_dir, "a model directory"),
+                      required(output, "a directory to write"), overwrite=overwrite.value)
+    print(exported.summary(output.value, model_dir.value, how))
 
 
 @contextlib.contextmanager
 def new_directory(output: str, *, overwrite: bool, recognised_by: str) -> Iterator[str]:
-    """Yields an empty directory beside `output` that takes its place when the block ends well.
+    """Yields an empty directory beside `output`, which replaces `output` if the block succeeds.
 
     Args:
       output: local path of the directory to write.
-      overwrite: whether an earlier export may be replaced; it stays until the new one is whole.
-      recognised_by: a file that an earlier export has, so that nothing else is ever replaced.
+      overwrite: whether an earlier export may be replaced; it stays until the new one is complete.
+      recognised_by: a file that every earlier export has; a directory without it is not replaced.
 
     Raises:
       UsageError: `output` exists and may not be replaced, or cannot be written.

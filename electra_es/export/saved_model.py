@@ -1,4 +1,4 @@
-"""Writes a SavedModel that takes Spanish strings; the tokeniser is inside the graph.
+"""Writes a SavedModel that takes Spanish strings; its graph contains the tokeniser.
 
     python -m electra_es.export.saved_model --model_dir=runs/sample/model --output=runs/saved_model
 
@@ -10,6 +10,7 @@ Shapes: B sentences, L tokens of the longest one with [CLS] and [SEP], H hidden,
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,18 +20,18 @@ import tensorflow_text  # noqa: F401  registers the tokeniser's operations for r
 from electra_es.config import SPECIAL_TOKENS
 from electra_es.errors import run_main
 from electra_es.export.compare import MASK_PROBES, PROBES, Comparison, mask_logits, tokenized
-from electra_es.export.output import Exported, new_directory, origin_of
-from electra_es.flags import define, parse_flags_only, required
+from electra_es.export.output import Exported, new_directory, origin_of, run_export
 from electra_es.model.masking import gather_positions
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.run_config import Run
-from electra_es.settings import PATH
 from electra_es.text.tokenizer import Tokenizer
 from electra_es.training.run_dir import load_model
 
 NUM_CANDIDATES = 10
-# Where logarithms of probabilities are compared; float32 reaches to 1e-38.
+# Smaller probabilities are not compared by their logarithms; float32 reaches down to 1e-38.
 _SMALLEST = np.float32(1e-30)
+
+Tensors = dict[str, tf.Tensor]
 
 _TEXTS = tf.TensorSpec([None], tf.string, name="texts")
 
@@ -39,29 +40,28 @@ class Batch(NamedTuple):
     """Tokenised sentences; the segment of every token is 0."""
 
     ids: tf.Tensor  # int32 [B, L], padded with [PAD]
-    mask: tf.Tensor  # int32 [B, L], 1 for tokens, 0 for padding
-    truncated: tf.Tensor  # bool [B], whether the end of the sentence was left out
+    input_mask: tf.Tensor  # int32 [B, L], 1 for tokens, 0 for padding
+    truncated: tf.Tensor  # bool [B], whether the end of the sentence was cut off
 
 
 def usable_length(run: Run) -> int:
-    """Tokens a model has seen positions for: those after the run's length were never trained."""
+    """The longest input of a model: positions beyond the run's length were never trained."""
     return min(run.pretraining.max_seq_length, run.model.max_position_embeddings)
 
 
 class TextModel(tf.Module):
-    """A model from strings on.
+    """A model that takes strings.
 
     Attributes:
-      functions: the signatures, by name: compiled forms of the methods of that name. Which there
-        are follows from the objective: `detect` and `score_ids` need a discriminator, `fill_mask`
-        a generator.
+      functions: the signatures by name; each is the compiled method of that name. `detect` and
+        `score_ids` exist only with a discriminator, `fill_mask` only with a generator.
     """
 
     def __init__(self, model: ElectraPretrainer, tokenizer: Tokenizer, max_length: int):
-        """`max_length`: longer sentences are cut to so many tokens, [CLS] and [SEP] included."""
+        """`max_length`: longer sentences are cut to this number of tokens, including [CLS] and [SEP]."""
         super().__init__()
-        # The layer itself is kept out of the object graph: Keras would write its own traced copy
-        # of every sublayer into a SavedModel, and the loader would need tf_keras.
+        # A lambda keeps the layer out of the object graph. Otherwise Keras would write its own traced
+        # copy of every sublayer into a SavedModel, and loading would need tf_keras.
         self._layer = lambda: model
         self.variables_used = list(model.variables)
         self.tokenizer = tokenizer
@@ -71,7 +71,7 @@ class TextModel(tf.Module):
         special = [tokenizer.vocab.index(token) for token in SPECIAL_TOKENS if token != "[UNK]"]
         self._special_ids = tf.constant(special, tf.int32)
         self.functions = {"encode": tf.function(self.encode, input_signature=[_TEXTS])}
-        if model.rtd_head is not None:
+        if model.discriminator_head is not None:
             self.functions["detect"] = tf.function(self.detect, input_signature=[_TEXTS])
             self.functions["score_ids"] = tf.function(self.score_ids, input_signature=[
                 tf.TensorSpec([None, None], tf.int32, name=name)
@@ -79,7 +79,7 @@ class TextModel(tf.Module):
         if model.mlm_head is not None:
             self.functions["fill_mask"] = tf.function(self.fill_mask, input_signature=[_TEXTS])
 
-    def detect(self, texts):
+    def detect(self, texts: tf.Tensor) -> Tensors:
         """Which tokens look replaced.
 
         Returns:
@@ -92,21 +92,21 @@ class TextModel(tf.Module):
         normalized = self.tokenizer.normalize(texts)
         ids, starts, ends = self.tokenizer.tokenize_with_offsets(texts)
         batch = self._batch(ids)
-        logits = self._layer().rtd_logits(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        logits = self._layer().discriminator_logits(batch.ids, batch.input_mask, tf.zeros_like(batch.ids))
         return {
             "tokens": tf.gather(self._pieces, batch.ids),
             "token_ids": batch.ids,
-            "mask": batch.mask,
+            "mask": batch.input_mask,
             "words": self._words(batch.ids),
             "logits": logits,
             "probabilities": tf.sigmoid(logits),
-            "offsets": tf.stack([self._frame(starts, 0).to_tensor(),
-                                 self._frame(ends, 0).to_tensor()], axis=-1),
+            "offsets": tf.stack([self._cut_with_edges(starts, 0).to_tensor(),
+                                 self._cut_with_edges(ends, 0).to_tensor()], axis=-1),
             "normalized": normalized,
             "truncated": batch.truncated,
         }
 
-    def encode(self, texts):
+    def encode(self, texts: tf.Tensor) -> Tensors:
         """Embeddings.
 
         Returns:
@@ -114,23 +114,23 @@ class TextModel(tf.Module):
           mean over all tokens, [CLS] and [SEP] included; `token_ids` and `mask` int32 [B, L].
         """
         batch = self._batch(self.tokenizer.tokenize(texts))
-        output = self._layer().encode(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        output = self._layer().encode(batch.ids, batch.input_mask, tf.zeros_like(batch.ids))
         sequence = tf.cast(output.layers[-1], tf.float32)
-        weights = tf.cast(batch.mask, tf.float32)[:, :, tf.newaxis]
+        weights = tf.cast(batch.input_mask, tf.float32)[:, :, tf.newaxis]
         pooled = tf.reduce_sum(sequence * weights, axis=1) / tf.reduce_sum(weights, axis=1)
-        return {"sequence": sequence, "pooled": pooled, "token_ids": batch.ids, "mask": batch.mask}
+        return {"sequence": sequence, "pooled": pooled, "token_ids": batch.ids, "mask": batch.input_mask}
 
-    def score_ids(self, input_ids, input_mask, segment_ids):
-        """`logits` and `probabilities` float32 [B, L] of int32 [B, L] ids, as they are."""
-        logits = self._layer().rtd_logits(input_ids, input_mask, segment_ids)
+    def score_ids(self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor) -> Tensors:
+        """`logits` and `probabilities` float32 [B, L] for int32 [B, L] ids, without preparation."""
+        logits = self._layer().discriminator_logits(input_ids, input_mask, segment_ids)
         return {"logits": logits, "probabilities": tf.sigmoid(logits)}
 
-    def fill_mask(self, texts):
+    def fill_mask(self, texts: tf.Tensor) -> Tensors:
         """The generator's candidates for every "[MASK]" in the texts.
 
         Returns:
           `tokens` string, `token_ids` int32 and `probabilities` float32, [B, M, NUM_CANDIDATES],
-          best first; `positions` int32 [B, M], the token that was masked; -1: there is none.
+          best first; `positions` int32 [B, M] of the masked tokens; -1 fills up shorter rows.
         """
         parts = tf.strings.split(texts, "[MASK]")
         ids = self.tokenizer.tokenize(parts.flat_values)
@@ -142,7 +142,7 @@ class TextModel(tf.Module):
         positions = tf.ragged.boolean_mask(places, is_mask).to_tensor(-1)
         model = self._layer()
         assert model.mlm_head is not None, "a model without a generator"
-        sequence = model.generator_sequence(batch.ids, batch.mask, tf.zeros_like(batch.ids))
+        sequence = model.generator_sequence(batch.ids, batch.input_mask, tf.zeros_like(batch.ids))
         logits = model.mlm_head(gather_positions(sequence, tf.maximum(positions, 0)),
                                 model.generator_embeddings.word_table)
         probabilities, best = tf.math.top_k(tf.nn.softmax(logits), NUM_CANDIDATES)
@@ -151,8 +151,9 @@ class TextModel(tf.Module):
         return {"tokens": tf.gather(self._pieces, best), "token_ids": best,
                 "probabilities": tf.where(exists, probabilities, 0.0), "positions": positions}
 
-    def _frame(self, values: tf.RaggedTensor, edge: int, last: int | None = None) -> tf.RaggedTensor:
-        """Cuts rows to the length there is and puts `edge` before and `last` (or `edge`) after."""
+    def _cut_with_edges(self, values: tf.RaggedTensor, edge: int, last: int | None = None
+                        ) -> tf.RaggedTensor:
+        """Cuts rows to the usable length and puts `edge` before and `last` (or `edge`) after."""
         values = values[:, :self.max_length - 2]
         shape = [values.nrows(), 1]
         before = tf.fill(shape, tf.cast(edge, values.dtype))
@@ -160,7 +161,7 @@ class TextModel(tf.Module):
         return tf.concat([before, values, after], axis=1)
 
     def _batch(self, ids: tf.RaggedTensor) -> Batch:
-        rows = self._frame(ids, self.tokenizer.cls_id, self.tokenizer.sep_id)
+        rows = self._cut_with_edges(ids, self.tokenizer.cls_id, self.tokenizer.sep_id)
         dense = rows.to_tensor(self.tokenizer.pad_id)
         mask = tf.sequence_mask(rows.row_lengths(), tf.shape(dense)[1], tf.int32)
         return Batch(dense, mask, ids.row_lengths() > self.max_length - 2)
@@ -168,7 +169,7 @@ class TextModel(tf.Module):
     def _words(self, ids: tf.Tensor) -> tf.Tensor:
         special = tf.reduce_any(ids[:, :, tf.newaxis] == self._special_ids, axis=-1)
         starts = tf.gather(self._word_starts, ids) & ~special
-        # A sentence whose first piece continues a word (none of our vocabularies') counts as one.
+        # A sentence whose first piece continues a word (not with our vocabularies) begins with word 0.
         words = tf.maximum(tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1, 0)
         return tf.where(special, -1, words)
 
@@ -192,7 +193,7 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
         signatures = tf.saved_model.load(scratch).signatures
         compared = Comparison("the reloaded SavedModel")
         _compare_encoder(compared, text_model, model, signatures["encode"])
-        if model.rtd_head is not None:
+        if model.discriminator_head is not None:
             _compare_discriminator(compared, text_model, model, signatures)
         if model.mlm_head is not None:
             _compare_generator(compared, text_model, model, signatures["fill_mask"])
@@ -202,7 +203,7 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
 
 
 def _save(text_model: TextModel, path: str) -> None:
-    # It warns of every function that is not to be called from outside; the signatures are.
+    # TensorFlow warns about functions that cannot be called after loading. Signatures can.
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -213,41 +214,41 @@ def _save(text_model: TextModel, path: str) -> None:
 
 
 def _compare_encoder(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
-                     encode) -> None:
-    """With the eager model, fed by the tokeniser that training uses."""
+                     encode: Callable[..., Tensors]) -> None:
+    """Compares with the eager model and the tokeniser of training."""
     probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in encode(texts=tf.constant(PROBES)).items()}
     compared.equal("tokens", found["token_ids"], probes.ids)
-    compared.equal("masks of padding", found["mask"], probes.mask)
-    layers = model.encode(probes.ids, probes.mask, tf.zeros_like(probes.ids)).layers
-    sequence, weights = tf.cast(layers[-1], tf.float32).numpy(), probes.mask[:, :, np.newaxis]
-    real = probes.mask > 0  # padding is not compared
+    compared.equal("masks of padding", found["mask"], probes.input_mask)
+    layers = model.encode(probes.ids, probes.input_mask, tf.zeros_like(probes.ids)).layers
+    sequence, weights = tf.cast(layers[-1], tf.float32).numpy(), probes.input_mask[:, :, np.newaxis]
+    real = probes.input_mask > 0  # padding is not compared
     compared.close("embeddings of encode", found["sequence"][real], sequence[real])
     compared.close("means of embeddings of encode", found["pooled"],
                    (sequence * weights).sum(axis=1) / weights.sum(axis=1))
 
 
 def _compare_discriminator(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
-                           signatures) -> None:
+                           signatures: Mapping[str, Callable[..., Tensors]]) -> None:
     texts = tf.constant(PROBES)
     probes = tokenized(PROBES, text_model.tokenizer, text_model.max_length)
-    real = probes.mask > 0
+    real = probes.input_mask > 0
     found, eager = signatures["detect"](texts=texts), text_model.detect(texts)
     for name in ("token_ids", "tokens", "words", "offsets", "normalized", "truncated"):
         compared.equal(f"{name} of detect", found[name].numpy(), eager[name].numpy())
     for name, segments in (("detect", np.zeros_like(probes.ids)), ("score_ids", probes.segments)):
         if name == "score_ids":
             found = signatures[name](input_ids=tf.constant(probes.ids), segment_ids=tf.constant(segments),
-                                     input_mask=tf.constant(probes.mask))
-        logits = model.rtd_logits(probes.ids, probes.mask, segments)
+                                     input_mask=tf.constant(probes.input_mask))
+        logits = model.discriminator_logits(probes.ids, probes.input_mask, segments)
         compared.close(f"logits of {name}", found["logits"].numpy()[real], logits.numpy()[real])
         compared.close(f"probabilities of {name}", found["probabilities"].numpy()[real],
                        tf.sigmoid(logits).numpy()[real])
 
 
 def _compare_generator(compared: Comparison, text_model: TextModel, model: ElectraPretrainer,
-                       fill_mask) -> None:
-    """By logarithms, as probabilities over a large vocabulary are all small."""
+                       fill_mask: Callable[..., Tensors]) -> None:
+    """Compares logarithms, because all probabilities over a large vocabulary are small."""
     tokenizer = text_model.tokenizer
     probes = tokenized(MASK_PROBES, tokenizer, text_model.max_length)
     found = {name: value.numpy() for name, value in fill_mask(texts=tf.constant(MASK_PROBES)).items()}
@@ -265,13 +266,7 @@ def _compare_generator(compared: Comparison, text_model: TextModel, model: Elect
 
 
 def main() -> None:
-    model_dir = define("model_dir", str, "", "Model directory to export.", PATH)
-    output = define("output", str, "", "Directory to write.", PATH)
-    overwrite = define("overwrite", bool, False, "Replace an earlier SavedModel there.")
-    parse_flags_only()
-    exported = export_saved_model(required(model_dir, "a model directory"),
-                                  required(output, "a directory to write"), overwrite=overwrite.value)
-    print(exported.summary(output.value, model_dir.value, "reloaded"))
+    run_export(export_saved_model, "SavedModel", "reloaded")
 
 
 if __name__ == "__main__":

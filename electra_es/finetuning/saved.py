@@ -19,7 +19,8 @@ from electra_es.finetuning.results import read_json, write_json
 from electra_es.finetuning.settings import FinetuningConfig
 from electra_es.finetuning.tasks import Task, task_from_json
 from electra_es.model.pretrainer import build_pretrainer
-from electra_es.text.tokenizer import Tokenizer, load_tokenizer, save_text_config, vocab_path
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import save_text_config, vocab_path
 from electra_es.training.checkpoints import restore_weights
 from electra_es.training.run_dir import vocabulary_facts
 

@@ -73,7 +73,7 @@ def train_trial(finetuner: Finetuner, data: TaskData, directory: str, number: in
     # Tokens per second are those of the text, not of the padding.
     log = ProgressLog(directory, dataclasses.replace(
         engine, max_seq_length=max(8, round(float(lengths.mean())))))
-    log.say(f"trial {number} of {config.num_trials}: step {step} of {engine.num_train_steps}")
+    log.show(f"trial {number} of {config.num_trials}: step {step} of {engine.num_train_steps}")
     epochs = _read_epochs(directory)
     per_epoch = num_batches(len(features), config.train_batch_size)
     watched = config.watched_split
@@ -115,7 +115,7 @@ def train_trial(finetuner: Finetuner, data: TaskData, directory: str, number: in
                 stretch.settle(finetuner, log, step)
                 checkpoints.save(step, step * config.train_batch_size)
             if stopping:
-                log.say(f"stopped by a signal at step {step} of trial {number}; saved. The same "
+                log.show(f"stopped by a signal at step {step} of trial {number}; saved. The same "
                         "command goes on")
                 return False
 
@@ -181,7 +181,7 @@ class Stretch:
                                   "non-finite loss or gradient: lower --learning_rate")
         bad = sum(row["bad"] for row in rows)
         if bad:
-            log.say(f"warning: {bad:.0f} step(s) up to step {step} had a non-finite loss or gradient "
+            log.show(f"warning: {bad:.0f} step(s) up to step {step} had a non-finite loss or gradient "
                     "and were not applied")
         weight = sum(row["weight"] for row in rows)
         return {"loss": sum(row["loss"] for row in rows) / max(weight, 1.0),

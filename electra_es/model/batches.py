@@ -1,4 +1,4 @@
-"""What goes into the model: a batch, its masked form, and what both need to know of the vocabulary.
+"""The inputs of the model: a batch, its masked form, and facts about the vocabulary.
 
 Shapes: B batch, L length, K predictions, V vocabulary.
 """
@@ -15,11 +15,11 @@ class Inputs(NamedTuple):
     input_ids: tf.Tensor  # int32 [B, L], right-padded
     input_mask: tf.Tensor  # int32 [B, L], 1 for tokens, 0 for padding
     segment_ids: tf.Tensor  # int32 [B, L]
-    example_index: tf.Tensor  # int64 [B], place in the stream of examples: what draws depend on
+    example_index: tf.Tensor  # int64 [B], place in the stream of examples; random draws depend on it
 
 
 class MaskedInputs(NamedTuple):
-    """A batch with positions chosen. Unused slots have position 0, id 0 and weight 0."""
+    """A batch after positions were chosen. Unused slots have position 0, id 0 and weight 0."""
 
     input_ids: tf.Tensor  # int32 [B, L], with [MASK] written in
     positions: tf.Tensor  # int32 [B, K]
@@ -28,7 +28,7 @@ class MaskedInputs(NamedTuple):
 
 
 class VocabularyFacts(NamedTuple):
-    """What masking needs to know of the vocabulary."""
+    """What masking needs to know about the vocabulary."""
 
     size: int
     pad_id: int

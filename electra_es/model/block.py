@@ -1,8 +1,8 @@
 """The transformer block, after `modeling.transformer_model` of google-research/electra.
 
-It is written out, and not taken from Model Garden. With Model Garden's block, canonical names,
+The block is written here and not taken from Model Garden. With Model Garden's block, canonical names,
 derived dropout and two corrections (its rate of dropout after attention, its softmax in bfloat16)
-needed thirteen private attributes. And speed depends on the block, so it has to be ours to change.
+needed thirteen private attributes. Also, speed depends on the block, so we must be able to change it.
 docs/fidelity.md says how both were compared.
 
 Shapes: B batch, L length, H hidden, N heads, D = H / N.
@@ -45,8 +45,8 @@ class Block(tf_keras.layers.Layer):
         def dense(name: str, width: int) -> tf_keras.layers.Dense:
             return tf_keras.layers.Dense(width, kernel_initializer=initializer(config), name=name)
 
-        # The second number is free. It was that of a layer in the middle of Model Garden's block,
-        # and as it stays so, the masks of the other layers stay what they were.
+        # The second number stays unused: it belonged to a layer inside Model Garden's block. So the
+        # other layers keep their numbers, and their dropout masks do not change.
         after_attention, _, after_feed_forward, inside = itertools.islice(dropout_numbers, 4)
         self.query = dense("query", hidden_size)
         self.key = dense("key", hidden_size)
@@ -64,24 +64,24 @@ class Block(tf_keras.layers.Layer):
         """[B, L, H] and the bias of `attention_probabilities` -> float32 [B, L, H]."""
         probabilities = self.attention_dropout(self.attention_probabilities(x, bias))
         mixed = tf.einsum("bnqk,bknd->bqnd", probabilities, self._heads(self.value(x)))
-        attended = self.attention_output(tf.reshape(mixed, tf.shape(x)))
-        x = self.attention_norm(x + self.attention_output_dropout(attended))
+        attention = self.attention_output(tf.reshape(mixed, tf.shape(x)))
+        x = self.attention_norm(x + self.attention_output_dropout(attention))
         # GELU is computed in float32, as in Model Garden: it reports worse convergence in bfloat16.
         inner = gelu(tf.cast(self.intermediate(x), tf.float32))
         output = self.feed_forward_output_dropout(self.feed_forward_output(inner))
         return self.feed_forward_norm(x + tf.cast(output, tf.float32))
 
     def attention_probabilities(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        """float32 [B, N, L, L]: how much a token (third axis) takes of each token (last axis).
+        """float32 [B, N, L, L]: how much a token (third axis) attends to each token (last axis).
 
         Args:
           x: [B, L, H].
           bias: float32 [B, 1, 1 or L, L], added to the scores: 0, or very low where a token must
-            not look.
+            not attend.
         """
         query = self._heads(self.query(x)) * self.head_size ** -0.5
         scores = tf.einsum("bqnd,bknd->bnqk", query, self._heads(self.key(x)))
-        # In float32, because bfloat16's 8 bits leave probabilities near 1 no room.
+        # In float32: with its 8 bits, bfloat16 cannot tell probabilities near 1 apart.
         return tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
 
     def _heads(self, x: tf.Tensor) -> tf.Tensor:

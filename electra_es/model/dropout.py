@@ -27,10 +27,10 @@ def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
 class Dropout(tf_keras.layers.Layer):
     """Sets a share `rate` of the entries to 0 and scales up the others; any shape.
 
-    tf_keras draws from a stateful stream, which no checkpoint restores. This layer derives the
-    mask from the step's seed and the layer's number, which no other layer of a model may have.
+    tf_keras draws from a stateful stream, and no checkpoint restores it. This layer derives the mask
+    from the step's seed and the layer's number. Each layer of a model needs a number of its own.
 
-    The number goes into the generator's key by one addition, and the comparison is the mask: with
+    One addition puts the number into the generator's key, and the comparison is the mask. With
     `stateless_fold_in` and `tf.nn.experimental.stateless_dropout` the step of the small model needs
     a fifth more memory for activations on a TPU (docs/preflight.md).
     """
@@ -40,7 +40,7 @@ class Dropout(tf_keras.layers.Layer):
         self.rate, self.number = rate, number
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Raises RuntimeError where it should draw and there is no seed."""
+        """Raises RuntimeError in training outside `dropout_seed`."""
         if not training or not self.rate:
             return x
         seed = getattr(_dropout_seed, "value", None)

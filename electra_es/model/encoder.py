@@ -1,6 +1,6 @@
 """Embeddings and transformer towers, after `modeling.BertModel` of google-research/electra.
 
-Shapes: B batch, L length, V vocabulary, H hidden (of the tower at hand), E embedding.
+Shapes: B batch, L length, V vocabulary, H hidden size of a tower, E embedding.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ class Embeddings(tf_keras.layers.Layer):
     """Sum of word, position and segment embeddings, normalised: [B, L] ids -> [B, L, E].
 
     With `base`, gradient-disentangled sharing (DeBERTaV3, He et al. 2021, section 3.3): word and
-    position tables are those of `base`, through which no gradient flows, plus a delta that starts
-    at zero and that this layer trains; segments and LayerNorm are its own.
+    position tables are those of `base` plus a delta. No gradient flows into `base`. The delta starts
+    at zero, and this layer trains it. Segments and LayerNorm belong to this layer alone.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, width: int, name: str,
@@ -57,7 +57,7 @@ class Embeddings(tf_keras.layers.Layer):
 
     @property
     def word_table(self) -> tf.Tensor:
-        """[V, E], what ids are looked up in and MLM logits are tied to."""
+        """[V, E], the table for the look-up of ids; the output layer of MLM uses it too."""
         return self._with_base("word_embeddings")
 
     def _with_base(self, name: str) -> tf.Tensor:
@@ -68,8 +68,8 @@ class Embeddings(tf_keras.layers.Layer):
         length = input_ids.shape[1] or tf.shape(input_ids)[1]
         x = tf.gather(self.word_table, input_ids)
         x += self._with_base("position_embeddings")[tf.newaxis, :length]
-        # A product with one-hot rows is the original's way, and far faster on TPU than a gather
-        # from a table of two rows.
+        # As in the original, a product with one-hot rows: on TPU it is far faster than a gather from a
+        # table of two rows.
         one_hot = tf.one_hot(segment_ids, self.config.type_vocab_size, dtype=x.dtype)
         x += tf.matmul(one_hot, tf.cast(self.token_type_embeddings, x.dtype))
         return self.dropout(self.norm(x))
@@ -85,7 +85,7 @@ class Tower(tf_keras.layers.Layer):
         self.direction = direction
         self.projection = None
         if embedding_width != hidden_size:
-            # The original names no initialiser here, and TF1's default is Glorot's.
+            # The original names no initialiser here; TF1's default is Glorot's.
             self.projection = tf_keras.layers.Dense(hidden_size, name="embeddings_project")
         self.blocks = [
             Block(config, hidden_size, num_heads, intermediate_size, dropout_numbers, f"layer_{i}")
@@ -103,7 +103,7 @@ class Tower(tf_keras.layers.Layer):
 
     def attention_bias(self, input_mask: tf.Tensor) -> tf.Tensor:
         """[B, L] of 0 and 1 -> float32 [B, 1, 1, L], or [B, 1, L, L] where a token sees one side
-        only: 0 where the token of a row may look at that of a column, -1e9 elsewhere."""
+        only: 0 where the token of a row may attend to the token of a column, -1e9 elsewhere."""
         visible = tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis]
         if self.direction != "both":
             length = tf.shape(input_mask)[1]

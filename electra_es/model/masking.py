@@ -21,15 +21,15 @@ def candidate_positions(inputs: Inputs, vocab: VocabularyFacts) -> tf.Tensor:
 
 
 def count_predictions(inputs: Inputs, candidates: tf.Tensor, config: ModelConfig, k: int) -> tf.Tensor:
-    """int32 [B]: max(1, min(K, round(tokens * mask_prob))) (`mask`), but never more than there are
-    candidates when positions are drawn without replacement."""
+    """int32 [B]: max(1, min(K, round(tokens * mask_prob))) (`mask`); without replacement, at most the
+    number of candidates."""
     tokens = tf.cast(tf.reduce_sum(inputs.input_mask, axis=-1), tf.float32)
-    wanted = tf.cast(tf.round(tokens * config.mask_prob), tf.int32)
-    wanted = tf.maximum(1, tf.minimum(k, wanted))
+    count = tf.cast(tf.round(tokens * config.mask_prob), tf.int32)
+    count = tf.maximum(1, tf.minimum(k, count))
     available = tf.reduce_sum(tf.cast(candidates, tf.int32), axis=-1)
     if config.masking == "original":
-        return tf.where(available > 0, wanted, 0)
-    return tf.minimum(wanted, available)
+        return tf.where(available > 0, count, 0)
+    return tf.minimum(count, available)
 
 
 def choose_positions(
@@ -71,7 +71,7 @@ def _choose_words(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Whole words in random order until the next would exceed the count.
 
-    A first word longer than the count is taken in part: a row never goes without a prediction.
+    If the first word is longer than the count, a part of it is taken: every row has a prediction.
     """
     length = tf.shape(candidates)[1]
     # A special token ends a word, so whatever follows it starts one.
@@ -100,7 +100,7 @@ def _reverse_cumulative_min(values: tf.Tensor) -> tf.Tensor:
     return values
 
 
-def mask(inputs: Inputs, config: ModelConfig, vocab: VocabularyFacts, key: Key) -> MaskedInputs:
+def mask_tokens(inputs: Inputs, config: ModelConfig, vocab: VocabularyFacts, key: Key) -> MaskedInputs:
     """Selects tokens and hides most of them behind [MASK] (`pretrain_helpers.mask`).
 
     85 % of the selected become [MASK], 15 % stay; none becomes a random token.
@@ -132,8 +132,8 @@ def scatter_update(
     """Writes ids at positions (`scatter_update` of the original, for ids).
 
     An update at position 0 is dropped: [CLS] is never selected, and unused slots point there.
-    Updates that meet at one position, which only `masking="original"` brings about, are
-    averaged with floor division, so that an unrelated third id is written, as in the original.
+    Several updates of one position occur only with `masking="original"`. They are averaged with
+    floor division, which writes an unrelated third id, as in the original.
 
     Args:
       sequence: int32 [B, L].

@@ -23,8 +23,8 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Outputs(NamedTuple):
-    """What a forward pass gives, float32 unless said otherwise. Without a discriminator
-    (`objective=mlm`) there is nothing of it, nor samples for it: None.
+    """The results of a forward pass, float32 unless another type is named. Without a discriminator
+    (`objective=mlm`) its results and the samples for it are None.
 
     A loss is the sum of `*_losses * *_weights` over a sum of weights that the caller counts
     over the whole step (all replicas and micro-batches), see `total_loss`.
@@ -36,9 +36,9 @@ class Outputs(NamedTuple):
     sampled_ids: tf.Tensor | None = None  # int32 [B, K]
     corrupted_ids: tf.Tensor | None = None  # int32 [B, L]
     labels: tf.Tensor | None = None  # int32 [B, L], 1 where a token was replaced
-    rtd_logits: tf.Tensor | None = None  # [B, L]
-    rtd_losses: tf.Tensor | None = None  # [B, L]
-    rtd_weights: tf.Tensor | None = None  # [B, L], 1 for all tokens but padding
+    discriminator_logits: tf.Tensor | None = None  # [B, L]
+    discriminator_losses: tf.Tensor | None = None  # [B, L]
+    discriminator_weights: tf.Tensor | None = None  # [B, L], 1 for all tokens but padding
 
 
 class MaskedLMHead(tf_keras.layers.Layer):
@@ -63,7 +63,7 @@ class MaskedLMHead(tf_keras.layers.Layer):
         return tf.cast(logits, tf.float32) + tf.cast(self.output_bias, tf.float32)
 
 
-class ReplacedTokenHead(tf_keras.layers.Layer):
+class DiscriminatorHead(tf_keras.layers.Layer):
     """Dense, GELU, dense to one logit (`_get_discriminator_output`): [B, L, H] -> float32 [B, L]."""
 
     def __init__(self, config: ModelConfig):
@@ -79,7 +79,7 @@ class ReplacedTokenHead(tf_keras.layers.Layer):
 
 
 class ElectraPretrainer(tf_keras.layers.Layer):
-    """Both towers and their heads. Which parts exist follows from the configuration:
+    """Both towers and their heads. The configuration decides which parts exist:
 
     * masked_lm: generator tower with the discriminator's embeddings (or its own, if untied);
     * shared, or objective mlm: one full-size tower, that of the discriminator;
@@ -108,7 +108,7 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         self.mlm_head: MaskedLMHead | None = None
         if self.generators:
             self.mlm_head = MaskedLMHead(config, vocab.size, self.generator_embeddings.width)
-        self.rtd_head = ReplacedTokenHead(config) if config.objective != "mlm" else None
+        self.discriminator_head = DiscriminatorHead(config) if config.objective != "mlm" else None
 
     def _add_embeddings(self) -> None:
         config = self.config
@@ -146,8 +146,8 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         if len(outputs) == 1:
             return outputs[0]
         left_to_right, right_to_left = outputs
-        # The state that predicts a token is its neighbour's, which has not seen it. `roll` of the
-        # original wraps around by slices, which is what tf.roll's opposite signs do.
+        # The state of the neighbour predicts a token, because it has not seen the token. The original's
+        # `roll` shifts by slices that wrap around, and tf.roll does the same with the opposite sign.
         return tf.concat([tf.roll(left_to_right, 1, axis=1), tf.roll(right_to_left, -1, axis=1)], -1)
 
     def mlm_logits(self, masked: MaskedInputs, inputs: Inputs) -> tf.Tensor:
@@ -170,11 +170,11 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         """`EncoderOutput` of the discriminator: what fine-tuning and embeddings use."""
         return self.discriminator(self.embeddings(input_ids, segment_ids), input_mask)
 
-    def rtd_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor,
+    def discriminator_logits(self, input_ids: tf.Tensor, input_mask: tf.Tensor,
                    segment_ids: tf.Tensor) -> tf.Tensor:
-        """float32 [B, L]; above 0: the discriminator takes the token for a replaced one."""
-        assert self.rtd_head is not None, "a model with objective=mlm has no discriminator"
-        return self.rtd_head(self.encode(input_ids, input_mask, segment_ids).layers[-1])
+        """float32 [B, L]; above 0: the discriminator classifies the token as replaced."""
+        assert self.discriminator_head is not None, "a model with objective=mlm has no discriminator"
+        return self.discriminator_head(self.encode(input_ids, input_mask, segment_ids).layers[-1])
 
     def call(self, inputs: Inputs, masked: MaskedInputs, draws: tf.Tensor | None = None,
              sampled_ids: tf.Tensor | None = None, training: bool = False) -> Outputs:
@@ -183,9 +183,9 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         Args:
           inputs: the batch.
           masked: its selected positions.
-          draws: float32 [B, K] in [0, 1), for sampling; objective mlm does without.
+          draws: float32 [B, K] in [0, 1), for sampling; not needed with objective mlm.
           sampled_ids: int32 [B, K], instead of sampling (tests against fixed numbers).
-          training: whether dropout is on; Keras hands it on to every layer inside.
+          training: whether dropout is on; Keras passes it on to every layer inside.
         """
         config = self.config
         if config.generator_kind == "two_tower":
@@ -199,8 +199,10 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             logits = self.mlm_logits(masked, inputs)
             mlm_losses = _cross_entropy(logits, masked.original_ids)
             mlm_weights = masked.weights
-        if self.rtd_head is None:
-            return Outputs(logits, mlm_losses, mlm_weights)
+        discriminator_weights = tf.cast(inputs.input_mask, tf.float32)
+        if self.discriminator_head is None:
+            return Outputs(logits, mlm_losses, mlm_weights,
+                           discriminator_weights=discriminator_weights)
         if sampled_ids is None:
             sampled_ids = sample_from_softmax(
                 logits / config.temperature, draws,
@@ -208,14 +210,14 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         corrupted_ids, written = scatter_update(inputs.input_ids, sampled_ids, masked.positions)
         differs = tf.cast(corrupted_ids != inputs.input_ids, tf.int32)
         labels = written if config.objective == "electric" else written * differs
-        rtd_weights = tf.cast(inputs.input_mask, tf.float32)
-        rtd_logits = self.rtd_logits(corrupted_ids, inputs.input_mask, inputs.segment_ids)
+        discriminator_logits = self.discriminator_logits(
+            corrupted_ids, inputs.input_mask, inputs.segment_ids)
         if config.objective == "electric":
-            rtd_logits += self._noise_log_odds(cloze, corrupted_ids)
-        rtd_losses = tf.nn.sigmoid_cross_entropy_with_logits(
-            tf.cast(labels, tf.float32), rtd_logits)
+            discriminator_logits += self._noise_log_odds(cloze, corrupted_ids)
+        discriminator_losses = tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.cast(labels, tf.float32), discriminator_logits)
         return Outputs(logits, mlm_losses, mlm_weights, sampled_ids, corrupted_ids, labels,
-                       rtd_logits, rtd_losses, rtd_weights)
+                       discriminator_logits, discriminator_losses, discriminator_weights)
 
     def _noise_log_odds(self, cloze: tf.Tensor, corrupted_ids: tf.Tensor) -> tf.Tensor:
         """[B, L]: log q(token) + log(p / (1 - p)), which turns the energy into the logit of
@@ -240,19 +242,19 @@ def loss_denominators(inputs: Inputs, masked: MaskedInputs, config: ModelConfig,
 
 
 def total_loss(outputs: Outputs, denominators: tf.Tensor, config: ModelConfig) -> tf.Tensor:
-    """generator_weight * MLM + discriminator_weight * RTD; each a weighted sum over its
+    """generator_weight * MLM + discriminator_weight * discriminator; each a weighted sum over its
     denominator + 1e-6, as the original.
 
-    With denominators counted over all replicas and micro-batches, the sum of their losses (and
-    of their gradients) is that of one large batch. The original divides by each replica's own
-    count and averages, which weights tokens of sparse replicas more.
+    The denominators count all replicas and micro-batches. So the sum of all losses (and of all
+    gradients) is that of one large batch. The original divides by each replica's own count and
+    averages, which gives tokens of sparse replicas more weight.
     """
     mlm = tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights)
     loss = config.generator_weight * mlm / (denominators[0] + 1e-6)
-    if outputs.rtd_losses is None:
+    if outputs.discriminator_losses is None:
         return loss
-    rtd = tf.reduce_sum(outputs.rtd_losses * outputs.rtd_weights)
-    return loss + config.discriminator_weight * rtd / (denominators[1] + 1e-6)
+    discriminator = tf.reduce_sum(outputs.discriminator_losses * outputs.discriminator_weights)
+    return loss + config.discriminator_weight * discriminator / (denominators[1] + 1e-6)
 
 
 def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
@@ -261,8 +263,8 @@ def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
 
     Args:
       config: its shape and objective.
-      vocab: of what it is trained on.
-      precision: the type that its towers compute in; variables are float32 in any case.
+      vocab: facts about the vocabulary of its records.
+      precision: the type in which its towers compute; variables are always float32.
     """
     with _compute_type(precision):
         model = ElectraPretrainer(config, vocab)
@@ -275,8 +277,8 @@ def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
 
 @contextlib.contextmanager
 def _compute_type(precision: str) -> Iterator[None]:
-    """Gives the layers made inside their type. Keras takes it from a global policy, which would
-    otherwise be that of every model made later in the process, for an export for instance."""
+    """Sets the compute type of the layers that are made inside the `with`. Keras takes it from a global
+    policy. Without a reset, models made later in the process, for an export say, would get it too."""
     before = tf_keras.mixed_precision.global_policy()
     tf_keras.mixed_precision.set_global_policy(
         "mixed_bfloat16" if precision == "bfloat16" else "float32")
@@ -294,5 +296,5 @@ def count_parameters(layers: list[tf_keras.layers.Layer]) -> int:
 
 def discriminator_parameters(model: ElectraPretrainer) -> int:
     """Parameters of the published model: embeddings, tower, head."""
-    heads = [model.rtd_head] if model.rtd_head is not None else []
+    heads = [model.discriminator_head] if model.discriminator_head is not None else []
     return count_parameters([model.embeddings, model.discriminator, *heads])

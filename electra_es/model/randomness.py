@@ -1,10 +1,11 @@
 """Random numbers that are a pure function of (seed, purpose, example, index).
 
-Masks and samples are drawn per example, from a counter, and not from a stream:
-the same example gets the same draw whatever the number of replicas, hosts,
-micro-batches or restarts. The generator is Threefry-2x32 with 20 rounds (Salmon
+Masks and samples are drawn per example, from a counter and not from a stream: the
+draws of an example do not depend on the number of replicas, hosts, micro-batches or
+restarts. The generator is Threefry-2x32 with 20 rounds (Salmon
 et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written with integer
-operations that TensorFlow and XLA have on every device.
+operations that TensorFlow and XLA have on every device. `tf.random.stateless_uniform`
+takes one seed for a whole batch, and not one for each example.
 
 Shapes: B batch, n numbers drawn per example.
 """

@@ -31,7 +31,7 @@ def sample_from_softmax(
     if disallowed_ids is not None:
         # The original subtracts 1000 from the logit; in float32 that is probability 0.
         logits -= 1000.0 * tf.one_hot(disallowed_ids, vocab_size)
-    # Not normalised: the search scales the draw by the sum instead.
+    # The weights stay unnormalised: the search multiplies the draw by their sum.
     weights = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
     width = _block_width(vocab_size)
     padding = -vocab_size % width
@@ -47,13 +47,13 @@ def sample_from_softmax(
 
 
 def _search(cumulative: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first index whose cumulative weight exceeds the target, and the target's rest in it.
+    """The first index whose cumulative weight exceeds the target, and target - weight before the index.
 
     Args:
       cumulative: float32 [B, K, n], non-decreasing.
       target: float32 [B, K].
     """
-    # Rounding may bring the target up to the total, where no index would exceed it.
+    # Rounding may make the target equal to the total; then no index would exceed it.
     target = tf.minimum(target, cumulative[..., -1] * (1.0 - 2.0**-23))
     below = cumulative <= target[..., tf.newaxis]
     index = tf.reduce_sum(tf.cast(below, tf.int32), axis=-1)
@@ -62,7 +62,7 @@ def _search(cumulative: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
 
 
 def _block_width(vocab_size: int) -> int:
-    """A divisor of V near sqrt(V), which saves padding [B, K, V]; else sqrt(V) rounded up."""
+    """A divisor of V near sqrt(V), so that [B, K, V] needs no padding; else sqrt(V) rounded up."""
     root = math.isqrt(vocab_size - 1) + 1
     near = range(root, 2 * root)
     return next((width for width in near if vocab_size % width == 0), root)

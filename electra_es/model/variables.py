@@ -1,7 +1,7 @@
 """One table of the model's variables under canonical names, strict in both directions.
 
-The canonical names are those of google-research/electra's TF1 checkpoints, so a Google checkpoint
-needs no renaming and every other format maps from them:
+The canonical names are those of google-research/electra's TF1 checkpoints. So a Google checkpoint
+needs no renaming, and every other format maps from them:
 
     electra/embeddings/word_embeddings                        [V, E]
     electra/embeddings_project/kernel                         [E, H]
@@ -12,9 +12,9 @@ needs no renaming and every other format maps from them:
 
 `electra/` is the discriminator and the shared embeddings (or the one tower of BERT's objective),
 `generator/` the generator, with embeddings of its own only where they are not tied. The two-tower
-generator is `generator_ltr/`, `generator_rtl/` and `cloze_predictions/`. Where the discriminator's
-tables are deltas to the generator's (`embedding_sharing=gradient_disentangled`), which the
-original does not know, they are named `electra/embeddings/word_embeddings_delta` and
+generator is `generator_ltr/`, `generator_rtl/` and `cloze_predictions/`. With
+`embedding_sharing=gradient_disentangled`, which the original does not have, the discriminator's
+tables are deltas to the generator's. Their names are `electra/embeddings/word_embeddings_delta` and
 `position_embeddings_delta`.
 
 Kernels are [in, out].
@@ -31,7 +31,7 @@ from electra_es.errors import UsageError, nearest_hint
 from electra_es.model.encoder import Embeddings, Tower
 from electra_es.model.pretrainer import ElectraPretrainer
 
-# What a published discriminator consists of.
+# Variables of a published discriminator.
 DISCRIMINATOR_PREFIXES = ("electra/", "discriminator_predictions/")
 
 
@@ -51,8 +51,8 @@ def get_weights(model: ElectraPretrainer) -> dict[str, np.ndarray]:
 
 
 def get_resolved_weights(model: ElectraPretrainer) -> dict[str, np.ndarray]:
-    """`get_weights` for formats that have no deltas: each is added to the generator's table, and
-    stands under the name of a plain one. Layer and head names are untouched."""
+    """`get_weights` for formats that have no deltas: each delta is added to the generator's table, and
+    the sum gets the name of a plain table. Other names stay as they are."""
     weights = get_weights(model)
     for table in ("word_embeddings", "position_embeddings"):
         delta = weights.pop(f"electra/embeddings/{table}_delta", None)
@@ -63,14 +63,14 @@ def get_resolved_weights(model: ElectraPretrainer) -> dict[str, np.ndarray]:
 
 def set_weights(model: ElectraPretrainer, arrays: Mapping[str, np.ndarray], where: str, *,
                 require: Literal["all", "discriminator"] = "all") -> list[str]:
-    """Assigns arrays to variables, all of them or, if anything does not fit, none.
+    """Assigns arrays to variables. If one does not fit, no variable is changed.
 
     Args:
       model: a built model.
       arrays: canonical name -> array of the canonical shape.
       where: what to call the source in an error, a path for instance.
-      require: "all": every variable must be given; "discriminator": those of the generator may be
-        missing, and keep their values.
+      require: "all": every variable must have an array; "discriminator": those of the generator may
+        be missing and then keep their values.
 
     Returns:
       names of the variables that kept their values.
@@ -116,9 +116,9 @@ def _layers(model: ElectraPretrainer) -> Iterator[tuple[str, tf_keras.layers.Lay
         yield f"{head}/dense", model.mlm_head.dense
         yield f"{head}/LayerNorm", model.mlm_head.norm
         yield head, model.mlm_head
-    if model.rtd_head is not None:
-        yield "discriminator_predictions/dense", model.rtd_head.dense
-        yield "discriminator_predictions/dense_1", model.rtd_head.logit
+    if model.discriminator_head is not None:
+        yield "discriminator_predictions/dense", model.discriminator_head.dense
+        yield "discriminator_predictions/dense_1", model.discriminator_head.logit
 
 
 def _embeddings(prefix: str, embeddings: Embeddings) -> Iterator[tuple[str, tf_keras.layers.Layer]]:

@@ -1,4 +1,4 @@
-"""Draws the report of a run, or of several in one.
+"""Draws the report of one run or of several runs.
 
     python -m electra_es.monitoring --model_dir=runs/small --output=report.html
     python -m electra_es.monitoring --model_dir=runs/small,runs/medium --output=report.html
@@ -9,7 +9,7 @@ from electra_es.errors import UsageError, run_main
 
 
 def main() -> None:
-    # Not above: matplotlib takes longer to import than a short run to report.
+    # Imported here: matplotlib takes longer to import than a short run takes to draw.
     from electra_es.flags import define, parse_flags_only
     from electra_es.monitoring.report import write_report
     from electra_es.settings import PATH

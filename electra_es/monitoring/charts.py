@@ -1,6 +1,6 @@
 """The curves of one or several runs, drawn with matplotlib: a panel by itself, or all in one image.
 
-A panel is an image of its own in the page, so that the page can put as many side by side as fit.
+In the page each panel is a separate image, so that the page can show as many side by side as fit.
 """
 
 import io
@@ -57,7 +57,7 @@ PANELS = (
 
 
 class DrawnRun(NamedTuple):
-    """What of a run is drawn: the log and the steps at which a new cycle of the schedule begins."""
+    """What is drawn of a run: its log, and the steps at which a new cycle of the schedule begins."""
 
     log: RunLog
     restart_steps: tuple[int, ...]
@@ -71,7 +71,7 @@ def panels_of(runs: list[DrawnRun]) -> list[Panel]:
 
 
 def svg(panel: Panel, runs: list[DrawnRun]) -> str:
-    """One panel as an SVG element, without ids but those that it refers to itself."""
+    """One panel as an SVG element, with only those ids to which it refers itself."""
     with plt.rc_context({**_STYLE, "svg.hashsalt": panel.title}):
         figure, axes = plt.subplots(figsize=(4.4, 2.9),
                                     layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
@@ -129,7 +129,7 @@ def _draw(axes: plt.Axes, panel: Panel, runs: list[DrawnRun]) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(length=0)
-    # From step 0 on, also where there is a single report: a range of its own has no sensible ticks.
+    # The axis starts at step 0 even with a single report: a range of one point has no useful ticks.
     axes.set_xlim(0, 1.03 * _last_step(runs))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=_TICK_STEPS))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
@@ -156,7 +156,7 @@ def _last_step(runs: list[DrawnRun]) -> int:
 
 
 def _curve(axes: plt.Axes, lines: list[Line], metric: str, look: dict[str, Any]) -> None:
-    """The values, faint, and their running mean over a twentieth of them where there are many."""
+    """The values; many values are faint, with their running mean over a twentieth of them."""
     steps, values = _points(lines, metric)
     width = len(values) // 20
     if len(values) == 1:
@@ -173,7 +173,7 @@ def _curve(axes: plt.Axes, lines: list[Line], metric: str, look: dict[str, Any])
 
 def _dots(axes: plt.Axes, lines: list[Line], metric: str, look: dict[str, Any]) -> None:
     steps, values = _points(lines, metric)
-    only_here = metric == "disc_auc"  # nothing but the dots shows it: they are joined
+    only_here = metric == "disc_auc"  # only evaluations have it, so a line joins the dots
     axes.plot(steps, values, marker="o", markersize=5, markeredgecolor="white", color=look["color"],
               linestyle=look["linestyle"] if only_here else "none", linewidth=1.2)
 

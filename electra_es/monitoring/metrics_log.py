@@ -3,12 +3,12 @@
 A line of `metrics.jsonl` is an object with `kind`, `step` and `time` (seconds since 1970), and
 
     start        devices, data and initial_weights of one start of the run, which begins at `step`
-    train        the means since the line before; `steps` and `tokens` are what they are taken over
+    train        means since the line before, over `steps` steps and `tokens` tokens
     evaluation   metrics over the validation examples
 
-A killed process can leave half a line. A run that goes on from a checkpoint repeats the steps after
-it. Therefore a half line is passed over, the last line of one kind and step counts, and a start first
-removes the lines of the steps that it is going to repeat.
+A killed process can leave half a line. A run that continues from a checkpoint repeats the steps after
+it. Therefore the reader ignores half lines and uses the last line of each kind and step, and a start
+first removes the lines of the steps that it will repeat.
 """
 
 import json
@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
+from electra_es import files
+from electra_es.errors import UsageError
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -37,40 +38,40 @@ class RunLog:
     evaluations: list[Line]
 
     def up_to(self, step: int) -> "RunLog":
-        """Without the lines of later steps: the way to the weights of `step`."""
+        """The log without the lines of later steps: how the weights of `step` came about."""
         return RunLog(*([line for line in lines if line["step"] <= step]
                         for lines in (self.starts, self.training, self.evaluations)))
 
     def training_seconds(self) -> float | None:
         """Time of all steps; validation and the time between two starts are left out.
 
-        The first line of each start has no speed, as these steps include compiling. They count at
-        the next speed that was measured, or at the one before if none follows. None if there is no
-        speed at all.
+        The first line of each start has no speed, as these steps include compiling. Their time is
+        computed from the next measured speed, or from the one before if none follows. None if there is
+        no speed at all.
         """
         return self._sum_over_steps(lambda line: 1 / line["steps_per_second"]
                                     if line.get("steps_per_second") else None)
 
     def tokens(self) -> float | None:
-        """Tokens that were trained on, [CLS] and [SEP] counted and padding not. None if no line has
-        a count (logs of earlier versions)."""
+        """Tokens of all steps, including [CLS] and [SEP], without padding. None if no line has a count
+        (logs of earlier versions)."""
         return self._sum_over_steps(lambda line: line["tokens"] / line["steps"]
                                     if line.get("steps") else None)
 
     def _sum_over_steps(self, of_one_step: Callable[[Line], float | None]) -> float | None:
-        known = [(line["step"], value) for line in self.training
-                 if (value := of_one_step(line)) is not None]
-        if not known:
+        measured = [(line["step"], value) for line in self.training
+                    if (value := of_one_step(line)) is not None]
+        if not measured:
             return None
         total, before = 0.0, 0
-        for step, value in known:
+        for step, value in measured:
             total += (step - before) * value
             before = step
-        return total + (self.training[-1]["step"] - before) * known[-1][1]
+        return total + (self.training[-1]["step"] - before) * measured[-1][1]
 
 
 def read_log(model_dir: str) -> RunLog:
-    """Reads `metrics.jsonl`; nothing but empty lists where there is none (an imported model)."""
+    """Reads `metrics.jsonl`; the lists are empty if there is no such file (an imported model)."""
     lines = _read(os.path.join(model_dir, METRICS_FILE))[0]
     return RunLog(*([line for line in lines if line.get("kind") == kind]
                     for kind in ("start", "train", "evaluation")))
@@ -82,23 +83,21 @@ def read_samples(model_dir: str) -> list[Line]:
 
 
 def append_metrics(model_dir: str, kind: str, step: int, values: Mapping[str, Any]) -> None:
-    """Adds a line; it is on the disk when this returns."""
+    """Adds a line and writes it to the disk."""
     _append(os.path.join(model_dir, METRICS_FILE),
             {"kind": kind, "step": step, "time": time.time(), **values})
     if kind == "evaluation":
-        path = os.path.join(model_dir, EVALUATION_FILE)
-        _write(path, json.dumps({"step": step, **values}, indent=2) + "\n")
+        files.write_json(os.path.join(model_dir, EVALUATION_FILE), {"step": step, **values})
 
 
 def is_last_evaluation(model_dir: str, step: int, metrics: Mapping[str, float]) -> bool:
-    """Whether `evaluation.json` says the same already, up to the order in which a device adds up."""
+    """Whether `evaluation.json` already has these figures, up to rounding of a device's sums."""
     try:
-        with tf.io.gfile.GFile(os.path.join(model_dir, EVALUATION_FILE)) as file:
-            before = json.loads(file.read())
+        before = files.read_json(os.path.join(model_dir, EVALUATION_FILE))
         return before.pop("step") == step and before.keys() == metrics.keys() and all(
             math.isclose(before[name], value, rel_tol=1e-5, abs_tol=1e-9)
             for name, value in metrics.items())
-    except (tf.errors.NotFoundError, ValueError, AttributeError, KeyError, TypeError):
+    except (UsageError, KeyError, TypeError):
         return False
 
 
@@ -107,69 +106,49 @@ def append_samples(model_dir: str, step: int, samples: list) -> None:
 
 
 def tidy(model_dir: str, last_step: float = math.inf) -> None:
-    """Removes half lines and what belongs to steps after `last_step`."""
+    """Removes half lines, and the lines of steps after `last_step`."""
     for name in (METRICS_FILE, SAMPLES_FILE):
         path = os.path.join(model_dir, name)
         lines, all_whole = _read(path)
         kept = [line for line in lines if line["step"] <= last_step]
         if len(kept) < len(lines) or not all_whole:
-            _write(path, "".join(_text(line) for line in kept))
+            files.write_bytes(path, "".join(f"{_text(line)}\n" for line in kept).encode())
     path = os.path.join(model_dir, EVALUATION_FILE)
-    if tf.io.gfile.exists(path) and _step_of(path) > last_step:
-        tf.io.gfile.remove(path)
+    if files.exists(path) and _step_of(path) > last_step:
+        files.remove(path)
 
 
 def _step_of(path: str) -> float:
-    """The step of `evaluation.json`; of one that is damaged, a later one than any."""
+    """The step of `evaluation.json`; infinity if the file is damaged."""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return json.loads(file.read())["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(files.read_json(path)["step"])
+    except (UsageError, KeyError, TypeError, ValueError):
         return math.inf
 
 
 def _read(path: str) -> tuple[list[Line], bool]:
     """Returns the lines, and whether each of the file's lines was whole.
 
-    In bytes: a half line may end within a character, and text may hold characters that Python takes
-    for the end of a line.
+    The file is read as bytes: a half line may end within a character, and text may hold characters
+    that Python treats as the end of a line.
     """
-    if not tf.io.gfile.exists(path):
+    if not files.exists(path):
         return [], True
-    with tf.io.gfile.GFile(path, "rb") as file:
-        texts = file.read().split(b"\n")
-    found: dict[tuple, Line] = {}
+    texts = files.read_bytes(path).split(b"\n")
+    by_kind_and_step: dict[tuple, Line] = {}
     all_whole = texts[-1] == b""
     for text in filter(None, texts):
         try:
             line = json.loads(text)
-            found[line.get("kind"), int(line["step"])] = line
+            by_kind_and_step[line.get("kind"), int(line["step"])] = line
         except (ValueError, KeyError, TypeError, AttributeError):
             all_whole = False
-    return sorted(found.values(), key=lambda line: line["step"]), all_whole
+    return sorted(by_kind_and_step.values(), key=lambda line: line["step"]), all_whole
 
 
 def _text(line: Line) -> str:
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    return json.dumps(line, ensure_ascii=False)
 
 
 def _append(path: str, line: Line) -> None:
-    separator = "\n" if _ends_in_half_line(path) else ""
-    with tf.io.gfile.GFile(path, "a") as file:
-        file.write(separator + _text(line))
-
-
-def _ends_in_half_line(path: str) -> bool:
-    if not tf.io.gfile.exists(path):
-        return False
-    with tf.io.gfile.GFile(path, "rb") as file:
-        if not file.size():
-            return False
-        file.seek(file.size() - 1)
-        return file.read(1) != b"\n"
-
-
-def _write(path: str, text: str) -> None:
-    with tf.io.gfile.GFile(path + ".writing", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(path + ".writing", path, overwrite=True)
+    files.append_line(path, _text(line))

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: the progress line, TensorBoard, `metrics.jsonl`."""
+"""What a run reports: the progress line, TensorBoard, `metrics.jsonl`."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from electra_es.monitoring.samples import SampleToken, sample_markdown
 from electra_es.monitoring.tensorboard import TensorBoardLog
 from electra_es.run_config import Run, load_run
 
-# What a line shows of the metrics that it is given; a model without a discriminator has no disc_*.
+# Metrics that a line shows, if the model has them: without a discriminator there is no disc_*.
 _TRAINING = {"loss": "  loss {:.3f}", "masked_lm_loss": "  mlm {:.3f}",
              "masked_lm_accuracy": " acc {:.3f}", "disc_accuracy": "  disc acc {:.3f}",
              "disc_precision": " prec {:.3f}", "disc_recall": " rec {:.3f}",
@@ -27,7 +27,7 @@ def parameter_line(name: str, parameters: int) -> str:
 
 
 class ProgressLog:
-    """Writes each stretch of steps as a line, TensorBoard scalars and a line of `metrics.jsonl`."""
+    """Reports steps as a printed line, as TensorBoard scalars and as a line of `metrics.jsonl`."""
 
     def __init__(self, model_dir: str, config: PretrainingConfig, *, is_chief: bool = True,
                  flops_per_example: float = 0.0, peak_flops: float = 0.0):
@@ -36,30 +36,30 @@ class ProgressLog:
           model_dir: where to write.
           config: batch size, length and number of steps.
           is_chief: whether to write and print at all.
-          flops_per_example, peak_flops: for the utilisation; a peak of 0 leaves it out.
+          flops_per_example, peak_flops: for the utilisation; with a peak of 0 it is not shown.
         """
         self.model_dir, self.config, self.is_chief = model_dir, config, is_chief
         self.flops_per_example, self.peak_flops = flops_per_example, peak_flops
         self.tensorboard = TensorBoardLog(model_dir)
         self._mark: tuple[float, int] | None = None
-        self._reported = 0  # the step up to which lines of this start tell
+        self._last_reported_step = 0  # last step in a line of this start
 
     def start(self, step: int, run: Run, **facts: Any) -> None:
-        """Records that training begins after `step`. What was recorded of later steps is removed, as
-        they are about to be repeated.
+        """Records that training begins after `step`. Records of later steps are removed, because these
+        steps will be repeated.
 
         Args:
           run: for TensorBoard.
           **facts: JSON values for `metrics.jsonl`: what this start trains on, and where.
         """
-        self._reported = step
+        self._last_reported_step = step
         if self.is_chief:
             metrics_log.tidy(self.model_dir, step)
             metrics_log.append_metrics(self.model_dir, "start", step, facts)
             self.tensorboard.start(step, run)
 
     def count_from(self, step: int) -> None:
-        """Begins to take the time; called after the first stretch, which includes compiling."""
+        """Starts the clock; called after the first loop, whose time includes compiling."""
         self._mark = (time.monotonic(), step)
 
     @property
@@ -69,22 +69,22 @@ class ProgressLog:
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports the steps since the last report, up to `step`."""
         metrics = {**metrics, **self._speed(step)}
-        line = f"step {step}/{self.config.num_train_steps}" + _shown(_TRAINING, metrics)
+        line = f"step {step}/{self.config.num_train_steps}" + _formatted(_TRAINING, metrics)
         if "flop_utilisation" in metrics:
             line += f"  MFU {100 * metrics['flop_utilisation']:.1f} %"
         if "steps_per_second" in metrics:
             left = (self.config.num_train_steps - step) / metrics["steps_per_second"]
             line += f"  ETA {format_duration(left)}"
-        self.say(line)
-        self._write("train", step, {**metrics, "steps": step - self._reported})
-        self._reported = step
+        self.show(line)
+        self._write("train", step, {**metrics, "steps": step - self._last_reported_step})
+        self._last_reported_step = step
         self.count_from(step)
 
     def _speed(self, step: int) -> dict[str, float]:
         if self._mark is None or step == self._mark[1]:
             return {}
-        then, first = self._mark
-        steps_per_second = (step - first) / max(time.monotonic() - then, 1e-9)
+        start, first_step = self._mark
+        steps_per_second = (step - first_step) / max(time.monotonic() - start, 1e-9)
         examples = steps_per_second * self.config.train_batch_size
         speed = {"steps_per_second": steps_per_second, "examples_per_second": examples,
                  "tokens_per_second": examples * self.config.max_seq_length}
@@ -93,12 +93,12 @@ class ProgressLog:
         return speed
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Reports an evaluation, and keeps it as `evaluation.json` too.
+        """Reports an evaluation, and writes it to `evaluation.json` too.
 
         Returns:
-          whether it is written; it is not where the last one, of the same step, is the same.
+          whether it was written; it is not written if the last one has the same step and figures.
         """
-        self.say(f"evaluation at step {step}:" + _shown(_EVALUATION, metrics))
+        self.show(f"evaluation at step {step}:" + _formatted(_EVALUATION, metrics))
         if self.is_counting:
             self.count_from(step)  # the time of an evaluation is not training time
         if not self.is_chief or metrics_log.is_last_evaluation(self.model_dir, step, metrics):
@@ -107,12 +107,12 @@ class ProgressLog:
         return True
 
     def samples(self, step: int, samples: list[list[SampleToken]]) -> None:
-        """Keeps samples of corrupted text with the discriminator's verdict."""
+        """Writes samples of corrupted text with the discriminator's verdict."""
         if not self.is_chief or not samples:
             return
-        tokenizer = load_run(self.model_dir).text.tokenizer
+        kind = load_run(self.model_dir).text.tokenizer
         self.tensorboard.text("evaluation", "samples",
-                              [sample_markdown(sample, tokenizer) for sample in samples], step)
+                              [sample_markdown(sample, kind) for sample in samples], step)
         metrics_log.append_samples(self.model_dir, step, samples)
 
     def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -120,12 +120,12 @@ class ProgressLog:
             self.tensorboard.scalars(kind, step, metrics)
             metrics_log.append_metrics(self.model_dir, kind, step, metrics)
 
-    def say(self, line: str) -> None:
+    def show(self, line: str) -> None:
         if self.is_chief:
             print(line, flush=True)
 
 
-def _shown(forms: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+def _formatted(forms: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     """The metrics that have a form; all of them where none has one, as in fine-tuning."""
     known = [form.format(metrics[name]) for name, form in forms.items() if name in metrics]
     return "".join(known) or "".join(f"  {name} {value:.4f}" for name, value in metrics.items())

@@ -1,7 +1,7 @@
 """The report of a run, or of several side by side: curves, evaluation, samples with the
 discriminator's verdict, settings.
 
-One file without references to others: a page for screens of any width, or the curves alone as PNG.
+The output is one file that needs no other: a page for screens of any width, or only the curves as PNG.
 """
 
 import os
@@ -82,7 +82,7 @@ def write_report(model_dirs: Sequence[str], output: str) -> str:
       a line on what was written.
 
     Raises:
-      UsageError: another ending, no such run, one that has reported nothing yet, or one named twice.
+      UsageError: another ending, no such run, a run without progress lines, or a run named twice.
     """
     ending = os.path.splitext(output)[1]
     if ending not in (".html", ".png"):
@@ -121,7 +121,7 @@ def load_runs(model_dirs: Sequence[str]) -> list[ReportedRun]:
 
 
 def run_names(model_dirs: Sequence[str]) -> list[str]:
-    """The last two parts of each path, or as many more as it takes to tell the runs apart.
+    """The last two parts of each path, or as many parts as the names need to be different.
 
     Raises:
       UsageError: a directory is named twice.

@@ -1,10 +1,10 @@
-"""What TensorBoard shows of a run: `summaries/`, with two runs of its own below.
+"""What TensorBoard shows of a run: `summaries/`, which TensorBoard reads as two runs.
 
-    summaries/              settings, for the HPARAMS page, which compares runs
+    summaries/              settings, for the HPARAMS page, where runs are compared
     summaries/train/        scalars of training, configuration
     summaries/validation/   the same tags, of the validation examples; samples
 
-A metric has one tag in both, so that TensorBoard draws its two curves in one chart.
+A metric has the same tag in both, so that TensorBoard draws both curves in one chart.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ _FOLDERS = {"settings": "", "train": "train", "evaluation": "validation"}
 
 
 class TensorBoardLog:
-    """Writes event files; each is made when there is something to write."""
+    """Writes event files; each is created with its first event."""
 
     def __init__(self, model_dir: str):
         self._folder = os.path.join(model_dir, "summaries")
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def start(self, step: int, run: Run) -> None:
-        """Writes the configuration, and lets TensorBoard forget what it has of later steps."""
+        """Writes the configuration, and makes TensorBoard drop events of later steps."""
         for kind in ("train", "evaluation"):
             self._forget_steps_after(step, os.path.join(self._folder, _FOLDERS[kind]))
         with self._writer("settings").as_default():
@@ -63,9 +63,9 @@ class TensorBoardLog:
     def _forget_steps_after(step: int, folder: str) -> None:
         """Adds an event file that says: a session begins after `step`.
 
-        TensorFlow 2's writers cannot write this event. TensorBoard takes the first one of a folder
-        for the beginning and each later one for a restart; so a new run has one too. It reads files in
-        the order of their names: this one has to be made before the writer of this start.
+        TensorFlow 2's writers cannot write this event. TensorBoard treats the first one of a folder as
+        the beginning and each later one as a restart, so a new run needs one too. It reads files in
+        the order of their names, so this file has to be created before the writer of this start.
         """
         writer = EventFileWriter(folder, filename_suffix=".start")
         writer.add_event(Event(wall_time=time.time(), step=step + 1,
@@ -74,8 +74,7 @@ class TensorBoardLog:
 
 
 def hyperparameters(run: Run) -> dict[str, bool | int | float | str]:
-    """The settings that make a run what it is; those that may change between its starts are not
-    among them."""
+    """The settings of a run, without those that may change between its starts."""
     values = {field.name: getattr(part, field.name) for part in run
               for field in dataclasses.fields(part) if not field.metadata["may_change"]}
     return {name: value if isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,8 +1,8 @@
-"""Which entries of a vocabulary can never be an input id, and which never were.
+"""Which entries of a vocabulary can never become an input id, and which never did.
 
-An entry that the tokeniser cannot produce is an embedding that is never trained: a
-vocabulary built from accented text and used with accents stripped loses a
-seventh of its entries that way.
+If the tokeniser cannot produce an entry, its embedding is never trained. A vocabulary that
+was built from text with accents, and is used with accents stripped, loses a seventh of its
+entries so.
 """
 
 import dataclasses
@@ -17,14 +17,15 @@ import numpy as np
 import tensorflow as tf
 
 from electra_es.config import SPECIAL_TOKENS
-from electra_es.text.tokenizer import CONTINUATION_PREFIX, MAX_BYTES_PER_WORD, WORD_START, Tokenizer
+from electra_es.text.tokenizer import MAX_BYTES_PER_WORD, Tokenizer
+from electra_es.text.vocabulary import CONTINUATION_PREFIX, WORD_START
 
-# In the order in which an entry is tested for them.
+# An entry is tested for them in this order.
 CLASSES = ("changed_by_normalisation", "split_by_pretokenizer", "too_long", "never_longest_match")
 
 _RESERVED = re.compile(r"\[unused\d+\]|<0x[0-9A-F]{2}>|</?s>|<pad>")
-# Vai letters: one that the vocabulary lacks goes before and after a SentencePiece piece, as no piece
-# reaches across an unknown character.
+# Vai letters. A letter that is not in the vocabulary is put before and after a SentencePiece piece,
+# because no piece contains an unknown character.
 _UNCOMMON = range(0xA500, 0xA60C)
 _PREFIXES_PER_LETTER = 3
 
@@ -35,13 +36,13 @@ class AuditReport:
 
     Attributes:
       vocab_size: number of entries.
-      reserved: number of special tokens, "[unusedN]" and byte pieces, which text is not to produce.
-      unreachable: the entries that no text becomes, by the class of `CLASSES` that says why.
-      recomposed: entries that survive the stripping of accents only because NFC follows it (Hangul
-        syllables). The original and Hugging Face leave NFD there and lose them as well.
+      reserved: number of special tokens, "[unusedN]" and byte pieces, which text must not produce.
+      unreachable: entries that no text produces, by the class of `CLASSES` that says why.
+      recomposed: entries that remain reachable with stripped accents only because NFC follows (Hangul
+        syllables). The original and Hugging Face keep NFD there and lose these entries too.
       min_count: an entry that occurs less often is in `unseen`.
-      unseen: the other entries that occur fewer than `min_count` times; None without counts.
-      never_seen: how many of them do not occur at all; None without counts.
+      unseen: reachable entries that occur fewer than `min_count` times; None without counts.
+      never_seen: the number of those that never occur; None without counts.
     """
 
     vocab_size: int
@@ -98,7 +99,7 @@ class AuditReport:
 
 def audit(tokenizer: Tokenizer, id_counts: np.ndarray | None = None, *, min_count: int = 1
           ) -> AuditReport:
-    """Asks the tokeniser for every entry, and counts those that the records never use.
+    """Tests every entry with the tokeniser, and finds those that the records do not use.
 
     Args:
       tokenizer: the vocabulary with the settings it is used with.
@@ -140,12 +141,12 @@ def examples_by_class(report: AuditReport, number: int = 8) -> list[str]:
 
 
 def _wordpiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int, str]:
-    """id -> class of the entries that no text becomes.
+    """id -> class, for the entries that no text produces.
 
     A piece that begins a word is the longest match for itself. A continuation needs a text before
-    it that does not grow into it (is no beginning of a longer match) and does not compose with it
-    to one character. So it is tried behind texts with different last letters; the pieces found
-    behind those are the ends of further texts, until nothing more is found.
+    it. This text must not be the beginning of a longer match, and must not compose with the piece to
+    one character. So the piece is tested after texts with different last letters. Each piece found
+    to be reachable gives another such text, until no more pieces are found.
     """
     vocab = tokenizer.vocab
     surfaces = {i: vocab[i].removeprefix(CONTINUATION_PREFIX) if not tokenizer.word_starts[i]
@@ -153,32 +154,32 @@ def _wordpiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int, st
     initial = [i for i in ids if tokenizer.word_starts[i]]
     continuations = [i for i in ids if not tokenizer.word_starts[i]]
     classes = _probe(tokenizer, initial, surfaces, "")
-    # Whatever changes, is split or is too long by itself does not get better behind something.
-    hopeless = _probe(tokenizer, continuations, surfaces, "")
-    classes |= {i: name for i, name in hopeless.items() if name != "never_longest_match"}
+    # A piece that changes, is split or is too long without a prefix stays so with any prefix.
+    without_prefix = _probe(tokenizer, continuations, surfaces, "")
+    classes |= {i: name for i, name in without_prefix.items() if name != "never_longest_match"}
     pending = [i for i in continuations if i not in classes]
     failures: dict[int, set[str]] = {i: set() for i in pending}
-    # A text that ends with the piece, for each piece known to be reachable.
+    # For each reachable piece, a text that ends with it.
     texts = {i: surfaces[i] for i in initial if i not in classes}
-    tried: set[str] = set()
-    while pending and (untried := [t for t in _prefixes(tokenizer, texts) if t not in tried]):
+    tried_prefixes: set[str] = set()
+    while pending and (untried := [t for t in _prefixes(tokenizer, texts) if t not in tried_prefixes]):
         for prefix in untried:
             failed = _probe(tokenizer, pending, surfaces, prefix)
             texts |= {i: prefix + surfaces[i] for i in pending if i not in failed}
             for i, name in failed.items():
                 failures[i].add(name)
             pending = list(failed)
-        tried.update(untried)
-    for i in pending:  # Without a single prefix no word gets as far as a continuation.
+        tried_prefixes.update(untried)
+    for i in pending:  # If there is no prefix at all, no word reaches a continuation.
         classes[i] = min(failures[i], key=CLASSES.index, default="never_longest_match")
     return classes
 
 
 def _prefixes(tokenizer: Tokenizer, texts: dict[int, str]) -> list[str]:
-    """Of `texts` (by the piece that each ends with) a few for each last letter, the simplest first.
+    """A few of `texts` (keys: the piece that each ends with) for each last letter, the simplest first.
 
-    Those that end with a piece which begins no other piece cannot grow into what follows: they
-    come before the others.
+    If the last piece of a text is not the beginning of another piece, it cannot merge with what
+    follows. Such texts come before the others.
     """
     by_surface = sorted((tokenizer.word_starts[i], tokenizer.vocab[i]) for i in texts)
     grows = {piece for (is_start, piece), (next_is_start, following) in itertools.pairwise(by_surface)
@@ -194,7 +195,7 @@ def _prefixes(tokenizer: Tokenizer, texts: dict[int, str]) -> list[str]:
 
 
 def _stands_alone(character: str) -> bool:
-    """Whether a character is a word of its own wherever it stands: punctuation and CJK."""
+    """Whether a character is always a separate word: punctuation and CJK."""
     if character.isascii():
         return not character.isalnum()
     return (unicodedata.category(character)[0] == "P"
@@ -222,13 +223,13 @@ def _probe(tokenizer: Tokenizer, ids: Sequence[int], surfaces: dict[int, str], p
 
 
 def _sentencepiece_classes(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[int, str]:
-    """As for WordPiece; here a piece is tested between two unknown characters.
+    """As for WordPiece, but a piece is tested between two unknown characters.
 
-    What merges (BPE) or scores best (unigram) inside the span of a piece does not depend on what is
-    around it, so that one context decides.
+    Merges (BPE) and best scores (unigram) inside a piece do not depend on the text around it, so one
+    context is enough.
     """
-    known = set("".join(tokenizer.vocab))
-    fence = next(chr(c) for c in _UNCOMMON if chr(c) not in known)
+    vocabulary_characters = set("".join(tokenizer.vocab))
+    fence = next(chr(c) for c in _UNCOMMON if chr(c) not in vocabulary_characters)
     surfaces = [tokenizer.vocab[i].replace(WORD_START, " ") for i in ids]
     normalized = tokenizer.normalize(_strings(surfaces)).numpy()
     tokens = tokenizer.tokenize(_strings([fence + s + fence for s in surfaces])).to_list()

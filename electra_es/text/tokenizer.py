@@ -1,106 +1,43 @@
 """Text to ids: the one normalisation and the two kinds of tokeniser.
 
 This is the only file of the project that lower-cases, strips accents or applies
-a Unicode normal form. Everything runs as TensorFlow operations, so the builder of
-the records, fine-tuning and a SavedModel that takes strings share the same code.
-
-A vocabulary directory holds `vocab.txt` (one piece a line) or `spm.model`, and
-`text.json`, which says how text is treated before it reaches the vocabulary.
+a Unicode normal form. Everything runs as TensorFlow operations, so that the builder
+of the records, fine-tuning and a SavedModel share the same code.
 """
 
-import dataclasses
-import hashlib
 import itertools
-import json
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import sentencepiece
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
+from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
-
-TEXT_CONFIG_FILE = "text.json"
-VOCAB_FILES = {"wordpiece": "vocab.txt", "sentencepiece": "spm.model"}
-
-CONTINUATION_PREFIX = "##"
-WORD_START = "\u2581"
+from electra_es.text.vocabulary import (
+    CONTINUATION_PREFIX,
+    VOCAB_FILES,
+    WORD_START,
+    load_vocabulary,
+    parse_vocab,
+    special_ids,
+    vocab_path,
+)
 
 # The original gives up on words of more than 200 characters; the operation counts bytes. The two
 # agree for ASCII; a word of 101 to 200 two-byte letters is [UNK] here and pieces there.
 MAX_BYTES_PER_WORD = 200
 
-# Whatever is in no positive category is in C*: controls, format characters, private use and, as
-# RE2 has no \p{Cn}, unassigned code points. Tab, line feed and carriage return are whitespace;
+# All characters outside the listed categories are in C*: controls, format characters, private use and
+# unassigned code points, for which RE2 has no \p{Cn}. Tab, line feed and carriage return are whitespace;
 # VT, FF and NEL are dropped, as in the original (`tokenization._clean_text`).
-_DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
-# Tab, LF, CR and category Z* but for the plain space, whose replacement by itself would take longer
-# than the rest of the normalisation.
+DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
+# Tab, LF, CR and category Z* without the plain space: to replace it by itself would take longer than
+# the rest of the normalisation.
 _WHITESPACE = (
     r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]")
-
-
-def vocab_path(directory: str | os.PathLike, config: TextConfig) -> str:
-    return os.path.join(os.fspath(directory), VOCAB_FILES[config.tokenizer])
-
-
-def save_text_config(directory: str | os.PathLike, config: TextConfig) -> TextConfig:
-    """Writes `text.json` beside the vocabulary file that is already in `directory`.
-
-    Returns:
-      `config` with `vocab_size` and `vocab_sha256` of that file, which is what was written.
-
-    Raises:
-      UsageError: no vocabulary file, or one without the special tokens.
-    """
-    path = vocab_path(directory, config)
-    data = _read(path)
-    vocab = parse_vocab(data, config.tokenizer, path)
-    special_ids = _special_ids(vocab, path)
-    config = dataclasses.replace(
-        config, vocab_size=len(vocab), vocab_sha256=hashlib.sha256(data).hexdigest())
-    values = {**dataclasses.asdict(config), "special_tokens": special_ids}
-    _write(os.path.join(os.fspath(directory), TEXT_CONFIG_FILE),
-           (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
-    return config
-
-
-def save_vocabulary(directory: str | os.PathLike, data: bytes, config: TextConfig) -> TextConfig:
-    """Makes a vocabulary directory of the bytes of a vocabulary file; replaces what is there.
-
-    Returns:
-      As `save_text_config`.
-
-    Raises:
-      UsageError: a vocabulary that is refused (nothing is written), or an unwritable directory.
-    """
-    path = vocab_path(directory, config)
-    parse_vocab(data, config.tokenizer, path)
-    try:
-        tf.io.gfile.makedirs(os.fspath(directory))
-        # text.json goes first: until the new one is there, the directory is not a vocabulary.
-        for name in (TEXT_CONFIG_FILE, *VOCAB_FILES.values()):
-            old = os.path.join(os.fspath(directory), name)
-            if old != path and tf.io.gfile.exists(old):
-                tf.io.gfile.remove(old)
-    except tf.errors.OpError as error:
-        raise UsageError(f"{directory}: cannot be written ({error.message})") from None
-    _write(path, data)
-    return save_text_config(directory, config)
-
-
-def load_text_config(directory: str | os.PathLike) -> TextConfig:
-    """Reads `text.json` and checks the vocabulary file beside it against it.
-
-    Raises:
-      UsageError: a missing or malformed file, another vocabulary than the one `text.json` was
-        written for, or a vocabulary without the special tokens.
-    """
-    return _load(directory)[0]
 
 
 def load_tokenizer(vocab_dir: str | os.PathLike) -> "Tokenizer":
@@ -108,8 +45,19 @@ def load_tokenizer(vocab_dir: str | os.PathLike) -> "Tokenizer":
 
     Raises:
       UsageError: as for `load_text_config`.
+
+    Example, after `make demo`:
+
+        >>> import tensorflow as tf
+        >>> from electra_es import load_tokenizer
+        >>> tokenizer = load_tokenizer("runs/sample/vocabulary")
+        >>> len(tokenizer.vocab)
+        2000
+        >>> ids = tokenizer.tokenize(tf.constant(["El niño comió piña."])).to_list()[0]
+        >>> [tokenizer.vocab[i] for i in ids]
+        ['El', 'ni', '##ño', 'com', '##ió', 'pi', '##ña', '.']
     """
-    config, data = _load(vocab_dir)
+    config, data = load_vocabulary(vocab_dir)
     return make_tokenizer(data, config, vocab_path(vocab_dir, config))
 
 
@@ -126,54 +74,6 @@ def make_tokenizer(data: bytes, config: TextConfig, path: str = "vocabulary") ->
         return WordPieceTokenizer(config, vocab)
     except RuntimeError as error:  # Nothing but special tokens, say.
         raise UsageError(f"{path}: {error}") from None
-
-
-def parse_vocab(data: bytes, kind: str, path: str) -> list[str]:
-    """Pieces by id of the bytes of a vocabulary file; `path` is for messages only.
-
-    Raises:
-      UsageError: no text or model, an empty line, a piece that is there twice, no special tokens.
-    """
-    if kind == "sentencepiece":
-        try:
-            model = sentencepiece.SentencePieceProcessor(model_proto=data)
-        except RuntimeError:
-            raise UsageError(f"{path}: not a SentencePiece model") from None
-        vocab = [model.id_to_piece(i) for i in range(model.get_piece_size())]
-        _special_ids(vocab, path)
-        return vocab
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: byte {error.start} is not UTF-8") from None
-    # Only at line feeds: splitlines() would also split at characters that may be pieces.
-    vocab = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    lines: dict[str, int] = {}
-    for number, piece in enumerate(vocab, start=1):
-        if not piece:
-            raise UsageError(f"{path}:{number}: empty line: expected a piece")
-        if lines.setdefault(piece, number) != number:
-            raise UsageError(f'{path}:{number}: "{piece}" is on line {lines[piece]} already')
-    _special_ids(vocab, path)
-    return vocab
-
-
-def check_agrees(config: TextConfig, given: dict[str, Any], where: str) -> None:
-    """Checks settings that a user gave against those of a vocabulary.
-
-    Args:
-      config: what `text.json` says.
-      given: settings by name; names that `TextConfig` does not have are ignored.
-      where: names the source of `config` in the message, usually the path of its `text.json`.
-
-    Raises:
-      UsageError: the first contradiction, with both values.
-    """
-    for name, value in given.items():
-        if name in TextConfig.__dataclass_fields__ and value != getattr(config, name):
-            raise UsageError(
-                f"{name}={value} contradicts {name}={getattr(config, name)} in {where}: "
-                "leave the flag out or use another vocabulary")
 
 
 class NormalizationStep(NamedTuple):
@@ -209,7 +109,7 @@ class Tokenizer(tf.Module):
         self.config = config
         # Past tf.Module's __setattr__, which would wrap each of the entries as something to save.
         object.__setattr__(self, "vocab", list(vocab))
-        ids = _special_ids(self.vocab, VOCAB_FILES[config.tokenizer])
+        ids = special_ids(self.vocab, VOCAB_FILES[config.tokenizer])
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             ids[token] for token in SPECIAL_TOKENS)
         word_starts[list(ids.values())] = True
@@ -236,7 +136,7 @@ class Tokenizer(tf.Module):
             tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore"))
 
     def _normalize_valid(self, texts: tf.Tensor) -> tf.Tensor:
-        """`normalize` for what is known to be UTF-8; the check takes as long as the rest."""
+        """`normalize` for valid UTF-8; checking that takes as long as everything else."""
         for step in self.normalization_steps():
             texts = step.apply(texts)
         return texts
@@ -247,7 +147,7 @@ class Tokenizer(tf.Module):
         compose = NormalizationStep(
             lambda texts: tf_text.normalize_utf8(texts, form), by_character=False)
         steps = [
-            NormalizationStep(lambda texts: tf.strings.regex_replace(texts, _DROPPED, "")),
+            NormalizationStep(lambda texts: tf.strings.regex_replace(texts, DROPPED, "")),
             NormalizationStep(lambda texts: tf.strings.regex_replace(texts, _WHITESPACE, " ")),
             *([compose] if form == "NFKC" else []),
         ]
@@ -331,62 +231,3 @@ def _lower(texts: tf.Tensor) -> tf.Tensor:
     a dotless i of every I; what is left is İ (Turkish, Azeri) and ÌÍĨ (Lithuanian locale).
     """
     return tf.strings.lower(tf.strings.lower(texts), encoding="utf-8")
-
-
-def _load(directory: str | os.PathLike) -> tuple[TextConfig, bytes]:
-    """`text.json` and the bytes of the vocabulary file, which belong together."""
-    path = os.path.join(os.fspath(directory), TEXT_CONFIG_FILE)
-    if not tf.io.gfile.exists(path):
-        raise UsageError(
-            f"{path}: no such file; a vocabulary from elsewhere gets one by "
-            "python -m data_prep.train_vocabulary --from_vocab=FILE --output=DIR")
-    try:
-        values = json.loads(_read(path))
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected a JSON object, not {type(values).__name__}")
-    special_ids = values.pop("special_tokens", None)
-    try:
-        config = from_dict(TextConfig, values)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-
-    file = vocab_path(directory, config)
-    data = _read(file)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != config.vocab_sha256:
-        raise UsageError(f"{file}: sha256 {sha256[:12]}… is not {config.vocab_sha256[:12]}…, which "
-                         f"{path} was written for: the vocabulary was exchanged or changed")
-    vocab = parse_vocab(data, config.tokenizer, file)
-    if len(vocab) != config.vocab_size:
-        raise UsageError(f"{path}: vocab_size={config.vocab_size}, but {file} has {len(vocab)}")
-    if special_ids != _special_ids(vocab, file):
-        raise UsageError(f"{path}: special_tokens={special_ids}: expected the ids in {file}, "
-                         f"{_special_ids(vocab, file)}")
-    return config, data
-
-
-def _read(path: str) -> bytes:
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-    except tf.errors.OpError as error:
-        raise UsageError(f"{path}: cannot be read ({error.message})") from None
-
-
-def _write(path: str, data: bytes) -> None:
-    try:
-        with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
-            file.write(data)
-        tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
-    except tf.errors.OpError as error:
-        raise UsageError(f"{path}: cannot be written ({error.message})") from None
-
-
-def _special_ids(vocab: Sequence[str], path: str) -> dict[str, int]:
-    places = {piece: i for i, piece in enumerate(vocab)}
-    missing = [token for token in SPECIAL_TOKENS if token not in places]
-    if missing:
-        raise UsageError(f"{path}: special tokens missing: {', '.join(missing)}")
-    return {token: places[token] for token in SPECIAL_TOKENS}

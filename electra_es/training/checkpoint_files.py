@@ -1,4 +1,4 @@
-"""Which checkpoints a run has on disk, and the newest of them that can be read.
+"""Which checkpoints a run has on disk, and which is the newest that can be read.
 
     checkpoints/step-00001000/ckpt.index, ckpt.data-…   what TensorFlow wrote
     checkpoints/step-00001000/COMPLETED                 {"step": …, "examples_seen": …}, written last
@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import UsageError, reason, warn
 
 _NAME = re.compile(r"step-(\d{8})")
 MARKER = "COMPLETED"
-# What is raised for files that are cut off, damaged or gone; IndexError is TensorFlow's for a file
-# that ends early. Anything else (no permission, a network that is down) says nothing about the
-# checkpoint, and going back would lose steps.
+# What is raised for files that are cut off, damaged or missing; TensorFlow raises IndexError for a file
+# that ends early. Other errors (no permission, no network) say nothing about the checkpoint, and going
+# back to an older one would lose steps.
 _DAMAGE = (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.NotFoundError,
            tf.errors.InvalidArgumentError, LookupError)
 
@@ -35,34 +36,31 @@ def folder(model_dir: str, step: int) -> str:
 
 
 def checkpoint_path(model_dir: str, step: int) -> str:
-    """The prefix that TensorFlow knows the checkpoint of `step` by."""
+    """The prefix under which TensorFlow opens the checkpoint of `step`."""
     return os.path.join(folder(model_dir, step), "ckpt")
 
 
 def completed_steps(model_dir: str) -> list[int]:
-    """Steps of the whole checkpoints in `model_dir`, in order."""
+    """Steps of the complete checkpoints in `model_dir`, in order."""
     root = os.path.join(model_dir, "checkpoints")
-    if not tf.io.gfile.isdir(root):
-        return []
-    steps = [int(match[1]) for name in tf.io.gfile.listdir(root)
-             if (match := _NAME.fullmatch(name.rstrip("/")))]
+    steps = [int(match[1]) for name in files.names_in(root) if (match := _NAME.fullmatch(name))]
     return sorted(step for step in steps
-                  if tf.io.gfile.exists(os.path.join(folder(model_dir, step), MARKER)))
+                  if files.exists(os.path.join(folder(model_dir, step), MARKER)))
 
 
 def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
                 ) -> tuple[Saved | None, list[int]]:
-    """Reads the newest checkpoint that is not damaged: the one way to open a run.
+    """Reads the newest checkpoint that is not damaged. Every command opens a run with it.
 
     Args:
       model_dir: where `checkpoints/` is.
-      read: reads the checkpoint of a prefix into objects; ValueError or AssertionError where it
-        holds something else.
+      read: reads the checkpoint of a prefix into objects; raises ValueError or AssertionError if the
+        checkpoint holds something else.
       contents: what `read` expects, for the message.
 
     Returns:
-      what was read, None if there is no checkpoint; and the steps of the damaged ones, each of
-      which a warning names.
+      what was read, None if there is no checkpoint; and the steps of damaged checkpoints. A warning
+      names each of these.
 
     Raises:
       UsageError: there are checkpoints, but none can be read, or they hold something else.
@@ -74,6 +72,8 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
             saved = _read_marker(model_dir, step)
             read(prefix)
             return saved, damaged
+        except UsageError:
+            raise
         except (ValueError, AssertionError) as error:
             raise UsageError(f"{prefix}: not {contents} ({reason(error)})") from None
         except (tf.errors.OpError, LookupError) as error:
@@ -88,10 +88,8 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
 
 
 def _read_marker(model_dir: str, step: int) -> Saved:
-    """What `COMPLETED` says; LookupError where that is not what `_finish` writes."""
-    path = os.path.join(folder(model_dir, step), MARKER)
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
+    """The content of `COMPLETED`; raises LookupError if `_finish` cannot have written it."""
+    text = files.read_bytes(os.path.join(folder(model_dir, step), MARKER)).decode("utf-8", "replace")
     try:
         values = json.loads(text)
         saved = Saved(values["step"], values["examples_seen"])
@@ -104,7 +102,7 @@ def _read_marker(model_dir: str, step: int) -> Saved:
 
 
 def _is_damage(error: Exception, prefix: str) -> bool:
-    """Whether the files are at fault; TensorFlow's reader of the index gives its errors no class."""
+    """Whether the files are damaged. Errors of TensorFlow's index reader have no class of their own."""
     if type(error) is not tf.errors.OpError:
         return isinstance(error, _DAMAGE)
     try:

@@ -1,18 +1,19 @@
-"""Checkpoints: one folder a step, and a marker that is written last.
+"""Checkpoints: one folder per step, and a marker that is written last.
 
     checkpoints/step-00001000/ckpt.index, ckpt.data-…   weights, moments, step
     checkpoints/step-00001000/COMPLETED                 {"step": …, "examples_seen": …}
 
-A folder is written under a temporary name and renamed; one without its marker is never taken up,
-and one whose files are damaged is passed over for the one before.
+A folder is written under a temporary name and renamed. A folder without its marker is never read. If
+the files of a folder are damaged, the checkpoint before it is read instead.
+`tf.train.CheckpointManager` takes the last entry of its list, damaged or not.
 """
 
 import concurrent.futures
-import json
 import os
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import UsageError, reason
 from electra_es.training.checkpoint_files import MARKER, Saved, completed_steps, folder, read_newest
 from electra_es.training.workers import Workers
@@ -29,14 +30,14 @@ class Checkpoints:
           state: the objects to save.
           keep: how many of the latest to keep.
           keep_every: also keep each at a multiple of this step; 0: none.
-          workers: those of the strategy; all have to take part in saving, but only worker 0 leaves
-            its files.
-          background: whether to write while training goes on, from a copy in the host's memory.
+          workers: those of the strategy; all have to take part in saving, but only the files of
+            worker 0 stay.
+          background: whether to write during training, from a copy in the host's memory.
         """
         self.model_dir, self.state = model_dir, state
         self.keep, self.keep_every = keep, keep_every
         self.workers = workers or Workers()
-        # Writing in the background adds the counter; made here, every checkpoint has it.
+        # Writing in the background adds this counter; creating it here puts it into every checkpoint.
         self.state.save_counter  # noqa: B018
         self._options = tf.train.CheckpointOptions(enable_async=background)
         self._writer = concurrent.futures.ThreadPoolExecutor(1) if background else None
@@ -50,12 +51,13 @@ class Checkpoints:
         self.wait()
 
     def save(self, step: int, examples_seen: int) -> None:
-        """Writes the checkpoint of `step`, then drops those that are no longer to be kept.
+        """Writes the checkpoint of `step`, then deletes the checkpoints that are no longer kept.
 
         In the background, an error of one save is raised by the next call.
 
         Raises:
-          UsageError: it cannot be written (disk full, no permission); the earlier ones are whole.
+          UsageError: it cannot be written (disk full, no permission); earlier checkpoints are
+            complete.
         """
         self.wait()
         if step in completed_steps(self.model_dir) and step not in self._damaged:
@@ -65,50 +67,45 @@ class Checkpoints:
         try:
             if self.workers.index == 0:
                 self._remove_leftovers(root)
-            tf.io.gfile.makedirs(scratch)
+            files.make_directory(scratch)
             # In the background, this returns as soon as the variables are copied.
             self.state.write(os.path.join(scratch, "ckpt"), self._options)
-        except (tf.errors.OpError, OSError) as error:
-            raise self._given_up(scratch, error) from None
+        except (tf.errors.OpError, OSError, UsageError) as error:
+            raise self._cannot_write(scratch, error) from None
         if self._writer is None:
             self._finish(scratch, step, examples_seen)
         else:
             self._writing = self._writer.submit(self._finish, scratch, step, examples_seen)
 
     def wait(self) -> None:
-        """Returns when nothing is being written; raises what the last save in the background did."""
+        """Waits for the save in the background, and raises its error if it failed."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def _finish(self, scratch: str, step: int, examples_seen: int) -> None:
-        """The whole of a save after the files: rename, marker, old ones away."""
+        """The part of a save after writing the files: rename, write the marker, delete old ones."""
         final = folder(self.model_dir, step)
         try:
             self.state.sync()
-            files = os.path.join(scratch, "ckpt")
-            if not tf.io.gfile.exists(files + ".index"):
-                # sync() keeps quiet about an error of TensorFlow's thread; the next write raises it.
-                self.state.write(files, self._options)
+            prefix = os.path.join(scratch, "ckpt")
+            if not files.exists(prefix + ".index"):
+                # sync() does not raise an error of TensorFlow's thread; the next write does.
+                self.state.write(prefix, self._options)
                 raise OSError("TensorFlow gives no reason")
             if self.workers.index:
-                tf.io.gfile.rmtree(scratch)
+                files.remove(scratch)
                 return
-            if tf.io.gfile.exists(final):  # damaged, or left without its marker by a crash
-                tf.io.gfile.rmtree(final)
-            tf.io.gfile.rename(scratch, final)
-            marker = os.path.join(final, MARKER)
-            with tf.io.gfile.GFile(marker + ".writing", "w") as file:
-                file.write(json.dumps({"step": step, "examples_seen": examples_seen}) + "\n")
-            tf.io.gfile.rename(marker + ".writing", marker)
-        except (tf.errors.OpError, OSError) as error:
-            raise self._given_up(scratch, error) from None
+            files.remove(final)  # damaged, or left without its marker by a crash
+            files.rename(scratch, final)
+            files.write_json(os.path.join(final, MARKER), {"step": step, "examples_seen": examples_seen})
+        except (tf.errors.OpError, OSError, UsageError) as error:
+            raise self._cannot_write(scratch, error) from None
         self._damaged.discard(step)
         self._drop_old()
 
-    def _given_up(self, scratch: str, error: Exception) -> UsageError:
-        if tf.io.gfile.exists(scratch):
-            tf.io.gfile.rmtree(scratch)
+    def _cannot_write(self, scratch: str, error: Exception) -> UsageError:
+        files.remove(scratch)
         return UsageError(f"{self.model_dir}/checkpoints: a checkpoint cannot be written "
                           f"({reason(error)}); earlier checkpoints are whole")
 
@@ -116,11 +113,11 @@ class Checkpoints:
         """Restores the newest checkpoint that is not damaged, the same one on every worker.
 
         Returns:
-          what it says of itself; zeros if there is none.
+          its step and examples_seen; zeros if there is no checkpoint.
 
         Raises:
-          UsageError: there are checkpoints, but none can be read, or they are not of this run; or
-            the workers found different ones.
+          UsageError: there are checkpoints, but none can be read, or they belong to another run; or
+            the workers found different checkpoints.
         """
         with self.workers.together():
             found, damaged = read_newest(
@@ -130,38 +127,36 @@ class Checkpoints:
                 "--init_checkpoint")
         self._damaged.update(damaged)
         saved = found or Saved(0, 0)
-        everywhere = {Saved(*row) for row in self.workers.gather(*saved)}
-        if len(everywhere) > 1:
-            steps = ", ".join(str(each.step) for each in sorted(everywhere))
+        of_all_workers = {Saved(*row) for row in self.workers.gather(*saved)}
+        if len(of_all_workers) > 1:
+            steps = ", ".join(str(each.step) for each in sorted(of_all_workers))
             raise UsageError(
                 f"{self.model_dir}: the workers do not find the same checkpoint there (those of "
                 f"steps {steps}): expected one --model_dir that all of them share and can read")
         return saved
 
     def _drop_old(self) -> None:
-        # A damaged one is neither counted nor deleted: it may still be worth looking at.
+        # Damaged checkpoints are neither counted nor deleted: the user may want to inspect them.
         steps = [step for step in completed_steps(self.model_dir) if step not in self._damaged]
         for step in steps[:-self.keep]:
             if not (self.keep_every and step % self.keep_every == 0):
-                tf.io.gfile.rmtree(folder(self.model_dir, step))
+                files.remove(folder(self.model_dir, step))
 
     def _remove_leftovers(self, root: str) -> None:
         """Deletes what a crash left half-written."""
-        if tf.io.gfile.isdir(root):
-            for name in tf.io.gfile.listdir(root):
-                if name.startswith(".writing-0-"):
-                    tf.io.gfile.rmtree(os.path.join(root, name))
+        for name in files.names_in(root):
+            if name.startswith(".writing-0-"):
+                files.remove(os.path.join(root, name))
 
 
 def restore_weights(model_dir: str, model: tf.Module) -> int:
-    """Restores the weights of `model` from the newest checkpoint that is not damaged, and nothing
-    else of it.
+    """Restores only the weights of `model` from the newest checkpoint that is not damaged.
 
     Returns:
       its step.
 
     Raises:
-      UsageError: there is none, none can be read, or they are another model's.
+      UsageError: there is no checkpoint, none can be read, or they belong to another model.
     """
     def read(prefix: str) -> None:
         status = tf.train.Checkpoint(model=model).read(prefix)

@@ -37,7 +37,7 @@ def set_up_devices(config: PretrainingConfig, tpu: TpuAddress, *, trains: bool =
     Call it before anything else touches TensorFlow's devices.
 
     Raises:
-      UsageError: the devices asked for are not there, or contradict each other.
+      UsageError: the requested devices do not exist, or contradict each other.
     """
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -98,8 +98,8 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keeps what libraries write to stderr inside the `with` from it, unless that fails: gRPC's server
-    announces its start there, and no variable of the environment keeps it from doing so."""
+    """Hides what libraries write to stderr inside the `with`, unless the block fails. gRPC's server
+    announces its start there, and no environment variable turns that off."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as written:
@@ -139,8 +139,8 @@ def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:
 
 
 def _check_answers(address: str) -> None:
-    """Raises OSError or ValueError where nothing listens: TensorFlow would wait for it without end,
-    deaf to Ctrl-C."""
+    """Raises OSError or ValueError if nothing listens there. TensorFlow would wait for ever and would not
+    react to Ctrl-C."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
@@ -148,8 +148,8 @@ def _check_answers(address: str) -> None:
 def _match_runtime(tpu: TpuAddress) -> None:
     """Waits until a TPU node is healthy and runs this TensorFlow's version.
 
-    Imported here: the client library needs Google credentials on import paths that other
-    machines lack.
+    The import is here because the client library needs Google credentials, which other machines
+    do not have.
     """
     from cloud_tpu_client import Client
 
@@ -171,7 +171,7 @@ def devices_used(strategy: tf.distribute.Strategy) -> str:
 
 
 def devices_line(strategy: tf.distribute.Strategy) -> str:
-    """`devices: 2 x NVIDIA L4`: what the run uses, then what is there and not used."""
+    """`devices: 2 x NVIDIA L4`: the devices that the run uses, then those that it does not use."""
     line = f"devices: {devices_used(strategy)}"
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return line
@@ -195,7 +195,7 @@ def _gpus_used(strategy: tf.distribute.Strategy) -> list[tf.config.PhysicalDevic
 
 
 def gpu_names(gpus: list[tf.config.PhysicalDevice]) -> list[str]:
-    """What the driver calls each of these GPUs."""
+    """The driver's name of each of these GPUs."""
     return [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
 
 
@@ -206,8 +206,8 @@ def _count_names(gpus: list[tf.config.PhysicalDevice]) -> str:
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """Number of this process among those of a multi-worker strategy, otherwise 0. Number 0 is the
-    one that writes: the task "chief" where TF_CONFIG names one, and then the workers follow."""
+    """Number of this process in a multi-worker strategy, otherwise 0. Number 0 is the process that
+    writes: the task "chief" if TF_CONFIG names one; the workers follow it."""
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type != "worker":
         return 0
@@ -217,7 +217,7 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
 
 
 def check_reachable(tpu: TpuAddress, **directories: str) -> None:
-    """A remote TPU's host reads and writes by itself, and cannot see this machine's disk.
+    """Checks that a remote TPU's host, which reads and writes itself, can reach the directories.
 
     Raises:
       UsageError: a local directory with a remote TPU.
@@ -229,7 +229,7 @@ def check_reachable(tpu: TpuAddress, **directories: str) -> None:
 
 
 def compiles_with_xla(config: PretrainingConfig, strategy: tf.distribute.Strategy) -> bool:
-    """Whether the step asks for XLA itself; on TPU everything is compiled without asking."""
+    """Whether the step requests XLA; on TPU everything is compiled without a request."""
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return False
     if config.jit_compile == "auto":

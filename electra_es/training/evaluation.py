@@ -1,4 +1,4 @@
-"""Evaluation on the validation records: the same masks and samples each time."""
+"""Evaluation on the validation records, with the same masks and samples each time."""
 
 import functools
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SAMPLES = 4
 
 
 class Evaluation(NamedTuple):
-    """Metrics over the validation examples, and some of these as the discriminator saw them."""
+    """Metrics over the validation examples, and some examples with the discriminator's verdict."""
 
     metrics: dict[str, float]
     samples: list[list[SampleToken]]
@@ -36,10 +36,10 @@ def make_evaluation(
     model: ElectraPretrainer, tokenizer: Tokenizer, model_config: ModelConfig,
     config: PretrainingConfig, strategy: tf.distribute.Strategy, data_dir: str, info: RecordsInfo,
 ) -> Callable[..., Evaluation | None]:
-    """Returns a function that evaluates the model as it is at the time.
+    """Returns a function that evaluates the model with its current weights.
 
-    Everything is compiled at its first call and kept; on a TPU that takes minutes. It may be given a
-    function that it asks after each batch whether to stop, and then returns None.
+    The first call compiles everything, which takes minutes on a TPU; later calls reuse it. The argument
+    `stopped` is called after each batch. If it returns True, the evaluation ends and returns None.
     """
     step = make_eval_step(model, model_config, config.seed, strategy)
     show = make_show_step(model, model_config, config.seed, strategy)
@@ -59,7 +59,7 @@ def make_evaluation(
         return strategy.distribute_datasets_from_function(host_batches)
 
     @functools.cache
-    def shown() -> Inputs:
+    def sample_batch() -> Inputs:
         number = min(SAMPLES, total)
         return next(iter(validation_dataset(
             data_dir, info, config, vocab_size=vocab_size, batch_size=number,
@@ -76,8 +76,8 @@ def make_evaluation(
                 sums = {name: sums.get(name, 0.0) + value for name, value in new.items()}
                 if stopped():
                     return None
-            samples = [] if model.rtd_head is None else read_samples(
-                tokenizer, shown(), *(part.numpy() for part in show(shown())))
+            samples = [] if model.discriminator_head is None else read_samples(
+                tokenizer, sample_batch(), *(part.numpy() for part in show(sample_batch())))
         metrics = summarise(sums, model_config.generator_weight, model_config.discriminator_weight)
         return Evaluation(metrics, samples)
 
@@ -86,7 +86,7 @@ def make_evaluation(
 
 def read_samples(tokenizer: Tokenizer, batch: Inputs, corrupted: np.ndarray, replaced: np.ndarray
                  ) -> list[list[SampleToken]]:
-    """What the generator made of the examples, and the discriminator of that, as pieces.
+    """The examples as pieces, with the generator's replacements and the discriminator's verdicts.
 
     Args:
       tokenizer: of the run.
@@ -113,21 +113,21 @@ def evaluate_run(model_config: ModelConfig, config: PretrainingConfig, *, data_d
 
     Args:
       model_config, config: those of the run, see `run_dir.settings_of_run`.
-      data_dir: records directory, which need not be that of the run.
+      data_dir: records directory; it may be another one than the run's.
       vocab_dir: vocabulary directory; `model_dir` is one too.
       model_dir: the run's directory.
       tpu: TPU to use, if any.
 
     Raises:
-      UsageError: no checkpoint, no validation records, or another model, seed or length than that
-        of `model_dir`.
+      UsageError: no checkpoint, no validation records, or a model, seed or length that differs from
+        that of `model_dir`.
     """
     check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
     strategy = set_up_devices(config, tpu, trains=False)
     tokenizer = load_tokenizer(vocab_dir)
     check_same_evaluation(model_dir, tokenizer.config, model_config, config)
     info = load_records_info(data_dir)
-    check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir,
+    check_records(info, config, model_config, tokenizer.config, data_dir,
                   split="validation")
     with strategy.scope():
         model = build_pretrainer(model_config, vocabulary_facts(tokenizer), config.precision)

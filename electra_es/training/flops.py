@@ -1,8 +1,8 @@
-"""Floating-point operations of the model, and of the devices of a run: for the utilisation.
+"""Floating-point operations of the model and of the devices of a run, for the utilisation.
 
-Counted are the matrix products that the mathematics asks for (2 m n k each; the backward pass
-twice the forward one), as in PaLM (Chowdhery et al. 2022, appendix B): no recomputation, no
-padding skipped, no element-wise work, no embedding look-ups.
+As in PaLM (Chowdhery et al. 2022, appendix B), only matrix products are counted (2 m n k each; the
+backward pass counts twice the forward pass). Recomputation, element-wise operations and embedding
+look-ups are not counted; padding is.
 
 Shapes: L length, K predictions, E embedding, H hidden, F feed-forward, V vocabulary.
 """
@@ -42,9 +42,9 @@ def _tower(length: int, embedding: int, hidden: int, feed_forward: int, layers: 
 
 
 def peak_flops(config: PretrainingConfig, strategy: tf.distribute.Strategy) -> float:
-    """Operations per second that all replicas could do; 0 where the device is not known.
+    """Operations per second that all replicas could do; 0 if the device is not known.
 
-    Named TPUs do not tell their kind: give --peak_tflops.
+    A named TPU does not report its version: --peak_tflops is needed there.
     """
     tflops = config.peak_tflops
     if not tflops and isinstance(strategy, tf.distribute.TPUStrategy):

@@ -1,4 +1,8 @@
-"""Ending a run early without losing anything: SIGTERM (preemption) and Ctrl-C."""
+"""Ending a run early without losing anything: SIGTERM (preemption) and Ctrl-C.
+
+orbit's SaveCheckpointIfPreempted saves through a CheckpointManager of its own, ends the process by
+itself and leaves Ctrl-C alone. Here `train()` saves as at any other step, and returns.
+"""
 
 import signal
 
@@ -6,9 +10,9 @@ from electra_es.training.workers import Workers
 
 
 class StopSignal:
-    """Takes SIGTERM and SIGINT, inside its `with`, as a wish to save and leave.
+    """Treats SIGTERM and SIGINT, inside its `with`, as a request to save and stop.
 
-    The second signal acts as it would have without this, for who cannot wait.
+    The second signal acts as it would without this class, for users who cannot wait.
     """
 
     def __init__(self, workers: Workers):
@@ -29,5 +33,5 @@ class StopSignal:
         signal.signal(number, self._before[signal.Signals(number)])
 
     def requested(self) -> bool:
-        """Whether any worker was signalled. Every worker has to call it at the same step."""
+        """Whether any worker received a signal. Every worker has to call it at the same step."""
         return any(received for (received,) in self._workers.gather(int(self._received)))

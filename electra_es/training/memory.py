@@ -1,4 +1,4 @@
-"""Whether a run can fit into this machine at all; told before anything is built."""
+"""Whether this machine has enough memory for a run; checked before anything is built."""
 
 import os
 
@@ -12,8 +12,8 @@ def check_memory(model: ModelConfig, config: PretrainingConfig, vocab_size: int,
                  strategy: tf.distribute.Strategy) -> None:
     """Compares lower bounds of what a run needs with the memory of this machine.
 
-    Weights, gradients and moments go through the host's memory on every kind of device, as
-    checkpoints do; activations do where the CPU computes.
+    Weights, gradients and moments pass through the host's memory on every kind of device, as
+    checkpoints do. Activations are in the host's memory only if the CPU computes.
 
     Raises:
       UsageError: the run needs more than there is.
@@ -49,7 +49,7 @@ def parameters(model: ModelConfig, vocab_size: int) -> int:
 
 
 def activation_bytes(model: ModelConfig, config: PretrainingConfig) -> int:
-    """What the discriminator keeps of one micro-batch for the backward pass, and no copies of it."""
+    """Activations that the discriminator keeps of one micro-batch for the backward pass, each once."""
     examples = config.train_batch_size // config.accumulation_steps
     per_token = (4 * model.hidden_size + model.intermediate_size
                  + model.num_heads * config.max_seq_length)

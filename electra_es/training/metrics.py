@@ -1,7 +1,7 @@
-"""Metrics as sums: what a step adds up on device, and the ratios taken of it on the host.
+"""Metrics as sums: a step adds them up on the device, and the host computes ratios from them.
 
-Sums over micro-batches, replicas, steps and hosts simply add, so a metric over any stretch is
-exact and costs no synchronisation inside the loop.
+Sums over micro-batches, replicas, steps and hosts can be added. So a metric over any number of steps
+is exact, and needs no synchronisation inside the loop.
 
 Source of the definitions: `run_pretraining.metric_fn` of google-research/electra.
 Shapes: B batch, L length, K predictions.
@@ -16,14 +16,14 @@ from electra_es.model.pretrainer import Outputs
 
 AUC_BINS = 1000
 _GENERATOR_SUMS = ("mlm_loss", "mlm_weight", "selected", "mlm_right")
-_DISCRIMINATOR_SUMS = ("rtd_loss", "tokens", "rtd_right", "flagged", "replaced",
+_DISCRIMINATOR_SUMS = ("discriminator_loss", "discriminator_right", "flagged", "replaced",
                        "flagged_and_replaced")
 
 
 def metric_names(config: ModelConfig) -> list[str]:
-    """The sums that there are: none of a part that the model does not have."""
-    names: list[str] = []
-    if config.generator_kind != "uniform":  # which learns nothing: its loss is ln V at all times
+    """The names of the sums; a part that the model does not have has none."""
+    names = ["tokens"]
+    if config.generator_kind != "uniform":  # a uniform generator learns nothing: its loss is always ln V
         names += _GENERATOR_SUMS
     if config.objective != "mlm":
         names += _DISCRIMINATOR_SUMS
@@ -36,24 +36,25 @@ def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> 
     """Sums over one batch: float32 scalars under the names of `metric_names`."""
     used = masked.weights
     predicted = tf.argmax(outputs.mlm_logits, axis=-1, output_type=tf.int32)
+    tokens = outputs.discriminator_weights
+    assert tokens is not None
     sums = {
+        "tokens": tf.reduce_sum(tokens),
         "mlm_loss": tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights),
         "mlm_weight": tf.reduce_sum(outputs.mlm_weights),
         "selected": tf.reduce_sum(used),
         "mlm_right": tf.reduce_sum(used * tf.cast(predicted == masked.original_ids, tf.float32)),
     }
-    if outputs.rtd_logits is not None:
-        assert outputs.rtd_losses is not None and outputs.rtd_weights is not None
+    if outputs.discriminator_logits is not None:
+        assert outputs.discriminator_losses is not None
         labels = tf.cast(outputs.labels, tf.float32)
-        flagged = tf.cast(outputs.rtd_logits > 0, tf.float32)
-        tokens = outputs.rtd_weights
+        flagged = tf.cast(outputs.discriminator_logits > 0, tf.float32)
         right = tf.cast(tf.equal(flagged, labels), tf.float32)
         sums |= {
             "sampled_right": tf.reduce_sum(
                 used * tf.cast(outputs.sampled_ids == masked.original_ids, tf.float32)),
-            "rtd_loss": tf.reduce_sum(outputs.rtd_losses * tokens),
-            "tokens": tf.reduce_sum(tokens),
-            "rtd_right": tf.reduce_sum(right * tokens),
+            "discriminator_loss": tf.reduce_sum(outputs.discriminator_losses * tokens),
+            "discriminator_right": tf.reduce_sum(right * tokens),
             "flagged": tf.reduce_sum(flagged * tokens),
             "replaced": tf.reduce_sum(labels * tokens),
             "flagged_and_replaced": tf.reduce_sum(flagged * labels * tokens),
@@ -64,12 +65,12 @@ def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> 
 def auc_histograms(outputs: Outputs) -> dict[str, tf.Tensor]:
     """Histograms, float32 [AUC_BINS], of the discriminator's probability for original and for
     replaced tokens (evaluation only); none without a discriminator."""
-    if outputs.rtd_logits is None:
+    if outputs.discriminator_logits is None:
         return {}
-    bins = tf.cast(tf.sigmoid(outputs.rtd_logits) * AUC_BINS, tf.int32)
+    bins = tf.cast(tf.sigmoid(outputs.discriminator_logits) * AUC_BINS, tf.int32)
     bins = tf.reshape(tf.minimum(bins, AUC_BINS - 1), [-1])
-    replaced = tf.reshape(tf.cast(outputs.labels, tf.float32) * outputs.rtd_weights, [-1])
-    original = tf.reshape(outputs.rtd_weights, [-1]) - replaced
+    replaced = tf.reshape(tf.cast(outputs.labels, tf.float32) * outputs.discriminator_weights, [-1])
+    original = tf.reshape(outputs.discriminator_weights, [-1]) - replaced
     return {
         "replaced_histogram": tf.math.unsorted_segment_sum(replaced, bins, AUC_BINS),
         "original_histogram": tf.math.unsorted_segment_sum(original, bins, AUC_BINS),
@@ -78,13 +79,12 @@ def auc_histograms(outputs: Outputs) -> dict[str, tf.Tensor]:
 
 def summarise(sums: dict[str, np.ndarray], generator_weight: float,
               discriminator_weight: float) -> dict[str, float]:
-    """Turns sums into the original's metrics, of the parts that there are sums of.
+    """Turns sums into the original's metrics, for those parts that have sums.
 
     Returns:
-      loss; of a generator that learns masked_lm_loss, masked_lm_accuracy; of a discriminator
-      disc_loss, disc_accuracy, disc_precision, disc_recall, replaced_share and, where there are
-      histograms, disc_auc, all of which count [CLS] and [SEP] among its tokens; of both
-      sampled_masked_lm_accuracy.
+      loss; for a generator that learns: masked_lm_loss, masked_lm_accuracy; for a discriminator:
+      disc_loss, disc_accuracy, disc_precision, disc_recall, replaced_share and, with histograms,
+      disc_auc (these count [CLS] and [SEP] as tokens); for both: sampled_masked_lm_accuracy.
     """
     def ratio(above: str, below: str) -> float:
         return float(sums[above]) / max(float(sums[below]), 1e-6)
@@ -96,9 +96,9 @@ def summarise(sums: dict[str, np.ndarray], generator_weight: float,
         result["loss"] += generator_weight * result["masked_lm_loss"]
     if "sampled_right" in sums:
         result["sampled_masked_lm_accuracy"] = ratio("sampled_right", "selected")
-    if "rtd_loss" in sums:
-        result["disc_loss"] = ratio("rtd_loss", "tokens")
-        result["disc_accuracy"] = ratio("rtd_right", "tokens")
+    if "discriminator_loss" in sums:
+        result["disc_loss"] = ratio("discriminator_loss", "tokens")
+        result["disc_accuracy"] = ratio("discriminator_right", "tokens")
         result["disc_precision"] = ratio("flagged_and_replaced", "flagged")
         result["disc_recall"] = ratio("flagged_and_replaced", "replaced")
         result["replaced_share"] = ratio("replaced", "tokens")
@@ -111,8 +111,8 @@ def summarise(sums: dict[str, np.ndarray], generator_weight: float,
 def area_under_curve(negatives: np.ndarray, positives: np.ndarray) -> float:
     """Area under the ROC curve from histograms over the same bins of the score; ties count half.
 
-    The original uses 200 thresholds and counts padding as negatives with score 0, which flatters
-    the figure; here padding has no weight.
+    The original uses 200 thresholds and counts padding as negatives with score 0, which makes the
+    figure too good. Here padding has no weight.
     """
     negatives, positives = np.asarray(negatives, np.float64), np.asarray(positives, np.float64)
     below = np.cumsum(negatives) - negatives

@@ -17,8 +17,8 @@ _NOT_DECAYED = re.compile(r"LayerNorm|layer_norm|bias")
 def learning_rate(step: tf.Tensor, config: PretrainingConfig) -> tf.Tensor:
     """The rate at `step`: peak * decay(t / n) * min(1, t / warm-up).
 
-    Warm-up multiplies the decay, so the rate never quite reaches the peak. t counts from the last
-    of `restart_steps` (0 before the first), n is the length of that cycle.
+    The warm-up multiplies the decay, so the rate stays a little below the peak. t counts from the last
+    of `restart_steps` (from 0 before the first), n is the length of that cycle.
 
     Args:
       step: any numeric scalar or vector; 0 gives 0 where there is a warm-up.
@@ -46,8 +46,8 @@ def learning_rate(step: tf.Tensor, config: PretrainingConfig) -> tf.Tensor:
 
 
 def layerwise_multipliers(num_layers: int, decay: float) -> list[float]:
-    """What the rate is multiplied by at depth 0 (embeddings), 1 .. n (blocks) and n + 2 (task
-    head): decay^(n + 2 - depth) (`_get_layer_lrs`)."""
+    """Factors of the rate at depth 0 (embeddings), 1 .. n (blocks) and n + 2 (task head):
+    decay^(n + 2 - depth) (`_get_layer_lrs`)."""
     depths = [*range(num_layers + 1), num_layers + 2]
     return [decay ** (num_layers + 2 - depth) for depth in depths]
 
@@ -58,8 +58,8 @@ class Adam(tf.Module):
     m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
     w = w - rate * multiplier * (m / (sqrt(v) + epsilon) + weight_decay * w)
 
-    Written out rather than taken from a library, because none has this combination and because a
-    step with a non-finite gradient must leave weights and moments untouched on every device.
+    It is written here because no library has this combination, and because a step with a non-finite
+    gradient must not change weights and moments on any device.
     """
 
     def __init__(self, variables: Sequence[tf.Variable], schedule: Schedule,
@@ -92,7 +92,8 @@ class Adam(tf.Module):
         """
         tf.distribute.get_replica_context().merge_call(self._apply, args=(gradients, is_finite))
 
-    def _apply(self, strategy, gradients, is_finite) -> None:
+    def _apply(self, strategy: tf.distribute.Strategy, gradients: Sequence[tf.Tensor],
+               is_finite: tf.Tensor) -> None:
         rate = self.schedule(self.iterations + 1)
         for i, variable in enumerate(self._model_variables):
             strategy.extended.update(
@@ -102,7 +103,8 @@ class Adam(tf.Module):
                 group=False)
         self.iterations.assign_add(1)
 
-    def _update(self, variable, m, v, gradient, rate, is_finite) -> None:
+    def _update(self, variable: tf.Variable, m: tf.Variable, v: tf.Variable, gradient: tf.Tensor,
+                rate: tf.Tensor, is_finite: tf.Tensor) -> None:
         config = self.config
         new_m = config.adam_beta1 * m + (1.0 - config.adam_beta1) * gradient
         new_v = config.adam_beta2 * v + (1.0 - config.adam_beta2) * tf.square(gradient)
@@ -123,10 +125,10 @@ def _zeros_beside(variable: tf.Variable, name: str) -> tf.Variable:
 def clip_by_global_norm(
     gradients: Sequence[tf.Tensor], clip_norm: float
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Scales gradients by 1 / max(1, norm / clip_norm); 0 leaves them.
+    """Scales gradients by 1 / max(1, norm / clip_norm); with 0 they stay as they are.
 
     Returns:
-      the gradients and their norm before, float32; the norm is not finite if any entry is not.
+      the gradients, and their norm before clipping, float32; it is not finite if an entry is not.
     """
     norm = tf.linalg.global_norm(gradients)
     if not clip_norm:
@@ -140,7 +142,7 @@ def schedule_for(config: PretrainingConfig) -> Schedule:
 
 
 def print_schedule(config: PretrainingConfig, rows: int = 40) -> None:
-    """Prints step, rate and a bar for about `rows` steps and for every turn of the schedule."""
+    """Prints step, rate and a bar for about `rows` steps and where the schedule changes."""
     steps = {round(i * config.num_train_steps / rows) for i in range(rows + 1)}
     for start in (0, *config.restart_steps):
         steps |= {start, max(start - 1, 0), min(start + config.warmup_steps, config.num_train_steps)}

@@ -1,32 +1,34 @@
 """The compiled steps: training (a loop of them on the device) and evaluation.
 
-Scaling, stated once. Losses are sums divided by weights counted over the whole step, that is over
-all replicas and micro-batches. So gradients are *summed* over micro-batches and replicas, and are
-those of one batch of the same examples on one device. They are clipped after the sum. (The
-original clips on each replica and averages.)
+How losses are scaled: they are sums divided by weights that are counted over the whole step, that is
+over all replicas and micro-batches. So gradients are *summed* over micro-batches and replicas. The
+result is the gradient of one batch of the same examples on one device. Gradients are clipped after
+the sum. (The original clips on each replica and averages.)
 
 Shapes: B batch of a replica, A micro-batches, L length.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, MaskedInputs
 from electra_es.model.dropout import dropout_seed
-from electra_es.model.masking import mask
+from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import ElectraPretrainer, Outputs, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
 from electra_es.training.metrics import auc_histograms, metric_names, metric_sums
 from electra_es.training.optimization import Adam, clip_by_global_norm
 
 Sums = dict[str, tf.Tensor]
+MicroBatch = tuple[tf.Tensor, list[tf.Tensor], Sums]  # loss, gradients, metric sums
+EvaluationForward = Callable[[Inputs], tuple[MaskedInputs, Outputs]]
 
 
 class Keys(NamedTuple):
-    """Keys of what a step draws."""
+    """The keys for the random draws of a step."""
 
     masking: Key
     sampling: Key
@@ -39,7 +41,7 @@ def training_keys(seed: int) -> Keys:
 
 
 def evaluation_keys(seed: int) -> Keys:
-    """Other keys than in training; the same masks and samples at each evaluation."""
+    """Keys that differ from those of training; each evaluation has the same masks and samples."""
     return Keys(derive_key(seed, "evaluation masking"), derive_key(seed, "evaluation sampling"),
                 derive_key(seed, "dropout"))
 
@@ -63,7 +65,7 @@ class TrainStep:
           metric sums of this replica, and `bad`, `gradient_norm` (the same on every replica).
         """
         replica = tf.distribute.get_replica_context()
-        masked = mask(inputs, self.model_config, self.model.vocab, self.keys.masking)
+        masked = mask_tokens(inputs, self.model_config, self.model.vocab, self.keys.masking)
         denominators = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss_denominators(
             inputs, masked, self.model_config, self.model.vocab))
         seed = stateless_seed(self.keys.dropout, number_of_step(self.optimizer))
@@ -71,26 +73,26 @@ class TrainStep:
         return apply_gradients(self.optimizer, loss, gradients, sums, self.config.clip_norm)
 
     def _local_gradients(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
-                         seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
+                         seed: tf.Tensor) -> MicroBatch:
         """Loss, gradients and metric sums of this replica, over its micro-batches."""
         parts = self.config.accumulation_steps
         if parts == 1:
             return self._micro_batch(inputs, masked, denominators, seed)
         split = [tf.reshape(x, [parts, -1, *x.shape[1:]]) for x in (*inputs, *masked)]
 
-        def add_part(part: tf.Tensor, total):
+        def add_part(part: tf.Tensor, total: MicroBatch) -> tuple[tf.Tensor, MicroBatch]:
             micro = [x[part] for x in split]
             result = self._micro_batch(
                 Inputs(*micro[:4]), MaskedInputs(*micro[4:]), denominators,
                 tf.random.experimental.stateless_fold_in(seed, part))
             return part + 1, tf.nest.map_structure(tf.add, total, result)
 
-        nothing = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
-                   {name: tf.constant(0.0) for name in metric_names(self.model_config)})
-        return tf.while_loop(lambda part, total: part < parts, add_part, (0, nothing))[1]
+        zeros = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
+                 {name: tf.constant(0.0) for name in metric_names(self.model_config)})
+        return tf.while_loop(lambda part, total: part < parts, add_part, (0, zeros))[1]
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
-                     seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
+                     seed: tf.Tensor) -> MicroBatch:
         draws = sampling_draws(self.keys, inputs, masked, self.model_config)
         with tf.GradientTape() as tape, dropout_seed(seed):
             outputs = self.model(inputs, masked, draws, training=True)
@@ -134,40 +136,42 @@ def apply_gradients(optimizer: Adam, loss: tf.Tensor, gradients: list[tf.Tensor]
 def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: ModelConfig
                    ) -> tf.Tensor | None:
     """float32 [B, K]: one number per selected position, derived from the example's index; None
-    where there is no discriminator to draw samples for."""
+    if there is no discriminator that needs samples."""
     if config.objective == "mlm":
         return None
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
 
 
-def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy):
+def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy
+                    ) -> Callable[[Iterator[Inputs], tf.Tensor, tf.Tensor], Sums]:
     """Returns a compiled `loop(iterator, num_steps, bad_in_row) -> sums`.
 
-    The steps run in one `tf.while` on the device; the host waits once, for the sums. Those are
-    metric sums over all replicas and steps, and `bad` (how many steps were not applied),
+    The steps run in one `tf.while` on the device; the host waits once, for the sums. These are
+    metric sums over all replicas and steps, `bad` (the number of steps that were not applied),
     `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step).
     """
-    # AutoGraph would rewrite all of the model's Python, which takes longer than tracing it.
+    # AutoGraph would rewrite all Python code of the model, which takes longer than tracing it.
     @tf.function(autograph=False)
-    def loop(iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
-        def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor):
+    def loop(iterator: tf.data.Iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
+        def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor
+                     ) -> tuple[tf.Tensor, Sums, tf.Tensor, tf.Tensor]:
             new = run_step(step, strategy, iterator.get_next())
             sums = {name: sums[name] + new[name] for name in sums}
             sums["gradient_norm"] = new["gradient_norm"]
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
-        nothing = {name: tf.constant(0.0)
-                   for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
+        zeros = {name: tf.constant(0.0)
+                 for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
         _, sums, bad_in_row, last_bad = tf.while_loop(
             lambda number, *_: number < num_steps, add_step,
-            (0, nothing, bad_in_row, tf.constant(0, tf.int64)))
+            (0, zeros, bad_in_row, tf.constant(0, tf.int64)))
         return {**sums, "bad_in_row": bad_in_row, "last_bad_step": last_bad}
 
     return loop
 
 
-def run_step(step: Callable[..., Sums], strategy: tf.distribute.Strategy, *inputs) -> Sums:
+def run_step(step: Callable[..., Sums], strategy: tf.distribute.Strategy, *inputs: Any) -> Sums:
     """One step on every replica; returns sums over all of them."""
     per_replica = strategy.run(step, args=inputs)
     same_everywhere = {
@@ -182,7 +186,7 @@ def reduce_sums(strategy: tf.distribute.Strategy, per_replica: Sums) -> Sums:
 
 
 def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
-                   strategy: tf.distribute.Strategy):
+                   strategy: tf.distribute.Strategy) -> Callable[[Inputs], Sums]:
     """Returns a compiled `step(inputs) -> sums`, with histograms for the AUC."""
     forward = evaluation_forward(model, model_config, seed)
 
@@ -191,37 +195,38 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
         return {**metric_sums(outputs, masked, model_config), **auc_histograms(outputs)}
 
     @tf.function(autograph=False)
-    def step(inputs) -> Sums:
+    def step(inputs: Inputs) -> Sums:
         return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
 
     return step
 
 
 def make_show_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
-                   strategy: tf.distribute.Strategy):
+                   strategy: tf.distribute.Strategy) -> Callable[[Inputs], list[tf.Tensor]]:
     """Returns a compiled `step(inputs) -> (corrupted ids int32, probability of being replaced
-    float32)`, both [B, L]. Every replica computes the same, so that this works wherever the
-    variables are."""
+    float32)`, both [B, L]. Every replica computes the same, so this works with variables on any
+    device."""
     forward = evaluation_forward(model, model_config, seed)
 
     def replica_step(inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         _, outputs = forward(inputs)
-        return outputs.corrupted_ids, tf.sigmoid(outputs.rtd_logits)
+        return outputs.corrupted_ids, tf.sigmoid(outputs.discriminator_logits)
 
     @tf.function(autograph=False)
-    def step(inputs):
+    def step(inputs: Inputs) -> list[tf.Tensor]:
         return [strategy.experimental_local_results(part)[0]
                 for part in strategy.run(replica_step, args=(inputs,))]
 
     return step
 
 
-def evaluation_forward(model: ElectraPretrainer, model_config: ModelConfig, seed: int):
+def evaluation_forward(model: ElectraPretrainer, model_config: ModelConfig, seed: int
+                       ) -> EvaluationForward:
     """Returns `forward(inputs) -> (masked, outputs)` with the masks and samples of evaluations."""
     keys = evaluation_keys(seed)
 
     def forward(inputs: Inputs) -> tuple[MaskedInputs, Outputs]:
-        masked = mask(inputs, model_config, model.vocab, keys.masking)
+        masked = mask_tokens(inputs, model_config, model.vocab, keys.masking)
         return masked, model(inputs, masked, sampling_draws(keys, inputs, masked, model_config))
 
     return forward

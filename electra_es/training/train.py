@@ -1,8 +1,7 @@
-"""Pretraining from beginning to end, in the order in which it happens."""
+"""Pretraining from beginning to end, in the order of execution."""
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.data.inputs import check_records, training_dataset
 from electra_es.data.provenance import describe_records
-from electra_es.data.records import ID_COUNTS_FILE, load_records_info
+from electra_es.data.records import load_records_info, read_id_counts
 from electra_es.data.shards import bad_shard_named, usable_shards
 from electra_es.errors import CheckFailed, UsageError
 from electra_es.files import only_run_in
@@ -58,16 +57,16 @@ class TrainResult(NamedTuple):
 def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str, vocab_dir: str,
           model_dir: str, tpu: TpuAddress = TpuAddress(),
           initial_weights: InitialWeights | None = None, evaluate_at_end: bool = True) -> TrainResult:
-    """Pretrains in `model_dir`, from its latest checkpoint if it has one.
+    """Pretrains in `model_dir`, from its newest checkpoint if there is one.
 
     Args:
       model_config: the model and its objective.
-      config: everything else that is resolved.
+      config: all other settings.
       data_dir: records directory.
       vocab_dir: vocabulary directory that the records were built with.
-      model_dir: the run's directory; workers have to share it.
+      model_dir: the run's directory; all workers have to share it.
       tpu: TPU to use, if any.
-      initial_weights: gives a run without a checkpoint its weights, and a line to print.
+      initial_weights: sets the weights of a run without a checkpoint; returns a line to print.
       evaluate_at_end: whether to evaluate after the last step.
 
     Returns:
@@ -77,8 +76,20 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
     Raises:
       UsageError: wrong use or bad input; nothing already written is lost.
       CheckFailed: max_bad_steps non-finite steps in a row.
+
+    Example, after `make demo`. It prints what the command prints, and goes on where it stopped if
+    it is called again:
+
+        >>> from electra_es import train
+        >>> from electra_es.config import PretrainingConfig, model_config
+        >>> config = PretrainingConfig(max_seq_length=128, train_batch_size=8, num_train_steps=4)
+        >>> result = train(model_config({}), config, data_dir="runs/sample/records",
+        ...                vocab_dir="runs/sample/vocabulary", model_dir="runs/four_steps")
+        devices: ...
+        >>> result.step, result.stopped_by_signal
+        (4, False)
     """
-    # ---- Devices, vocabulary, records: what can be wrong is looked at before step 1.
+    # ---- Devices, vocabulary, records: everything that can be wrong is checked before step 1.
     check_reachable(tpu, data_dir=data_dir, model_dir=model_dir)
     strategy = set_up_devices(config, tpu)
     workers = Workers(strategy)
@@ -88,7 +99,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         vocab_size = len(tokenizer.vocab)
         check_memory(model_config, config, vocab_size, strategy)
         info = load_records_info(data_dir)
-        check_records(info, config, model_config, tokenizer.config.vocab_sha256, data_dir)
+        check_records(info, config, model_config, tokenizer.config, data_dir)
         shards = usable_shards(data_dir, info, config.skip_corrupt_shards, vocab_size)
 
     with contextlib.ExitStack() as held, StopSignal(workers) as stop:
@@ -105,7 +116,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             flops_per_example=training_flops(
                 model_config, vocab_size, config.max_seq_length))
 
-        # ---- Model and optimiser, then the state of the latest checkpoint over both.
+        # ---- Model and optimiser, then the state of the newest checkpoint.
         with strategy.scope():
             model = build_pretrainer(model_config, vocabulary_facts(tokenizer), config.precision)
             optimizer = Adam(model.trainable_variables, schedule_for(config), config)
@@ -120,19 +131,20 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         origin = ""
         if initial_weights is not None and step == 0:
             origin = initial_weights(model, tokenizer)
-            log.say(origin)
+            log.show(origin)
 
-        log.say(devices_line(strategy))
-        log.say(vocabulary_line(tokenizer, data_dir))
+        log.show(devices_line(strategy))
+        log.show(vocabulary_line(tokenizer, data_dir))
         for name, parameters in parameter_counts(model).items():
-            log.say(parameter_line(name, parameters))
-        log.say(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
-                f"training examples; step {step} of {config.num_train_steps}")
-        log.start(step, Run(tokenizer.config, model_config, config),
-                  devices=f"{devices_used(strategy)}; TensorFlow {tf.__version__}",
-                  data=describe_records(data_dir, info), initial_weights=origin)
+            log.show(parameter_line(name, parameters))
+        log.show(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
+                 f"training examples; step {step} of {config.num_train_steps}")
+        if step < config.last_step:
+            log.start(step, Run(tokenizer.config, model_config, config),
+                      devices=f"{devices_used(strategy)}; TensorFlow {tf.__version__}",
+                      data=describe_records(data_dir, info), initial_weights=origin)
 
-        # ---- Data from the position of the checkpoint on, and the compiled loop over it.
+        # ---- Data from the checkpoint's position on, and the compiled loop over it.
         def host_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             return training_dataset(
                 shards, info, config, first_example=examples_seen, vocab_size=vocab_size,
@@ -146,7 +158,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         evaluate = make_evaluation(
             model, tokenizer, model_config, config, strategy, data_dir, info)
 
-        # ---- The loop: a stretch of steps on the devices, then what is due on the host.
+        # ---- The loop: some steps on the devices, then reports, checkpoints and evaluations on the host.
         evaluation: dict[str, float] = {}
         pending: dict[str, np.ndarray] = {}  # sums since the last progress line
         bad_in_row = 0.0
@@ -154,13 +166,13 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         stopping = stop.requested()
         with checkpoints:
             while step < config.last_step and not stopping:
-                stretch = steps_until_due(step, config)
-                # After an error steps of the stretch may be half applied: nothing is saved.
+                num_steps = steps_until_due(step, config)
+                # After an error, steps of the loop may be half applied: nothing is saved.
                 with bad_shard_named(shards, info, vocab_size,
                                      "; --skip_corrupt_shards leaves it out"):
-                    sums = _numpy(loop(batches, tf.constant(stretch), tf.constant(bad_in_row)))
-                step += stretch
-                examples_seen += stretch * config.train_batch_size
+                    sums = _numpy(loop(batches, tf.constant(num_steps), tf.constant(bad_in_row)))
+                step += num_steps
+                examples_seen += num_steps * config.train_batch_size
                 bad_in_row = float(sums["bad_in_row"])
                 _check_finite(sums, step, config, log)
                 if not log.is_counting:
@@ -176,7 +188,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                         "gradient_norm": float(sums["gradient_norm"]),
                         "bad_steps": float(pending["bad"]), "tokens": float(pending["tokens"])})
                     for warning in health.warnings(step, metrics):
-                        log.say(warning)
+                        log.show(warning)
                     pending = {}
                 if is_due(step, config.save_every, config) or stopping:
                     checkpoints.save(step, examples_seen)
@@ -191,13 +203,13 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             if stopping and step < config.last_step:
                 checkpoints.save(step, examples_seen)
                 checkpoints.wait()
-                log.say(f"stopped by a signal at step {step}; saved. The same command goes on")
+                log.show(f"stopped by a signal at step {step}; saved. The same command goes on")
                 return TrainResult(step, evaluation, stopped_by_signal=True)
         if evaluate_at_end and info.num_examples("validation"):
             result = evaluate(stop.requested)
             if result is None:
-                log.say(f"stopped by a signal in the evaluation at step {step}; the model is saved. "
-                        "The same command evaluates it")
+                log.show(f"stopped by a signal in the evaluation at step {step}; the model is saved. "
+                         "The same command evaluates it")
                 return TrainResult(step, {}, stopped_by_signal=True)
             evaluation = result.metrics
             report_evaluation(log, step, result)
@@ -205,9 +217,9 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
 
 
 def parameter_counts(model: ElectraPretrainer) -> dict[str, int]:
-    """Parameters of what is published, and of all that is trained where that is more."""
+    """Parameters of the published model, and of everything that is trained if that is more."""
     everything = count_parameters([model])
-    if model.rtd_head is None:
+    if model.discriminator_head is None:
         return {"model": everything}
     found = {"discriminator": discriminator_parameters(model)}
     if model.generators == [model.discriminator]:
@@ -218,13 +230,8 @@ def parameter_counts(model: ElectraPretrainer) -> dict[str, int]:
 
 
 def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
-    """The audit of the vocabulary against the records, where these have counts, in one line."""
-    path = os.path.join(data_dir, ID_COUNTS_FILE)
-    counts = None
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path, "rb") as file:
-            counts = np.load(file)
-    return audit(tokenizer, counts).summary()
+    """The audit of the vocabulary in one line, against the counts of the records if they have any."""
+    return audit(tokenizer, read_id_counts(data_dir, len(tokenizer.vocab))).summary()
 
 
 def steps_until_due(step: int, config: PretrainingConfig) -> int:
@@ -243,8 +250,8 @@ def is_due(step: int, every: int, config: PretrainingConfig) -> bool:
 def _check_finite(sums: dict[str, np.ndarray], step: int, config: PretrainingConfig,
                   log: ProgressLog) -> None:
     if sums["bad"]:
-        log.say(f"warning: {int(sums['bad'])} step(s) with a non-finite loss or gradient were not "
-                f"applied, the last one was step {int(sums['last_bad_step'])}")
+        log.show(f"warning: {int(sums['bad'])} step(s) with a non-finite loss or gradient were not "
+                 f"applied, the last one was step {int(sums['last_bad_step'])}")
     if sums["bad_in_row"] >= config.max_bad_steps:
         raise CheckFailed(
             f"{int(sums['bad_in_row'])} steps in a row, up to step {step}, had a non-finite loss or "

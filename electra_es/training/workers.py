@@ -1,4 +1,4 @@
-"""The processes of one run, which have to do the same at the same step."""
+"""The processes of one run. They have to do the same at the same step."""
 
 import contextlib
 import hashlib
@@ -12,13 +12,13 @@ from electra_es.training.devices import worker_index
 
 
 class Workers:
-    """What the workers of a multi-worker strategy tell each other; any other run is one worker.
+    """Communication between the workers of a multi-worker strategy; any other run is one worker.
 
-    A worker that went its own way would leave the others waiting for its gradients, or train on
-    other weights without a word. So each asks here before it goes.
+    If one worker stopped alone, the others would wait for its gradients; or it would train on other
+    weights without a message. So the workers agree here before they act.
 
     Attributes:
-      index: number of this process; 0, the chief, is the one that writes.
+      index: number of this process; number 0, the chief, writes the files.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy | None = None):
@@ -30,16 +30,16 @@ class Workers:
 
         @tf.function(autograph=False)
         def gather(numbers: tf.Tensor) -> tf.Tensor:
-            def everywhere() -> tf.Tensor:
+            def gather_replica() -> tf.Tensor:
                 context = tf.distribute.get_replica_context()
                 return context.all_gather(tf.identity(numbers), axis=0)
 
-            return strategy.experimental_local_results(strategy.run(everywhere))[0]
+            return strategy.experimental_local_results(strategy.run(gather_replica))[0]
 
         self._gather = gather
 
     def gather(self, *numbers: int) -> list[tuple[int, ...]]:
-        """The numbers of every replica, in one order everywhere; all workers have to call it."""
+        """The numbers of every replica, in the same order on each worker; all workers have to call it."""
         if not self._is_shared:
             return [numbers]
         rows = self._gather(tf.constant([numbers], tf.int64)).numpy()
@@ -47,7 +47,7 @@ class Workers:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What one worker refuses with a UsageError inside, the others do not go on with either."""
+        """If one worker raises a UsageError inside the `with`, the other workers raise one too."""
         try:
             yield
         except UsageError:
@@ -59,7 +59,7 @@ class Workers:
                              "messages say why")
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
-        """Raises UsageError, on every worker, where one has another value of a setting."""
+        """Raises UsageError on every worker if the value of a setting differs between them."""
         digests = [int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7], "big")
                    for value in settings.values()]
         rows = self.gather(*digests)

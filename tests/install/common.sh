@@ -18,9 +18,9 @@ say_size() {
         "$(du -sm "$1" | cut -f1) MB, after $SECONDS s"
 }
 
-# ten_steps FOLDER: the demo with ten steps on the CPU of this environment, in silence on stderr.
+# ten_steps COMMAND…: the demo with ten steps on the CPU of an environment, in silence on stderr.
 ten_steps() {
-    "$1/bin/python" run_pretraining.py --sample_dir="$work/sample" --num_train_steps=10 --log_every=5 \
+    "$@" --sample_dir="$work/sample" --num_train_steps=10 --log_every=5 \
         >"$work/out" 2>"$work/err" || { cat "$work/out" "$work/err"; return 1; }
     grep -E '^(devices:|step 10/10|evaluation at)' "$work/out"
     grep -q '^devices: CPU' "$work/out" || { echo "the run does not say that it uses the CPU"; return 1; }

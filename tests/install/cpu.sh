@@ -11,7 +11,7 @@ for python in $(pythons "$@"); do
     "$venv/bin/pip" check
     say_size "$venv"
     "$venv/bin/python" -m electra_es.devices
-    ten_steps "$venv"
+    ten_steps "$venv/bin/python" run_pretraining.py
     rm -rf "$venv"
     echo "ok: $python, $SECONDS s"
 done

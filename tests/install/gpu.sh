@@ -10,5 +10,5 @@ make --silent gpu PYTHON="$python" VENV="$venv"
 say_size "$venv"
 "$venv/bin/python" -m electra_es.devices
 export CUDA_VISIBLE_DEVICES=-1
-ten_steps "$venv"
+ten_steps "$venv/bin/python" run_pretraining.py
 echo "ok: $python, $SECONDS s"

@@ -10,5 +10,5 @@ make --silent tpu PYTHON="$python" TPU_VENV="$venv"
 say_size "$venv"
 "$venv/bin/python" -m electra_es.devices | tee "$work/devices"
 grep -q '^devices .*TPU_SYSTEM' "$work/devices" || { echo "no TPU_SYSTEM"; exit 1; }
-ten_steps "$venv"
+ten_steps "$venv/bin/python" run_pretraining.py
 echo "ok: $python, $SECONDS s"

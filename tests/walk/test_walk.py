@@ -1,4 +1,4 @@
-"""The road from text to use, walked with the commands a user types.
+"""All steps from text to use, with the commands that a user types.
 
 Every step works on what the step before really wrote. `make test` walks it once, for the default
 objective; `make walk` (`pytest tests/walk --walk`) walks every variant, with longer runs.
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from walker import ROOT, Walk
+from paths import SAMPLE
+from walker import Walk
 
-SAMPLE = ROOT / "electra_es" / "sample"
 SENTENCE = "Estamos desayunando pan rosa con tomate y aceite de oliva."
 # Sizes that differ from each other, as in the other tests.
 MODEL = ("--embedding_size=20", "--hidden_size=48", "--num_layers=2", "--num_heads=3",
@@ -23,7 +23,7 @@ STEPS = 24
 
 
 class Variant(NamedTuple):
-    """A road: the flags that differ from the default, and what its model has."""
+    """A variant: its flags that differ from the defaults, and the parts of its model."""
 
     training: tuple[str, ...] = GENERATOR
     vocabulary: tuple[str, ...] = ()
@@ -143,7 +143,7 @@ def weights(folder: Path) -> bytes:
 
 
 def test_preflight_traces_the_step(road):
-    """Without libtpu the command ends after the trace, and says what is missing."""
+    """Without libtpu the command ends after the trace and names what is missing."""
     walk, variant = road
     if "sentencepiece" in str(variant.vocabulary) or "cpu_replicas" in str(variant.training):
         pytest.skip("the step is that of the default")

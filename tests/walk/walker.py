@@ -1,4 +1,4 @@
-"""Runs commands as a user types them, in a folder of their own, and looks at all that they print."""
+"""Runs commands as a user types them, in a separate folder, and checks all their output."""
 
 import os
 import re
@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from paths import ROOT
+
 TIMEOUT = 600
 
 # Everything that our commands may write to stderr. What is not here is somebody else's noise.
@@ -92,10 +93,10 @@ class Walk:
         print(self.commands[-1], flush=True)
 
     def _check(self, command: tuple[str, ...], code: int, expect: int, out: str, err: str) -> None:
-        told = (f"in {self.folder}:\n" + "\n".join(self.commands)
-                + f"\nexit code {code}, expected {expect}\n--- stdout\n{out[-4000:]}"
-                  f"\n--- stderr\n{err[-8000:]}")
-        assert code == expect, told
-        assert "Traceback" not in out + err, told
+        context = (f"in {self.folder}:\n" + "\n".join(self.commands)
+                   + f"\nexit code {code}, expected {expect}\n--- stdout\n{out[-4000:]}"
+                   f"\n--- stderr\n{err[-8000:]}")
+        assert code == expect, context
+        assert "Traceback" not in out + err, context
         foreign = [line for line in err.splitlines() if line.strip() and not OUR_MESSAGES.match(line)]
-        assert not foreign, f"written to stderr, and no message of ours: {foreign[:5]}\n{told}"
+        assert not foreign, f"written to stderr, and no message of ours: {foreign[:5]}\n{context}"

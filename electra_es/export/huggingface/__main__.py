@@ -1,4 +1,4 @@
-r"""Writes a model as Hugging Face folders, or makes a model directory of such a folder.
+r"""Writes a model as Hugging Face folders, or imports such a folder as a model directory.
 
     python -m electra_es.export.huggingface --model_dir=runs/sample/model --output=runs/published
     python -m electra_es.export.huggingface --model_dir=M --output=DIR --name=me/electra-es \
@@ -15,7 +15,7 @@ from electra_es.errors import UsageError, run_main
 from electra_es.export.huggingface.read import import_folder
 from electra_es.export.huggingface.write import export_huggingface, push_to_hub
 from electra_es.export.model_card import CardOptions
-from electra_es.flags import define, parse_flags_only, refuse_given, refuse_unused, required
+from electra_es.flags import define, parse_flags_only, refuse_flags, refuse_unused, required
 from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
 
@@ -41,9 +41,9 @@ def main() -> None:
     if source.value:
         refuse_unused("--import_from", {"import_from", "import_generator", "output", "overwrite"})
     else:
-        refuse_given("--model_dir", {"import_generator"})
+        refuse_flags("--model_dir", {"import_generator"})
     if not hub.value:
-        refuse_given("no --push_to_hub", {"private"})
+        refuse_flags("no --push_to_hub", {"private"})
     target = required(output, "a directory to write")
     if source.value:
         imported = import_folder(source.value, target, generator=generator.value,

@@ -19,7 +19,7 @@ HubConfig = dict[str, Any]
 ARCHITECTURES: dict[Part, str] = {
     "discriminator": "ElectraForPreTraining", "generator": "ElectraForMaskedLM"}
 
-# Our settings and theirs, for the part whose name the setting has in common.
+# Our names of settings, and theirs.
 _SHAPE = {
     "embedding_size": "embedding_size",
     "hidden_size": "hidden_size",
@@ -38,15 +38,15 @@ _OTHER = {
 
 
 class TensorName(NamedTuple):
-    """One tensor of `model.safetensors`, and the variable it is."""
+    """One tensor of `model.safetensors`, and its variable in this project."""
 
     name: str
-    canonical: str  # as in `weights.py`
+    canonical: str  # as in `model/variables.py`
     transposed: bool
 
 
 def tensor_table(part: Part, config: ModelConfig) -> list[TensorName]:
-    """Every tensor of a part's `model.safetensors`, which has these and no others."""
+    """All tensors of a part's `model.safetensors`."""
     is_generator = part == "generator"
     own_tower = is_generator and not config.uses_full_size_generator
     own_embeddings = own_tower and config.embedding_sharing != "tied"
@@ -68,7 +68,7 @@ def tensor_table(part: Part, config: ModelConfig) -> list[TensorName]:
     if is_generator:
         rows += _dense("generator_predictions.dense", "generator_predictions/dense")
         rows += _norm("generator_predictions.LayerNorm", "generator_predictions/LayerNorm")
-        # generator_lm_head.weight is the word table, which is stored once.
+        # generator_lm_head.weight is not stored: it is the word table.
         rows.append(TensorName("generator_lm_head.bias", "generator_predictions/output_bias", False))
     else:
         rows += _dense("discriminator_predictions.dense", "discriminator_predictions/dense")
@@ -88,7 +88,7 @@ def _norm(name: str, canonical: str) -> Iterator[TensorName]:
 
 
 def parts_of(config: ModelConfig) -> list[Part]:
-    """The parts that a model can be published as. The two-tower generator has no class there."""
+    """The parts of a model that can be published. transformers has no class for a two-tower generator."""
     parts: list[Part] = []
     if config.objective != "mlm":
         parts.append("discriminator")
@@ -130,11 +130,11 @@ def model_config_from(discriminator: HubConfig | None, generator: HubConfig | No
     Args:
       discriminator: its `config.json`, checked by `check_hub_config`; None: the generator alone is
         a model of BERT's objective.
-      generator: the same of the generator; None: it gets the recipe's shape.
+      generator: the generator's `config.json`; None: it gets the recipe's shape.
       sharing: what both parts have in common.
 
     Raises:
-      UsageError: the shapes are none of an ELECTRA of this project.
+      UsageError: an ELECTRA of this project cannot have these shapes.
     """
     main = discriminator or generator
     assert main is not None, "a folder without parts"

@@ -1,6 +1,6 @@
 """A local Hugging Face ELECTRA folder as a model of this project.
 
-Nothing is executed and nothing unpickled: weights come from safetensors only, and no file outside
+No code is executed and nothing is unpickled: weights come only from safetensors, and no file outside
 the folder is opened.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from safetensors import SafetensorError, safe_open
 
+from electra_es import files
 from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError
 from electra_es.export.compare import check_weights
@@ -33,13 +34,14 @@ from electra_es.export.output import new_directory
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.model.variables import named_variables, set_weights
 from electra_es.run_config import CONFIG_FILE, Run
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer, load_tokenizer
+from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.text.vocabulary import TEXT_CONFIG_FILE, VOCAB_FILES
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.run_dir import load_model, prepare_model_dir, vocabulary_facts
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-# Kept in an imported model directory, so that an export gives back the very same config.json.
+# Kept in an imported model directory, so that an export writes the same config.json again.
 SOURCE_CONFIG_FILE = "huggingface.json"
 
 _TOKENIZER_FILES = (*VOCAB_FILES.values(), TEXT_CONFIG_FILE, "tokenizer.json", "tokenizer_config.json")
@@ -48,13 +50,13 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 class Imported(NamedTuple):
-    """A model out of a Hugging Face folder."""
+    """A model from a Hugging Face folder."""
 
     model: ElectraPretrainer
     tokenizer: Tokenizer
     run: Run
     configs: dict[Part, HubConfig]  # the `config.json` of each part
-    new: list[str]  # canonical names of variables that the folder has none for
+    new: list[str]  # canonical names of variables that the folder does not have
 
 
 def load_folder(folder: str, generator: str = "") -> Imported:
@@ -63,11 +65,11 @@ def load_folder(folder: str, generator: str = "") -> Imported:
     Args:
       folder: a local folder with one part, or with `discriminator/` or `generator/` or both in it.
         A generator alone is a model of BERT's objective (mlm).
-      generator: a folder with the generator, where it is published apart. Without any, the
-        generator is new, of the recipe's shape, with the discriminator's embeddings.
+      generator: a folder with the generator, if it is published separately. If there is none, a new
+        generator is made with the recipe's shape and the discriminator's embeddings.
 
     Raises:
-      UsageError: a missing, extra or wrongly shaped tensor, weights in a pickle, a file that leads
+      UsageError: a missing tensor, an extra one or one of the wrong shape, weights in a pickle, a link
         out of the folder, or a configuration that this project cannot compute.
     """
     folders = _part_folders(folder, generator)
@@ -110,8 +112,7 @@ def import_folder(folder: str, output: str, *, generator: str = "", overwrite: b
         _copy_vocabulary(main_folder, vocab_dir, source.configs[main])
         prepare_model_dir(scratch, source.tokenizer, vocab_dir, source.run.model,
                           source.run.pretraining)
-        with open(os.path.join(scratch, SOURCE_CONFIG_FILE), "w", encoding="utf-8") as file:
-            file.write(json.dumps(source.configs, indent=2, ensure_ascii=False) + "\n")
+        files.write_json(os.path.join(scratch, SOURCE_CONFIG_FILE), source.configs)
         state = tf.train.Checkpoint(model=source.model)
         Checkpoints(scratch, state, keep=1, keep_every=0).save(0, 0)
         check_weights(load_model(scratch)[0], source.model, output)
@@ -120,11 +121,9 @@ def import_folder(folder: str, output: str, *, generator: str = "", overwrite: b
 
 def read_source_configs(model_dir: str) -> dict[Part, HubConfig]:
     """The `config.json` of each part that an imported model directory came from; else empty."""
-    try:
-        with tf.io.gfile.GFile(os.path.join(model_dir, SOURCE_CONFIG_FILE)) as file:
-            return json.loads(file.read())
-    except tf.errors.NotFoundError:
-        return {}
+    path = os.path.join(model_dir, SOURCE_CONFIG_FILE)
+    values: Any = files.read_json(path) if files.exists(path) else {}
+    return values
 
 
 def _part_folders(folder: str, generator: str) -> dict[Part, str]:
@@ -133,9 +132,9 @@ def _part_folders(folder: str, generator: str) -> dict[Part, str]:
     folders = {part: os.path.join(folder, part) for part in parts
                if os.path.exists(os.path.join(folder, part, CONFIG_FILE))}
     if not folders:
-        named = _read_json(folder, CONFIG_FILE).get("architectures") or [""]
-        alone = named[0] == ARCHITECTURES["generator"] and not generator
-        folders = {"generator" if alone else "discriminator": folder}
+        architectures = _read_json(folder, CONFIG_FILE).get("architectures") or [""]
+        is_generator = architectures[0] == ARCHITECTURES["generator"] and not generator
+        folders = {"generator" if is_generator else "discriminator": folder}
     if generator:
         folders["generator"] = generator
     return folders
@@ -158,17 +157,9 @@ def _member(folder: str, name: str) -> str:
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
     path = _member(folder, name)
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}): expected a local folder of a "
-                         "Hugging Face ELECTRA") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected a JSON object, not {type(values).__name__}")
-    return values
+    if not files.exists(path):
+        raise UsageError(f"{path}: no such file: expected a local folder of a Hugging Face ELECTRA")
+    return files.read_json(path)
 
 
 def _read_config(folder: str, part: Part) -> HubConfig:
@@ -209,13 +200,10 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
 
 def _copy_vocabulary(folder: str, vocab_dir: str, config: HubConfig) -> int:
     """Writes the folder's vocabulary directory; returns the length that it is to be used at."""
-    files: dict[str, bytes] = {}
-    for name in _TOKENIZER_FILES:
-        if os.path.lexists(os.path.join(folder, name)):
-            with open(_member(folder, name), "rb") as file:
-                files[name] = file.read()
-    write_vocabulary(files, vocab_dir, folder)
-    length = json.loads(files.get("tokenizer_config.json", b"{}")).get("model_max_length")
+    found = {name: files.read_bytes(_member(folder, name)) for name in _TOKENIZER_FILES
+             if os.path.lexists(os.path.join(folder, name))}
+    write_vocabulary(found, vocab_dir, folder)
+    length = json.loads(found.get("tokenizer_config.json", b"{}")).get("model_max_length")
     positions = config["max_position_embeddings"]
     # transformers writes 1e30 where no length is set.
     return min(length, positions) if isinstance(length, int) else positions
@@ -244,10 +232,10 @@ def _sharing(tensors: dict[Part, dict[str, np.ndarray]]) -> Sharing:
 
 
 def _initialise(model: ElectraPretrainer, names: list[str]) -> None:
-    """Draws the kernels of a generator that is new, the same ones every time.
+    """Draws the kernels of a new generator, the same ones every time.
 
-    Not by seeding TensorFlow before building: `tf.random.set_seed` clears the cache of kernels, and
-    with it the SentencePiece models of every tokeniser made before.
+    `tf.random.set_seed` before building is not used: it clears the cache of kernels, and with it the
+    SentencePiece models of all tokenisers made before.
     """
     views = named_variables(model)
     for name in names:
@@ -290,13 +278,13 @@ def _to_canonical(tensors: dict[str, np.ndarray], table: list[TensorName],
 
 
 def _without_copies(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Leaves out what older folders store beside the weights: the counted positions, and the word
-    table again as the generator's output matrix. Where they are not that, they count as extra."""
-    rest = dict(tensors)
-    positions = rest.get("electra.embeddings.position_ids")
+    """Leaves out copies that older folders store: the position ids 0, 1, 2, ... and the word table as the
+    generator's output matrix. Other values there count as extra tensors."""
+    kept = dict(tensors)
+    positions = kept.get("electra.embeddings.position_ids")
     if positions is not None and np.array_equal(positions.ravel(), np.arange(positions.size)):
-        del rest["electra.embeddings.position_ids"]
-    output, table = rest.get("generator_lm_head.weight"), rest.get(_WORD_TABLE)
+        del kept["electra.embeddings.position_ids"]
+    output, table = kept.get("generator_lm_head.weight"), kept.get(_WORD_TABLE)
     if output is not None and table is not None and np.array_equal(output, table):
-        del rest["generator_lm_head.weight"]
-    return rest
+        del kept["generator_lm_head.weight"]
+    return kept

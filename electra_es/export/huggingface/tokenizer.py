@@ -1,10 +1,14 @@
-"""The tokeniser in Hugging Face's files, and our text configuration out of such files.
+"""The tokeniser as Hugging Face's files, and our text configuration from such files.
 
 `tokenizer.json` repeats `text.Tokenizer` step by step. What reads it whole (`AutoTokenizer`, the
 `tokenizers` library, transformers 4) gives our tokens. `ElectraTokenizerFast` of transformers 5
 takes only the vocabulary from it and builds BERT's normaliser anew from `tokenizer_config.json`:
 the same tokens for composed (NFC) text, but it composes nothing, and its limit for a word is 100
 characters. It knows no SentencePiece; `AutoTokenizer` serves both.
+
+`tokenizer.json` is written as a dictionary and not through the objects of `tokenizers`: those need
+the package, which nothing else of the export does, are as many lines, and make the bytes depend on
+its version. The tests read the file into these objects and get the same content back.
 """
 
 import base64
@@ -17,17 +21,15 @@ from google.protobuf import empty_pb2, unknown_fields
 
 from electra_es.config import SPECIAL_TOKENS, TextConfig
 from electra_es.errors import UsageError
-from electra_es.text.tokenizer import (
+from electra_es.text.tokenizer import DROPPED, MAX_BYTES_PER_WORD, Tokenizer
+from electra_es.text.vocabulary import (
     CONTINUATION_PREFIX,
-    MAX_BYTES_PER_WORD,
     TEXT_CONFIG_FILE,
     VOCAB_FILES,
     WORD_START,
-    Tokenizer,
     save_text_config,
 )
 
-_DROPPED = r"[^\t\n\r\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}]|\x{FFFD}"
 _WHITESPACE = r"[\t\n\r\p{Z}]"
 
 # Numbers in sentencepiece_model.proto: types of pieces, and of models.
@@ -36,7 +38,7 @@ _UNIGRAM = 1
 
 
 class SentencePieceModel(NamedTuple):
-    """What a `spm.model` says that concerns tokenising."""
+    """The content of a `spm.model` that matters for tokenising."""
 
     pieces: list[tuple[str, float, int]]  # piece, score, type; by id
     model_type: int
@@ -49,8 +51,8 @@ class SentencePieceModel(NamedTuple):
 def read_sentencepiece(data: bytes) -> SentencePieceModel:
     """Reads a serialised `ModelProto`.
 
-    By field numbers, and not through `sentencepiece.sentencepiece_model_pb2`: that was generated
-    for a newer protobuf than TensorFlow allows, and cannot be imported beside it.
+    It goes by field numbers. `sentencepiece.sentencepiece_model_pb2` was generated for a newer protobuf
+    than TensorFlow allows, and cannot be imported together with it.
     """
     model = _fields(data)
     pieces = []
@@ -79,7 +81,7 @@ def tokenizer_json(tokenizer: Tokenizer, vocab_data: bytes) -> dict[str, Any]:
     config = tokenizer.config
     normalizers = _normalizers(config)
     if config.tokenizer == "wordpiece":
-        # Of BERT's normaliser only this: spaces around Chinese characters.
+        # BERT's normaliser only for the spaces around Chinese characters.
         normalizers.append({"type": "BertNormalizer", "clean_text": False, "lowercase": False,
                             "handle_chinese_chars": True, "strip_accents": False})
         pre_tokenizer: dict[str, Any] = {"type": "BertPreTokenizer"}
@@ -127,7 +129,7 @@ def tokenizer_config(config: TextConfig, max_length: int) -> dict[str, Any]:
 
 def _normalizers(config: TextConfig) -> list[dict[str, Any]]:
     """The steps of `Tokenizer.normalize`, in its order."""
-    steps = [_replace(_DROPPED, ""), _replace(_WHITESPACE, " ")]
+    steps = [_replace(DROPPED, ""), _replace(_WHITESPACE, " ")]
     if config.unicode_form == "NFKC":
         steps.append({"type": "NFKC"})
     if config.lower_case:
@@ -158,7 +160,7 @@ def _sentencepiece_model(spm: SentencePieceModel) -> dict[str, Any]:
         return {"type": "Unigram", "unk_id": unk_id, "byte_fallback": byte_fallback,
                 "vocab": [[piece, score] for piece, score, _ in spm.pieces]}
     scores = {piece: score for piece, score, kind in spm.pieces if kind == _NORMAL}
-    # SentencePiece keeps no list of merges: it joins the neighbours whose union scores best.
+    # SentencePiece stores no merges: it joins the neighbours whose union has the best score.
     merges = [(score, piece[:i], piece[i:]) for piece, score in scores.items()
               for i in range(1, len(piece)) if piece[:i] in scores and piece[i:] in scores]
     merges.sort(key=lambda merge: -merge[0])
@@ -188,11 +190,11 @@ def _post_processor(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def write_vocabulary(files: dict[str, bytes], target: str, where: str) -> None:
-    """Writes the vocabulary directory that a Hugging Face folder's files amount to.
+    """Writes a vocabulary directory from the files of a Hugging Face folder.
 
-    A `text.json` among them, which our exports have, says how text is treated. Otherwise it is
-    what BERT's tokeniser would do: lower-case unless told not to, and strip accents as it
-    lower-cases unless told otherwise.
+    A `text.json` among them, which our exports have, says how text is treated. Otherwise the settings
+    are those of BERT's tokeniser: lower-case unless the folder says no, and strip accents if it
+    lower-cases, unless the folder says otherwise.
 
     Args:
       files: name -> content of those files of the folder that exist.
@@ -200,7 +202,7 @@ def write_vocabulary(files: dict[str, bytes], target: str, where: str) -> None:
       where: the folder's name for messages.
 
     Raises:
-      UsageError: no vocabulary, or settings that are no JSON or contradict each other.
+      UsageError: no vocabulary, or settings that are not JSON or contradict each other.
     """
     settings = _object(files, "tokenizer_config.json", where)
     for name in (*VOCAB_FILES.values(), TEXT_CONFIG_FILE):

@@ -1,14 +1,14 @@
 """Export of a model directory as Hugging Face folders."""
 
-import json
 import os
 
 import numpy as np
 import tensorflow as tf
 from safetensors.numpy import save
 
+from electra_es import files
 from electra_es.config import ModelConfig
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, import_optional
 from electra_es.export.compare import MASK_PROBES, PROBES, Comparison, mask_logits, tokenized
 from electra_es.export.huggingface.names import (
     Part,
@@ -31,7 +31,8 @@ from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.model.variables import get_resolved_weights
 from electra_es.monitoring.metrics_log import read_log
 from electra_es.run_config import CONFIG_FILE, Run
-from electra_es.text.tokenizer import TEXT_CONFIG_FILE, VOCAB_FILES, Tokenizer
+from electra_es.text.tokenizer import Tokenizer
+from electra_es.text.vocabulary import TEXT_CONFIG_FILE, VOCAB_FILES
 from electra_es.training.run_dir import load_model
 
 CARD_FILE = "README.md"
@@ -53,14 +54,21 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
     Raises:
       UsageError: no such model, or `output` exists or cannot be written.
       CheckFailed: what was read back differs from the model; nothing is left behind.
+
+    Example, after `make demo`:
+
+        >>> from electra_es import export_huggingface
+        >>> exported = export_huggingface("runs/sample/model", "runs/published")
+        >>> exported.parts
+        ['discriminator', 'generator']
     """
     model, tokenizer, run, step = load_model(model_dir)
     origin, source = origin_of(model_dir, step), read_source_configs(model_dir)
-    # A generator that an import drew, as its source had none, is not published.
+    # A generator that an import had to make, because its source had none, is not published.
     parts = [part for part in parts_of(run.model) if not source or part in source]
     text_model = TextModel(model, tokenizer, usable_length(run))
     example: list[tuple[str, float]] = []
-    if model.rtd_head is not None:
+    if model.discriminator_head is not None:
         example = _score_example(text_model)
     log, weights = read_log(model_dir), get_resolved_weights(model)
     configs = _configs(model_dir, run, tokenizer)
@@ -72,8 +80,8 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
             card = model_card(
                 part, run, tokenizer, options=options, step=step, log=log, example=example,
                 parameters=sum(array.size for array in arrays.values()))
-            files = {CONFIG_FILE: json_bytes(configs[part]), CARD_FILE: card.encode("utf-8")}
-            _write_folder(os.path.join(scratch, part), arrays, {**shared_files, **files})
+            own = {CONFIG_FILE: files.json_bytes(configs[part]), CARD_FILE: card.encode("utf-8")}
+            _write_folder(os.path.join(scratch, part), arrays, {**shared_files, **own})
             origin.write(os.path.join(scratch, part))
         compared = [line for part in parts
                     for line in _compare(part, text_model, model, os.path.join(scratch, part))]
@@ -97,11 +105,11 @@ def published_arrays(weights: dict[str, np.ndarray], part: Part, config: ModelCo
 def tokenizer_files(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[str, bytes]:
     """Name -> content of the tokeniser's files, `text.json` and the vocabulary included."""
     vocab_file = VOCAB_FILES[run.text.tokenizer]
-    vocab_data = _read_bytes(model_dir, vocab_file)
+    vocab_data = files.read_bytes(os.path.join(model_dir, vocab_file))
     return {
-        "tokenizer.json": json_bytes(tokenizer_json(tokenizer, vocab_data)),
-        "tokenizer_config.json": json_bytes(tokenizer_config(run.text, usable_length(run))),
-        TEXT_CONFIG_FILE: _read_bytes(model_dir, TEXT_CONFIG_FILE),
+        "tokenizer.json": files.json_bytes(tokenizer_json(tokenizer, vocab_data)),
+        "tokenizer_config.json": files.json_bytes(tokenizer_config(run.text, usable_length(run))),
+        TEXT_CONFIG_FILE: files.read_bytes(os.path.join(model_dir, TEXT_CONFIG_FILE)),
         vocab_file: vocab_data,
     }
 
@@ -115,20 +123,16 @@ def push_to_hub(folder: str, repository: str, parts: list[str], private: bool) -
     Raises:
       UsageError: `huggingface_hub` is not installed, nobody is logged in, or the upload failed.
     """
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-    except ImportError:
-        raise UsageError("--push_to_hub: huggingface_hub is not installed: expected "
-                         "`pip install -r requirements-hub.txt`") from None
+    hub = import_optional("huggingface_hub", "requirements-hub.txt")
+    errors = import_optional("huggingface_hub.errors", "requirements-hub.txt")
     names = []
     for part in parts:
         name = repository if part == "discriminator" else f"{repository}-generator"
         try:
-            api = HfApi()
+            api = hub.HfApi()
             api.create_repo(name, private=private, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=os.path.join(folder, part))
-        except (HfHubHTTPError, LocalTokenNotFoundError, ValueError, OSError) as error:
+        except (errors.HfHubHTTPError, errors.LocalTokenNotFoundError, ValueError, OSError) as error:
             raise UsageError(f"--push_to_hub={name}: {str(error).splitlines()[0]}; the export is whole "
                              f"in {folder}") from None
         names.append(name)
@@ -137,8 +141,8 @@ def push_to_hub(folder: str, repository: str, parts: list[str], private: bool) -
 
 def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]:
     """`config.json` of each part; that of its source for an imported model."""
-    made = {part: hub_config(part, run.model, len(tokenizer.vocab), tokenizer.pad_id)
-            for part in parts_of(run.model)}
+    configs = {part: hub_config(part, run.model, len(tokenizer.vocab), tokenizer.pad_id)
+               for part in parts_of(run.model)}
     source = read_source_configs(model_dir)
     if source and "discriminator" in source:
         sharing: Sharing = ("all" if run.model.generator_kind == "shared" else
@@ -146,7 +150,7 @@ def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]
         if model_config_from(source["discriminator"], source.get("generator"), sharing) != run.model:
             raise UsageError(f"{model_dir}: its huggingface.json describes another model than its "
                              "config.json: expected the files that the import wrote")
-    return {**made, **source}
+    return {**configs, **source}
 
 
 def _score_example(text_model: TextModel) -> list[tuple[str, float]]:
@@ -158,39 +162,28 @@ def _score_example(text_model: TextModel) -> list[tuple[str, float]]:
 
 def _compare(part: Part, text_model: TextModel, model: ElectraPretrainer, folder: str) -> list[str]:
     """Compares a part, read back by itself, with its source: tokens, and logits of both segments."""
-    again = load_folder(folder)
+    exported = load_folder(folder)
     compared = Comparison(f"the exported {part}")
     texts = PROBES if part == "discriminator" else MASK_PROBES
     probes = tokenized(texts, text_model.tokenizer, text_model.max_length)
-    found = tokenized(texts, again.tokenizer, usable_length(again.run))
+    found = tokenized(texts, exported.tokenizer, usable_length(exported.run))
     compared.equal(f"tokens of the {part}", found.ids, probes.ids)
     if part == "generator":
         compared.close("logits of the generator at [MASK]",
-                       mask_logits(again.model, probes, probes.segments),
+                       mask_logits(exported.model, probes, probes.segments),
                        mask_logits(model, probes, probes.segments))
     else:
-        logits = [each.rtd_logits(probes.ids, probes.mask, probes.segments).numpy()
-                  for each in (again.model, model)]
-        real = probes.mask > 0  # padding is not compared
+        logits = [each.discriminator_logits(probes.ids, probes.input_mask, probes.segments).numpy()
+                  for each in (exported.model, model)]
+        real = probes.input_mask > 0  # padding is not compared
         compared.close("logits of the discriminator", logits[0][real], logits[1][real])
     return compared.lines
 
 
-def _write_folder(folder: str, arrays: dict[str, np.ndarray], files: dict[str, bytes]) -> None:
+def _write_folder(folder: str, arrays: dict[str, np.ndarray], others: dict[str, bytes]) -> None:
     os.makedirs(folder)
-    # transformers asks for the framework that the tensors were written by. Not save_file, whose files
-    # nobody but their owner can read, whatever the umask says.
+    # transformers needs the name of the framework that wrote the tensors. save_file is not used: only
+    # the owner can read its files, whatever the umask is.
     weights = save(arrays, metadata={"format": "pt"})
-    for name, data in {WEIGHTS_FILE: weights, **files}.items():
-        with open(os.path.join(folder, name), "wb") as file:
-            file.write(data)
-
-
-def json_bytes(values: dict) -> bytes:
-    """Indented UTF-8 JSON, the same bytes for the same values."""
-    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
-
-
-def _read_bytes(model_dir: str, name: str) -> bytes:
-    with tf.io.gfile.GFile(os.path.join(model_dir, name), "rb") as file:
-        return file.read()
+    for name, data in {WEIGHTS_FILE: weights, **others}.items():
+        files.write_bytes(os.path.join(folder, name), data)

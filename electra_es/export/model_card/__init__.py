@@ -1,7 +1,7 @@
 """The model card, `README.md` of an export, made from what a run recorded.
 
-It states what `config.json`, `metrics.jsonl` and the tokeniser say, and what the publisher adds with
-`CardOptions`. What nobody recorded is said to be unknown.
+It contains facts from `config.json`, `metrics.jsonl` and the tokeniser, and what the publisher adds
+with `CardOptions`. It says so where a fact was not recorded.
 """
 
 from electra_es.export.model_card.card import EXAMPLE, CardOptions, model_card

@@ -25,7 +25,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What the run does not know of itself.
+    """Facts that a run does not know.
 
     Attributes:
       name: of the model, as in the usage example; a repository of the Hub or a path.
@@ -55,19 +55,18 @@ def model_card(part: Part, run: Run, tokenizer: Tokenizer, *, options: CardOptio
       options: see `CardOptions`.
       step: of the weights.
       parameters: of this part.
-      log: of the run; what it says of later steps is left out.
+      log: of the run; lines of later steps are ignored.
       example: tokens of `EXAMPLE` and their logits; empty without a discriminator.
 
     Raises:
-      UsageError: a file of fine-tuning results or notes cannot be read or is not one.
+      UsageError: a file of fine-tuning results or notes cannot be read or has another format.
     """
     log = log.up_to(step)
     names = _names(options.name or f"electra-es-{run.model.model_size}")
     results = read_results(options.results) if part == "discriminator" else {}
     evaluation = log.evaluations[-1] if log.evaluations else None
-    # Markdown is no HTML: nothing is escaped. The metadata are written by hand because
-    # huggingface_hub.ModelCardData would make the export need the packages of the Hub, which only
-    # --push_to_hub does.
+    # Nothing is escaped, because Markdown is not HTML. huggingface_hub.ModelCardData is not used for the
+    # metadata: then every export would need the packages of the Hub, and not only --push_to_hub.
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True,
                                      lstrip_blocks=True, keep_trailing_newline=True,
                                      undefined=jinja2.StrictUndefined)
@@ -90,7 +89,7 @@ def _names(name: str) -> dict[Part, str]:
 
 
 def _other(part: Part, run: Run, names: dict[Part, str]) -> dict[str, str]:
-    """Kind and link of the model that is exported beside this one; empty if there is none."""
+    """Part, name and link of the other exported model; empty if there is none."""
     others = [other for other in parts_of(run.model) if other != part]
     if not others:
         return {}

@@ -49,11 +49,11 @@ def configuration(part: Part, run: Run, parameters: int) -> Rows:
 
 def corpora(log: RunLog) -> list[Rows]:
     """One table for each data set that the run has trained on, in their order."""
-    found: dict[str, dict[str, Any]] = {}
+    by_fingerprint: dict[str, dict[str, Any]] = {}
     for line in log.starts:
         data = line.get("data") or {}
-        found[data.get("fingerprint", "")] = data
-    return [rows for data in found.values() if (rows := _corpus(data))]
+        by_fingerprint[data.get("fingerprint", "")] = data
+    return [rows for data in by_fingerprint.values() if (rows := _corpus(data))]
 
 
 def _corpus(data: dict[str, Any]) -> Rows:
@@ -109,7 +109,7 @@ def preprocessing(run: Run) -> Rows:
 
 
 def pretraining(run: Run, log: RunLog, step: int, watts: float) -> Rows:
-    """How the weights of `step` came about; `log` ends with them."""
+    """How the weights of `step` were trained; `log` ends at that step."""
     p, model = run.pretraining, run.model
     restarts = f", restarts after {list(p.restart_steps)}" if p.restart_steps else ""
     rows: Rows = [("Objective", _OBJECTIVES[model.objective])]
@@ -142,7 +142,7 @@ def pretraining(run: Run, log: RunLog, step: int, watts: float) -> Rows:
 
 
 def measured(part: Part, evaluation: Line) -> Rows:
-    """The part's own metrics of an evaluation, under names that say what they are."""
+    """The part's own metrics of an evaluation, with labels for readers."""
     names = _DETECTION if part == "discriminator" else _MASKED_LM
     values = dict(evaluation)
     if "replaced_share" in values:
@@ -159,7 +159,7 @@ def _tokens_seen(run: Run, log: RunLog, step: int) -> str:
 
 
 def _epochs(run: Run, log: RunLog, step: int) -> Rows:
-    """Empty where the number of examples is unknown or has changed."""
+    """Empty if the number of examples is unknown or has changed."""
     numbers = {line["data"]["examples"].get("train", 0) for line in log.starts
                if line.get("data", {}).get("examples")}
     if len(numbers) != 1 or not (examples := numbers.pop()):
@@ -172,7 +172,7 @@ def _distinct(values: Iterable[str]) -> list[str]:
 
 
 def _without_folders(line: str) -> str:
-    """A card is published, and the folders of a machine are nobody's business."""
+    """Removes folders of this machine, because a card is published."""
     return " ".join(os.path.basename(word) or word for word in line.split(" "))
 
 

@@ -1,4 +1,4 @@
-"""Results of fine-tuning: this model's, from files, and published ones to set beside them."""
+"""Results of fine-tuning: those of this model, from files, and published ones for comparison."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def read_results(paths: Sequence[str]) -> dict[str, str]:
     Each file is a JSON object with `task` (one of `TASKS`), `mean` and `std`.
 
     Raises:
-      UsageError: a file cannot be read or is not that.
+      UsageError: a file cannot be read or has another format.
     """
     results = {}
     for path in paths:

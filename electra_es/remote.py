@@ -1,0 +1,126 @@
+"""The remote half of `electra_es.files`: paths with "://", through fsspec, imported only then.
+
+requirements-gcs.txt has gcsfs, fsspec's part for gs://. Unlike TensorFlow's file systems it obeys
+STORAGE_EMULATOR_HOST, so that tests cover it, and it does not take seconds to import; unlike Beam's
+it is small enough for training alone.
+
+The functions raise FileNotFoundError, and UsageError for whatever else goes wrong. Those of fsspec
+that take globs are not used for single files: a name with brackets in it would be one.
+"""
+
+import contextlib
+import glob
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from electra_es.errors import UsageError, import_optional, reason
+
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it raises what it logs
+
+_REQUIREMENTS = "requirements-gcs.txt"
+
+
+def open_file(path: str, mode: str) -> BinaryIO:
+    with reachable(path):
+        return _file_system(path).open(path, mode)
+
+
+def read_bytes(path: str) -> bytes:
+    with reachable(path):
+        return _file_system(path).cat_file(path)
+
+
+def exists(path: str) -> bool:
+    # Not fsspec's own, for some of whose file systems whatever cannot be reached does not exist.
+    try:
+        with reachable(path):
+            _file_system(path).info(path)
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def size(path: str) -> int:
+    with reachable(path):
+        return _file_system(path).size(path)
+
+
+def names_in(directory: str) -> list[str]:
+    """Names of the files and folders in `directory`; empty if nothing is there."""
+    under = directory.partition("://")[2].strip("/")
+    try:
+        with reachable(directory):
+            found = _file_system(directory).ls(directory, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    paths = {path.strip("/") for path in found}
+    return sorted(path.rpartition("/")[2] for path in paths if path != under)
+
+
+def find(pattern: str) -> list[tuple[str, int]]:
+    """(path, size) of each file that a glob matches, or that is a name or in the folder of it."""
+    with reachable(pattern):
+        file_system = _file_system(pattern)
+        look = file_system.glob if glob.has_magic(pattern) else file_system.find
+        return [(file_system.unstrip_protocol(path), facts["size"])
+                for path, facts in look(pattern, detail=True).items() if facts["type"] == "file"]
+
+
+def expressions(pattern: str) -> list[re.Pattern]:
+    """What the paths match that `find` gives."""
+    folder = pattern.rstrip("/")
+    patterns = [pattern] if glob.has_magic(pattern) else [folder, folder + "/**"]
+    translate = import_optional("fsspec.utils", _REQUIREMENTS).glob_translate
+    with reachable(pattern):
+        return [re.compile(translate(each)) for each in patterns]
+
+
+def move_file(path: str, new: str) -> None:
+    with reachable(path):
+        file_system = _file_system(path)
+        file_system.cp_file(path, new)
+        file_system.rm_file(path)
+
+
+def move(path: str, new: str) -> None:
+    """Moves a file, or all files of a folder."""
+    for found in _all_under(path):
+        move_file(found, new.rstrip("/") + found[len(path.rstrip("/")):])
+
+
+def remove(path: str) -> None:
+    """Removes a file and all files of a folder, if they exist."""
+    with reachable(path):
+        for found in _all_under(path):
+            with contextlib.suppress(FileNotFoundError):
+                _file_system(path).rm_file(found)
+
+
+def _all_under(path: str) -> list[str]:
+    with reachable(path):
+        file_system = _file_system(path)
+        return [file_system.unstrip_protocol(found) for found in file_system.find(path)]
+
+
+def _file_system(path: str) -> Any:
+    """The file system of a path; its functions take the path whole."""
+    fsspec = import_optional("fsspec", _REQUIREMENTS)
+    try:
+        # Without its cache of listings: another machine may have written since.
+        return fsspec.filesystem(path.partition("://")[0], use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{path}: {reason(error)}: expected the packages of {_REQUIREMENTS}: "
+                         f"pip install -r {_REQUIREMENTS}") from None
+
+
+@contextlib.contextmanager
+def reachable(path: str) -> Iterator[None]:
+    """Makes one line of what a file system raises for want of a login, a right or a network."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, UsageError):
+        raise
+    except Exception as error:  # each file system has classes of its own
+        raise UsageError(f"{path}: cannot be reached ({reason(error)})") from None
