@@ -49,7 +49,8 @@ def test_packages_of_pyproject_are_those_of_the_tree():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     folders = {pathlib.PurePosixPath(path).parent for path in files_of_the_tree() if path.endswith(".py")}
     packages = {".".join(folder.parts) for folder in folders if folder.parts}
-    assert settings["tool"]["setuptools"]["packages"] == sorted(packages | {"electra_es.hparams"})
+    assert settings["tool"]["setuptools"]["packages"] == sorted(
+        packages | {"electra_es.hparams", "electra_es.hparams.tasks"})
 
 
 def test_every_folder_with_modules_is_a_package():
