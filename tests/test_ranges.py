@@ -47,11 +47,12 @@ def flags_of():
         if name not in found:
             with pytest.MonkeyPatch.context() as patch:
                 values = fresh_flags(patch, name)
+                # Imported first: a module would keep what stands for the functions here.
+                module_main = main_of(name)
                 # Every command parses its flags once they are all defined.
                 patch.setattr(flags, "parse_flags", stop)
                 patch.setattr(flags, "parse_flags_only", stop)
                 with pytest.raises(Accepted):
-                    module_main = main_of(name)
                     for parse in ("parse_flags", "parse_flags_only", "parse_flags_before_dashes"):
                         if parse in module_main.__globals__:
                             patch.setitem(module_main.__globals__, parse, stop)
