@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import conftest
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +16,7 @@ from finetuning_helpers import (
     task_data,
     task_of,
 )
+from paths import GOLDEN
 
 from electra_es.finetuning.batches import Batch, lengths_of, make_batch, training_plan
 from electra_es.finetuning.finetuner import TrialKeys
@@ -55,7 +55,7 @@ def test_each_kind_learns_eight_examples(model_dir, kind):
 
 def test_updates_have_the_layers_rates_of_the_original(tmp_path):
     """The first update of Adam is rate * 0.1 / sqrt(0.001) where the gradient is well above epsilon."""
-    original = json.loads((conftest.DATA / "layer_lrs.json").read_text())
+    original = json.loads((GOLDEN / "layer_lrs.json").read_text())
     layers = original["n_layers"]
     model_dir = make_model_dir(tmp_path, **NO_DROPOUT, num_layers=layers)
     config = FinetuningConfig(**{
