@@ -85,10 +85,10 @@ def load_detector(path: str) -> LoadedDetector:
         from electra_es.export.onnx_model import load_onnx
 
         return LoadedDetector(load_onnx(path).detect, step)
-    if _is_hugging_face(path):
+    if folder := _hugging_face_folder(path):
         from electra_es.export.huggingface.read import load_folder
 
-        source = load_folder(path)
+        source = load_folder(folder)
         model, tokenizer, run = source.model, source.tokenizer, source.run
     elif files.exists(os.path.join(path, CONFIG_FILE)):
         model, tokenizer, run, step = load_model(path)
@@ -107,14 +107,17 @@ def detect(path: str, sentences: Sequence[str]) -> list[ScoredSentence]:
     return load_detector(path)(sentences)
 
 
-def _is_hugging_face(path: str) -> bool:
-    for part in ("discriminator", "generator"):
-        if files.exists(os.path.join(path, part, CONFIG_FILE)):
-            return True
+def _hugging_face_folder(path: str) -> str | None:
+    """The folder to load: the discriminator's, which needs no generator, where there are both."""
+    folder = os.path.join(path, "discriminator")
+    if files.exists(os.path.join(folder, CONFIG_FILE)):
+        return folder
+    if files.exists(os.path.join(path, "generator", CONFIG_FILE)):
+        return path
     try:
-        return "model_type" in files.read_json(os.path.join(path, CONFIG_FILE))
+        return path if "model_type" in files.read_json(os.path.join(path, CONFIG_FILE)) else None
     except UsageError:
-        return False
+        return None
 
 
 def _score(function: Callable[..., Tensors], sentences: Sequence[str]) -> list[ScoredSentence]:

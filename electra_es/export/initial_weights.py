@@ -5,9 +5,10 @@ import os
 from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.export.google_checkpoint import read_checkpoint
-from electra_es.export.huggingface.read import load_folder
+from electra_es.export.huggingface.read import load_folder, read_source_configs
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.model.variables import (
+    DISCRIMINATOR_PREFIXES,
     get_resolved_weights,
     get_weights,
     named_variables,
@@ -44,6 +45,10 @@ def load_initial_weights(model: ElectraPretrainer, tokenizer: Tokenizer, source:
     if files.is_directory(os.path.join(source, "checkpoints")):
         other, other_tokenizer, _, step = load_model(source)
         kind = f"step {step}"
+        imported = read_source_configs(source)
+        if imported and "generator" not in imported:  # the import drew one, which nobody has trained
+            new = [name for name in named_variables(other)
+                   if not name.startswith(DISCRIMINATOR_PREFIXES)]
     elif any(files.exists(os.path.join(source, part, CONFIG_FILE))
              for part in ("", "discriminator", "generator")):
         other, other_tokenizer, _, _, new = load_folder(source)
