@@ -238,7 +238,7 @@ def test_grids():
     (["--protocol=selectra", "--grid=evales"], "select on dev"),
     (["--grid=best"], "--grid=best"),
     (["--max_seq_length=512"], "max_seq_length=512: expected at most 17"),
-    (["stray"], '"stray": expected flags only')])
+    (["stray"], "stray: expected only flags")])
 def test_wrong_use_is_told_in_one_line(place, tmp_path, change, complaint):
     process = CommandProcess(tmp_path / "log", RUN, *arguments(place, "refused"), *change)
     printed = process.wait(2)
