@@ -14,6 +14,9 @@ from electra_es import files
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError
 
+# SentencePiece would tell on stderr of every model without a normalisation of its own, as ours are.
+sentencepiece.set_min_log_level(1)
+
 TEXT_CONFIG_FILE = "text.json"
 VOCAB_FILES = {"wordpiece": "vocab.txt", "sentencepiece": "spm.model"}
 

@@ -39,7 +39,7 @@ def place(tmp_path_factory) -> pathlib.Path:
 
 def arguments(place: pathlib.Path, output: str, *more: str) -> list[str]:
     return [f"--task={place}/task/tiny_tagging.json", f"--data={place}/task", f"--model={place}/tiny",
-            f"--output={place}/{output}", *more]
+            f"--output={place}/{output}", "--deterministic", *more]
 
 
 def run_here(place: pathlib.Path, output: str, grid: str = "", **settings):
