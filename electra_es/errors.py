@@ -4,6 +4,7 @@ Exit codes of every command: 0 done, 1 a check did not hold, 2 wrong use or bad
 input, 3 stopped by a signal after saving.
 """
 
+import contextlib
 import difflib
 import gc
 import importlib
@@ -12,7 +13,8 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 EXIT_CHECK_FAILED = 1
@@ -120,3 +122,24 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Hides what libraries write to stderr inside the `with`, unless the block fails.
+
+    For lines of C++ code that no environment variable turns off.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            written.seek(0)
+            os.write(stderr, written.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

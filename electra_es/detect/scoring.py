@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from electra_es import files
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, quiet_libraries
 from electra_es.export.output import read_origin
 from electra_es.export.saved_model import Tensors, TextModel, usable_length
 from electra_es.run_config import CONFIG_FILE
@@ -76,7 +76,8 @@ def load_detector(path: str) -> LoadedDetector:
     origin = read_origin(path) or read_origin(os.path.join(path, "discriminator"))
     step = origin.step if origin else None
     if files.exists(os.path.join(path, "saved_model.pb")):
-        signatures = tf.saved_model.load(path).signatures
+        with quiet_libraries():  # as for `SentencePieceTokenizer`
+            signatures = tf.saved_model.load(path).signatures
         if "detect" not in signatures:
             raise UsageError(f"--model={path}: a SavedModel without the signature detect: expected "
                              "one of electra_es.export.saved_model with a discriminator")

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from electra_es.config import SPECIAL_TOKENS, TextConfig
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, quiet_libraries
 from electra_es.text.vocabulary import (
     CONTINUATION_PREFIX,
     VOCAB_FILES,
@@ -220,8 +220,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, config: TextConfig, vocab: Sequence[str], model: bytes) -> None:
         word_starts = np.array([piece.startswith(WORD_START) for piece in vocab])
-        super().__init__(config, vocab, word_starts,
-                         tf_text.SentencepieceTokenizer(model, out_type=tf.int32))
+        with quiet_libraries():  # the operation logs that the model has no normalisation of its own
+            pieces = tf_text.SentencepieceTokenizer(model, out_type=tf.int32)
+        super().__init__(config, vocab, word_starts, pieces)
 
 
 def _lower(texts: tf.Tensor) -> tf.Tensor:

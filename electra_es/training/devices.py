@@ -1,14 +1,10 @@
 """Which devices a run uses: TPU (local, named or grpc), GPUs, several workers, CPU."""
 
 import collections
-import contextlib
 import json
 import os
 import re
 import socket
-import sys
-import tempfile
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -16,7 +12,7 @@ import tf_keras
 from absl import logging
 
 from electra_es.config import PretrainingConfig
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, quiet_libraries
 from electra_es.hardware import local_tpu, nvidia_gpus, usable_cores
 
 _CONNECT_SECONDS = 30
@@ -92,27 +88,8 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
             'distribution=multi_worker: expected the environment variable TF_CONFIG, for example '
             '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}') from None
-    with _quiet_libraries():
+    with quiet_libraries():  # gRPC's server announces its start
         return tf.distribute.MultiWorkerMirroredStrategy()
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Hides what libraries write to stderr inside the `with`, unless the block fails. gRPC's server
-    announces its start there, and no environment variable turns that off."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as written:
-        os.dup2(written.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            written.seek(0)
-            os.write(stderr, written.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 def _tpu_strategy(tpu: TpuAddress) -> tf.distribute.TPUStrategy:

@@ -14,7 +14,7 @@ from paths import ROOT
 
 from electra_es import chips, devices, hardware
 from electra_es.config import ModelConfig, PretrainingConfig
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, quiet_libraries
 from electra_es.preflight import SLICES
 from electra_es.training import devices as training_devices
 from electra_es.training import flops
@@ -365,9 +365,9 @@ def test_the_servers_of_workers_start_in_silence():
 
 
 def test_what_libraries_wrote_is_shown_when_they_fail(capfd):
-    with pytest.raises(ZeroDivisionError), training_devices._quiet_libraries():
+    with pytest.raises(ZeroDivisionError), quiet_libraries():
         os.write(2, b"the reason\n")
         raise ZeroDivisionError
-    with training_devices._quiet_libraries():
+    with quiet_libraries():
         os.write(2, b"nothing of note\n")
     assert capfd.readouterr().err == "the reason\n"
