@@ -5,7 +5,7 @@ r"""Measures data preparation: speed, what is lost, engines, memory, ids against
 `speed` runs both sides in this one process, alternately, and gives megabytes per second of CPU
 time (what one core does) beside the wall clock, which on a busy machine says little. The peer
 is `original_builder`: the original's scheme and tokeniser in Python. `workers` runs the whole
-command on 0.3 and 2 GB (the text over and over, by symbolic links) with one worker and with two,
+command on 0.3 and 2 GB (the text over and over, in copies) with one worker and with two,
 and looks at the memory of its processes meanwhile.
 """
 
@@ -14,6 +14,7 @@ import hashlib
 import os
 import pathlib
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -177,13 +178,16 @@ def measure_workers(report: Report, text: str, vocab_dir: str, scratch: pathlib.
 
 
 def _repeated(text: str, folder: pathlib.Path, size: float) -> str:
-    """A folder of links to the files of `text`, repeated up to at least `size` bytes."""
+    """A folder of copies of the files of `text`, repeated up to at least `size` bytes.
+
+    No links: a file that several links lead to is read once.
+    """
     folder.mkdir()
     total, round_ = 0, 0
     while total < size:
         for path, file_size in listing.list_files(text):
-            link = folder / f"{round_:04d}-{os.path.basename(path)}"
-            link.symlink_to(os.path.abspath(path))
+            copy = folder / f"{round_:04d}-{os.path.basename(path)}"
+            shutil.copyfile(path, copy)
             total += file_size
         round_ += 1
     return str(folder)
