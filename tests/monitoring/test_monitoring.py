@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from engine_helpers import run_config
 from real_run import STEPS
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_config, to_json
@@ -286,6 +286,8 @@ def test_tokens_of_a_run_are_those_of_its_examples(real_run):
 
 
 def events(real_run, name: str) -> EventAccumulator:
+    """As TensorBoard reads them. Its older `event_accumulator`, which nothing of it uses for this, keeps
+    tensors of steps that were repeated."""
     folder = real_run.model_dir / "summaries" / name
     return EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
 
