@@ -32,6 +32,7 @@ class Curve(NamedTuple):
     metric: str
     label: str
     colour: str  # with one run; with several each run has its own
+    is_floor: bool = False  # the second curve of its panel, a dashed line
 
 
 class Panel(NamedTuple):
@@ -41,15 +42,17 @@ class Panel(NamedTuple):
 
 PANELS = (
     Panel("Loss", (Curve("loss", "weighted sum", INK),)),
-    Panel("Generator: loss", (Curve("masked_lm_loss", "masked tokens", _BLUE),)),
+    Panel("Generator: loss", (Curve("masked_lm_loss", "masked tokens", _BLUE),
+                              Curve("floor_masked_lm_loss", "counting tokens", FAINT, True))),
     Panel("Generator: accuracy", (Curve("masked_lm_accuracy", "best guess", _BLUE),
                                   Curve("sampled_masked_lm_accuracy", "sample", _AMBER))),
     Panel("Discriminator: loss", (Curve("disc_loss", "all tokens", _RED),)),
-    Panel("Discriminator: AUC (validation)", (Curve("disc_auc", "area under the curve", _RED),)),
+    Panel("Discriminator: AUC (validation)", (Curve("disc_auc", "area under the curve", _RED),
+                                              Curve("floor_disc_auc", "counting tokens", FAINT, True))),
     Panel("Discriminator: replaced tokens", (Curve("disc_precision", "precision", _GREEN),
                                              Curve("disc_recall", "recall", _RED))),
     Panel("Discriminator: accuracy", (Curve("disc_accuracy", "all tokens", _RED),
-                                      Curve("always_original", 'always "original"', FAINT))),
+                                      Curve("always_original", 'always "original"', FAINT, True))),
     Panel("Learning rate", (Curve("learning_rate", "rate", INK),)),
     Panel("Gradient norm (before clipping)", (Curve("gradient_norm", "norm", INK),)),
     Panel("Speed (examples per second)", (Curve("examples_per_second", "examples/s", _GREEN),)),
@@ -119,9 +122,12 @@ def _draw(axes: plt.Axes, panel: Panel, runs: list[DrawnRun]) -> None:
         for style, curve in zip(_LINE_STYLES, panel.curves, strict=False):
             several = len(runs) > 1
             look = {"color": colour_of(number) if several else curve.colour,
-                    "linestyle": style if several else "solid"}
+                    "linestyle": style if several or curve.is_floor else "solid"}
             _curve(axes, run.log.training, curve.metric, look)
-            _dots(axes, run.log.evaluations, curve.metric, look)
+            if curve.metric.startswith("floor_"):
+                _floor(axes, run.log.evaluations, curve.metric, look)
+            else:
+                _dots(axes, run.log.evaluations, curve.metric, look)
         for step in run.restart_steps:
             if step <= _last_step([run]):
                 axes.axvline(step, color=FAINT, linewidth=0.8, linestyle=":")
@@ -138,7 +144,7 @@ def _draw(axes: plt.Axes, panel: Panel, runs: list[DrawnRun]) -> None:
     if len(panel.curves) > 1:
         axes.legend(handles=[
             Line2D([], [], color=FAINT if len(runs) > 1 else curve.colour, label=curve.label,
-                   linestyle=style if len(runs) > 1 else "solid")
+                   linestyle=style if len(runs) > 1 or curve.is_floor else "solid")
             for style, curve in zip(_LINE_STYLES, panel.curves, strict=False)],
             frameon=False, fontsize=8, labelcolor=INK)
 
@@ -176,6 +182,15 @@ def _dots(axes: plt.Axes, lines: list[Line], metric: str, look: dict[str, Any]) 
     only_here = metric == "disc_auc"  # only evaluations have it, so a line joins the dots
     axes.plot(steps, values, marker="o", markersize=5, markeredgecolor="white", color=look["color"],
               linestyle=look["linestyle"] if only_here else "none", linewidth=1.2)
+
+
+def _floor(axes: plt.Axes, lines: list[Line], metric: str, look: dict[str, Any]) -> None:
+    """A line through all evaluations; one value is a line across the panel."""
+    steps, values = _points(lines, metric)
+    if len(values) == 1:
+        axes.axhline(values[0], linewidth=1.2, **look)
+    else:
+        axes.plot(steps, values, linewidth=1.2, **look)
 
 
 def _points(lines: list[Line], metric: str) -> tuple[np.ndarray, np.ndarray]:

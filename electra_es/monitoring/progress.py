@@ -17,9 +17,12 @@ _TRAINING = {"loss": "  loss {:.3f}", "masked_lm_loss": "  mlm {:.3f}",
              "disc_precision": " prec {:.3f}", "disc_recall": " rec {:.3f}",
              "learning_rate": "  lr {:.2e}", "examples_per_second": "  {:.1f} ex/s",
              "tokens_per_second": "  {:.0f} tok/s"}
-_EVALUATION = {"loss": " loss {:.3f}", "masked_lm_accuracy": "  mlm acc {:.3f}",
-               "disc_accuracy": "  disc acc {:.3f}", "disc_precision": " prec {:.3f}",
-               "disc_recall": " rec {:.3f}", "disc_auc": " AUC {:.4f}"}
+_EVALUATION = {"loss": " loss {:.3f}",
+               "floor_masked_lm_loss": "  mlm {masked_lm_loss:.3f} (floor {:.3f})",
+               "masked_lm_accuracy": "  mlm acc {:.3f}", "disc_accuracy": "  disc acc {:.3f}",
+               "floor_disc_accuracy": " (floor {:.3f})", "disc_precision": " prec {:.3f}",
+               "disc_recall": " rec {:.3f}", "disc_auc": " AUC {:.4f}",
+               "disc_auc_above_floor": " (floor {floor_disc_auc:.4f}, {:+.4f})"}
 
 
 def parameter_line(name: str, parameters: int) -> str:
@@ -127,5 +130,5 @@ class ProgressLog:
 
 def _formatted(forms: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     """The metrics that have a form; all of them where none has one, as in fine-tuning."""
-    known = [form.format(metrics[name]) for name, form in forms.items() if name in metrics]
+    known = [form.format(metrics[name], **metrics) for name, form in forms.items() if name in metrics]
     return "".join(known) or "".join(f"  {name} {value:.4f}" for name, value in metrics.items())

@@ -22,6 +22,7 @@ from electra_es.run_config import Run, load_run
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 _FIGURES = {"loss": "loss", "masked_lm_accuracy": "generator accuracy", "disc_auc": "AUC",
+            "floor_disc_auc": "AUC of counting tokens",
             "disc_accuracy": "discriminator accuracy", "disc_precision": "precision",
             "disc_recall": "recall"}
 

@@ -1,10 +1,11 @@
-"""What TensorBoard shows of a run: `summaries/`, which TensorBoard reads as two runs.
+"""What TensorBoard shows of a run: `summaries/`, which TensorBoard reads as several runs.
 
     summaries/              settings, for the HPARAMS page, where runs are compared
     summaries/train/        scalars of training, configuration
     summaries/validation/   the same tags, of the validation examples; samples
+    summaries/floor/        the same tags, of counting tokens on the validation examples
 
-A metric has the same tag in both, so that TensorBoard draws both curves in one chart.
+A metric has the same tag in each, so that TensorBoard draws their curves in one chart.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from electra_es.run_config import Run
 
-_FOLDERS = {"settings": "", "train": "train", "evaluation": "validation"}
+_FOLDERS = {"settings": "", "train": "train", "evaluation": "validation", "floor": "floor"}
 
 
 class TensorBoardLog:
@@ -32,7 +33,7 @@ class TensorBoardLog:
 
     def start(self, step: int, run: Run) -> None:
         """Writes the configuration, and makes TensorBoard drop events of later steps."""
-        for kind in ("train", "evaluation"):
+        for kind in ("train", "evaluation", "floor"):
             self._forget_steps_after(step, os.path.join(self._folder, _FOLDERS[kind]))
         with self._writer("settings").as_default():
             hparams_api.hparams(hyperparameters(run))
@@ -41,8 +42,12 @@ class TensorBoardLog:
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Args:
-          kind: "train" or "evaluation".
+          kind: "train" or "evaluation". The floor of an evaluation gets its own folder.
         """
+        if floor := {name.removeprefix("floor_"): value for name, value in values.items()
+                     if "floor" in name and kind == "evaluation"}:
+            self.scalars("floor", step, floor)
+            values = {name: value for name, value in values.items() if "floor" not in name}
         with self._writer(kind).as_default():
             for name, value in values.items():
                 tf.summary.scalar(name, value, step=step)

@@ -9,14 +9,16 @@ import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.data.inputs import check_records, validation_dataset
-from electra_es.data.records import RecordsInfo, load_records_info
+from electra_es.data.records import ID_COUNTS_FILE, RecordsInfo, load_records_info, read_id_counts
 from electra_es.data.shards import bad_shard_named, usable_shards
 from electra_es.model.batches import Inputs
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
+from electra_es.monitoring.health import HealthWatch
 from electra_es.monitoring.progress import ProgressLog, SampleToken
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import restore_weights
 from electra_es.training.devices import TpuAddress, check_reachable, set_up_devices
+from electra_es.training.floor import floor_metrics
 from electra_es.training.metrics import summarise
 from electra_es.training.run_dir import check_same_evaluation, vocabulary_facts
 from electra_es.training.steps import make_eval_step, make_show_step
@@ -35,11 +37,13 @@ class Evaluation(NamedTuple):
 def make_evaluation(
     model: ElectraPretrainer, tokenizer: Tokenizer, model_config: ModelConfig,
     config: PretrainingConfig, strategy: tf.distribute.Strategy, data_dir: str, info: RecordsInfo,
+    id_counts: np.ndarray | None = None,
 ) -> Callable[..., Evaluation | None]:
     """Returns a function that evaluates the model with its current weights.
 
     The first call compiles everything, which takes minutes on a TPU; later calls reuse it. The argument
     `stopped` is called after each batch. If it returns True, the evaluation ends and returns None.
+    With `id_counts`, int [V] of the training records, the metrics have the floor beside them.
     """
     step = make_eval_step(model, model_config, config.seed, strategy)
     show = make_show_step(model, model_config, config.seed, strategy)
@@ -79,6 +83,8 @@ def make_evaluation(
             samples = [] if model.discriminator_head is None else read_samples(
                 tokenizer, sample_batch(), *(part.numpy() for part in show(sample_batch())))
         metrics = summarise(sums, model_config.generator_weight, model_config.discriminator_weight)
+        if id_counts is not None:
+            metrics |= floor_metrics(sums, metrics, id_counts, model.vocab)
         return Evaluation(metrics, samples)
 
     return evaluate
@@ -132,14 +138,26 @@ def evaluate_run(model_config: ModelConfig, config: PretrainingConfig, *, data_d
     with strategy.scope():
         model = build_pretrainer(model_config, vocabulary_facts(tokenizer), config.precision)
     step = restore_weights(model_dir, model)
-    evaluation = make_evaluation(
-        model, tokenizer, model_config, config, strategy, data_dir, info)()
-    assert evaluation is not None
     log = ProgressLog(model_dir, config, is_chief=Workers(strategy).index == 0)
+    id_counts = read_id_counts(model_dir, len(tokenizer.vocab))
+    if id_counts is None:
+        log.show(no_floor_line(model_dir))
+    evaluation = make_evaluation(
+        model, tokenizer, model_config, config, strategy, data_dir, info, id_counts)()
+    assert evaluation is not None
     report_evaluation(log, step, evaluation)
     return evaluation.metrics
 
 
-def report_evaluation(log: ProgressLog, step: int, evaluation: Evaluation) -> None:
+def no_floor_line(directory: str) -> str:
+    return (f"{directory}: no {ID_COUNTS_FILE}, the counts of the training records: evaluations leave "
+            "out the floor, what counting tokens reaches")
+
+
+def report_evaluation(log: ProgressLog, step: int, evaluation: Evaluation,
+                      health: HealthWatch | None = None) -> None:
     if log.evaluation(step, evaluation.metrics):
         log.samples(step, evaluation.samples)
+    if health is not None:
+        for warning in health.evaluation_warnings(step, evaluation.metrics):
+            log.show(warning)

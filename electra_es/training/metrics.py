@@ -7,6 +7,8 @@ Source of the definitions: `run_pretraining.metric_fn` of google-research/electr
 Shapes: B batch, L length, K predictions.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -14,7 +16,10 @@ from electra_es.config import ModelConfig
 from electra_es.model.batches import MaskedInputs
 from electra_es.model.pretrainer import Outputs
 
-AUC_BINS = 1000
+# Bins of the discriminator's logit, at equal distances of sign(x) log(1 + |x|). Bins of the probability
+# would be too wide for a model that is sure of nearly every token, or has the same logit for all.
+AUC_BINS = 40_000
+_GREATEST_LOGIT = 1_000.0
 _GENERATOR_SUMS = ("mlm_loss", "mlm_weight", "selected", "mlm_right")
 _DISCRIMINATOR_SUMS = ("discriminator_loss", "discriminator_right", "flagged", "replaced",
                        "flagged_and_replaced")
@@ -63,18 +68,23 @@ def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> 
 
 
 def auc_histograms(outputs: Outputs) -> dict[str, tf.Tensor]:
-    """Histograms, float32 [AUC_BINS], of the discriminator's probability for original and for
-    replaced tokens (evaluation only); none without a discriminator."""
+    """Histograms, float32 [AUC_BINS], of the discriminator's logit for original and for replaced
+    tokens (evaluation only); none without a discriminator."""
     if outputs.discriminator_logits is None:
         return {}
-    bins = tf.cast(tf.sigmoid(outputs.discriminator_logits) * AUC_BINS, tf.int32)
-    bins = tf.reshape(tf.minimum(bins, AUC_BINS - 1), [-1])
+    bins = tf.reshape(auc_bins(outputs.discriminator_logits), [-1])
     replaced = tf.reshape(tf.cast(outputs.labels, tf.float32) * outputs.discriminator_weights, [-1])
     original = tf.reshape(outputs.discriminator_weights, [-1]) - replaced
     return {
         "replaced_histogram": tf.math.unsorted_segment_sum(replaced, bins, AUC_BINS),
         "original_histogram": tf.math.unsorted_segment_sum(original, bins, AUC_BINS),
     }
+
+
+def auc_bins(logits: tf.Tensor) -> tf.Tensor:
+    """The bin of each logit, int32 of the same shape; logits beyond ±1000 share the last ones."""
+    place = tf.sign(logits) * tf.math.log1p(tf.abs(logits)) / math.log1p(_GREATEST_LOGIT)
+    return tf.clip_by_value(tf.cast((place + 1) * (AUC_BINS // 2), tf.int32), 0, AUC_BINS - 1)
 
 
 def summarise(sums: dict[str, np.ndarray], generator_weight: float,

@@ -19,6 +19,7 @@ from electra_es.model.dropout import dropout_seed
 from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import ElectraPretrainer, Outputs, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
+from electra_es.training.floor import id_histograms
 from electra_es.training.metrics import auc_histograms, metric_names, metric_sums
 from electra_es.training.optimization import Adam, clip_by_global_norm
 
@@ -187,12 +188,13 @@ def reduce_sums(strategy: tf.distribute.Strategy, per_replica: Sums) -> Sums:
 
 def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: int,
                    strategy: tf.distribute.Strategy) -> Callable[[Inputs], Sums]:
-    """Returns a compiled `step(inputs) -> sums`, with histograms for the AUC."""
+    """Returns a compiled `step(inputs) -> sums`, with histograms for the AUC and for the floor."""
     forward = evaluation_forward(model, model_config, seed)
 
     def replica_step(inputs: Inputs) -> Sums:
         masked, outputs = forward(inputs)
-        return {**metric_sums(outputs, masked, model_config), **auc_histograms(outputs)}
+        return {**metric_sums(outputs, masked, model_config), **auc_histograms(outputs),
+                **id_histograms(outputs, inputs, masked, model_config, model.vocab.size)}
 
     @tf.function(autograph=False)
     def step(inputs: Inputs) -> Sums:

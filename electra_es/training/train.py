@@ -35,7 +35,7 @@ from electra_es.training.devices import (
     devices_used,
     set_up_devices,
 )
-from electra_es.training.evaluation import make_evaluation, report_evaluation
+from electra_es.training.evaluation import make_evaluation, no_floor_line, report_evaluation
 from electra_es.training.flops import peak_flops, training_flops
 from electra_es.training.interruption import StopSignal
 from electra_es.training.memory import check_memory
@@ -141,6 +141,9 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
 
         log.show(devices_line(strategy))
         log.show(vocabulary_line(tokenizer, data_dir))
+        id_counts = read_id_counts(model_dir, vocab_size)
+        if id_counts is None and info.num_examples("validation"):
+            log.show(no_floor_line(data_dir))
         for name, parameters in parameter_counts(model).items():
             log.show(parameter_line(name, parameters))
         log.show(f"{strategy.num_replicas_in_sync} replica(s); {info.num_examples('train'):,} "
@@ -162,7 +165,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                                jit_compile=compiles_with_xla(config, strategy))
         loop = make_train_loop(train_step, strategy)
         evaluate = make_evaluation(
-            model, tokenizer, model_config, config, strategy, data_dir, info)
+            model, tokenizer, model_config, config, strategy, data_dir, info, id_counts)
 
         # ---- The loop: some steps on the devices, then reports, checkpoints and evaluations on the host.
         evaluation: dict[str, float] = {}
@@ -204,7 +207,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                     stopping = result is None
                     if result:
                         evaluation = result.metrics
-                        report_evaluation(log, step, result)
+                        report_evaluation(log, step, result, health)
 
             if stopping and step < config.last_step:
                 checkpoints.save(step, examples_seen)
@@ -218,7 +221,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                          "The same command evaluates it")
                 return TrainResult(step, {}, stopped_by_signal=True)
             evaluation = result.metrics
-            report_evaluation(log, step, result)
+            report_evaluation(log, step, result, health)
         return TrainResult(step, evaluation, stopped_by_signal=False)
 
 

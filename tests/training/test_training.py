@@ -234,7 +234,7 @@ def test_vocabulary_line_counts_what_the_records_never_use(data, tmp_path):
 
 
 def test_a_run_keeps_the_counts_of_its_records(data, tmp_path):
-    """Of those that it is trained on: a start on other records, before the first checkpoint, leaves none."""
+    """A start on other records, before the first checkpoint, leaves none."""
     counts = np.arange(61, dtype=np.int64)
     with_counts = shutil.copytree(data.data_dir, tmp_path / "records")
     np.save(with_counts / "id_counts.npy", counts)

@@ -18,6 +18,9 @@ _PACKING = {"documents": "short documents are joined, with [SEP] between",
             "none": "each example is from one document"}
 _DETECTION = {
     "disc_auc": "Area under the ROC curve (0.5 is chance)",
+    "floor_disc_auc": "Area under the curve of counting: each token scored by how rare it is in the "
+                      "training text",
+    "disc_auc_above_floor": "Area above that of counting; what it has learnt beyond counts",
     "disc_accuracy": "Accuracy over all tokens",
     "always_original": "Accuracy if it took every token for original",
     "disc_precision": "Precision: share of the tokens it flags that are replaced",
@@ -28,6 +31,7 @@ _MASKED_LM = {
     "masked_lm_accuracy": "Accuracy of the best guess for a masked token",
     "sampled_masked_lm_accuracy": "Accuracy of a token sampled from its distribution",
     "masked_lm_loss": "Loss (cross-entropy per masked token)",
+    "floor_masked_lm_loss": "Loss of counting: each token predicted by its share of the training text",
 }
 
 
