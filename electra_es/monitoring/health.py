@@ -100,8 +100,8 @@ class HealthWatch:
         return {"held-out loss rises": (
             held_out > (1 + _RISE) * before and training < training_before,
             f"it is {held_out:.3f} and was {before:.3f} at step {when}, while the training loss fell "
-            f"from {training_before:.3f} to {training:.3f}. The model learns its training text by heart: it "
-            "needs more text or fewer --num_train_steps; checkpoints of earlier steps may be better")}
+            f"from {training_before:.3f} to {training:.3f}. The model learns its training text by heart: "
+            "it needs more text or fewer --num_train_steps; checkpoints of earlier steps may be better")}
 
     def _begun(self, step: int, signs: dict[str, tuple[bool, str]], patience: int) -> list[str]:
         """A line for each sign that holds for the `patience`th time in a row."""

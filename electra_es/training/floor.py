@@ -1,8 +1,8 @@
 """The floor of an evaluation: what counting tokens reaches on the same masks and samples.
 
 The frequency detector scores a token by minus the logarithm of its count in the training records,
-whatever stands beside it. The unigram model predicts every masked token with the same probabilities, its counts. A
-model that stays below them has learnt nothing about context.
+whatever stands beside it. The unigram model predicts every masked token with the same probabilities,
+which are shares of the counts. A model that does no better has learnt nothing about context.
 
 Shapes: B batch, L length, K predictions, V vocabulary.
 """

@@ -157,6 +157,19 @@ def test_card_of_a_real_run(published, real_run):
     assert found["Epochs"] == f"{60 * 4 / data['examples']['train']:.3g}"
 
 
+def test_card_shows_what_counting_reaches(published, real_run):
+    evaluation = read_log(str(real_run.model_dir)).evaluations[-1]
+    found = rows(read_card(published, "discriminator"))
+    for label, name in (("Area under the curve of counting: each token scored by how rare it is in the "
+                         "training text", "floor_disc_auc"),
+                        ("Area above that of counting; what it has learnt beyond counts",
+                         "disc_auc_above_floor")):
+        assert found[label] == f"{evaluation[name]:.4f}"
+    found = rows(read_card(published, "generator"))
+    assert found["Loss of counting: each token predicted by its share of the training text"] == (
+        f"{evaluation['floor_masked_lm_loss']:.4f}")
+
+
 def test_card_says_what_the_corpus_is_and_what_was_dropped(published, real_run):
     with open(f"{real_run.data.data_dir}/stats.json") as file:
         stats = json.load(file)

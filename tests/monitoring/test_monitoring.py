@@ -20,7 +20,7 @@ from electra_es.durations import format_duration
 from electra_es.errors import UsageError
 from electra_es.monitoring import charts, progress
 from electra_es.monitoring.health import HealthWatch
-from electra_es.monitoring.metrics_log import append_metrics, read_log, tidy
+from electra_es.monitoring.metrics_log import RunLog, append_metrics, read_log, tidy
 from electra_es.monitoring.progress import ProgressLog
 from electra_es.monitoring.report import load_runs, run_names, write_report
 from electra_es.monitoring.samples import SampleToken, readable, sample_markdown
@@ -122,6 +122,19 @@ def test_lines_show_only_the_towers_that_there_are(tmp_path, capsys):
         "evaluation at step 20: loss 24.500  disc acc 0.870 prec 0.600 rec 0.500"]
 
 
+def test_the_line_of_an_evaluation_has_the_floor_beside_each_figure(tmp_path, capsys):
+    log = ProgressLog(str(tmp_path), run_config())
+    log.evaluation(20, {**METRICS, "disc_auc": 0.69, "floor_masked_lm_loss": 5.5, "floor_disc_auc": 0.7,
+                        "disc_auc_above_floor": -0.01, "floor_disc_accuracy": 0.88,
+                        "disc_accuracy_above_floor": -0.01})
+    log.evaluation(20, {**MLM, "floor_masked_lm_loss": 5.5})
+    assert capsys.readouterr().out.splitlines() == [
+        "evaluation at step 20: loss 24.500  mlm 4.250 (floor 5.500)  mlm acc 0.300  disc acc 0.870 "
+        "(floor 0.880) prec 0.600 rec 0.500 AUC 0.6900 (floor 0.7000, -0.0100)",
+        "evaluation at step 20: loss 24.500  mlm 4.250 (floor 5.500)  mlm acc 0.300"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["floor_disc_auc"] == 0.7
+
+
 def test_the_same_evaluation_is_written_once(tmp_path):
     """Up to the last digits; another step or other figures are another evaluation."""
     log = ProgressLog(str(tmp_path), run_config())
@@ -141,6 +154,48 @@ def test_health_of_models_with_one_tower_only():
         assert [len(lines) for lines in warnings] == [0, 0, 1, 0]
         assert warnings[2][0].startswith(f"warning: {name} at step 2300")
         assert metrics is MLM or "masked_lm_accuracy" not in warnings[2][0]
+
+
+FLOOR = dict(disc_auc=0.8, floor_disc_auc=0.7, floor_masked_lm_loss=5.0)
+
+
+def test_a_model_below_its_floor_is_said_once_when_well_under_way():
+    watch = HealthWatch(PretrainingConfig(num_train_steps=400, warmup_steps=20))
+    below = {**METRICS, **FLOOR, "disc_auc": 0.69, "masked_lm_loss": 5.1}
+    assert not watch.evaluation_warnings(99, below)
+    assert not watch.evaluation_warnings(100, {**METRICS, **FLOOR})
+    assert not watch.evaluation_warnings(101, METRICS)  # no floor is known
+    found = watch.evaluation_warnings(120, below)
+    assert [line.split(": ")[1] for line in found] == [
+        "discriminator below its floor at step 120", "generator below its floor at step 120"]
+    assert "AUC is 0.6900" in found[0] and "gives 0.7000" in found[0] and "gives 5.000" in found[1]
+    assert not watch.evaluation_warnings(140, below)
+    only = {name: value for name, value in below.items() if name in MLM or name.startswith("floor_m")}
+    line, = HealthWatch(PretrainingConfig(num_train_steps=400)).evaluation_warnings(400, only)
+    assert line.startswith("warning: below its floor at step 400: its loss is 5.100")
+
+
+def test_held_out_loss_that_rises_while_training_loss_falls_is_said_once():
+    def warnings(*evaluations: tuple[float, float]) -> list[int]:
+        """Numbers of the evaluations with a warning; each follows two reports of a mean training loss."""
+        watch, found = HealthWatch(PretrainingConfig(num_train_steps=10_000)), []
+        for number, (training, held_out) in enumerate(evaluations):
+            for loss in (training - 0.3, training + 0.3):
+                watch.warnings(number, {**METRICS, "loss": loss})
+            lines = watch.evaluation_warnings(number, {**METRICS, "loss": held_out})
+            assert all("held-out loss rises" in line for line in lines)
+            found += [number] * len(lines)
+        return found
+
+    assert warnings((20, 21), (19, 20), (18, 20.2), (17, 20.4), (16, 20.6)) == [3]
+    assert warnings((20, 20), (19, 20.2), (18, 19.9), (17, 20.1), (16, 19.8)) == []  # comes back
+    assert warnings((20, 20), (21, 21), (22, 22), (23, 23)) == []  # both rise
+    assert warnings((20, 20), (19, 20.05), (18, 20.09), (17, 20.05)) == []  # by less than 0.5 %
+    watch = HealthWatch(PretrainingConfig())
+    assert not watch.evaluation_warnings(7, METRICS)  # without a report before it
+    watch.warnings(9, {**METRICS, "loss": 19.0})
+    watch.warnings(9, {**METRICS, "loss": 18.0})
+    assert not watch.evaluation_warnings(9, {**METRICS, "loss": 20.0})
 
 
 def test_no_recall_is_normal_in_the_beginning():
@@ -300,6 +355,33 @@ def test_tensorboard_shows_no_step_twice_and_the_same_tags(real_run):
     assert only_validation == {"disc_auc", "samples"}
 
 
+def test_tensorboard_draws_the_floor_with_what_it_belongs_to(real_run):
+    """As a run of its own with the same tags."""
+    floor, validation = events(real_run, "floor"), events(real_run, "validation")
+    tags = {"masked_lm_loss", "disc_auc", "disc_accuracy"}
+    assert set(floor.Tags()["tensors"]) == tags | {"disc_auc_above_floor", "disc_accuracy_above_floor"}
+    assert tags < set(validation.Tags()["tensors"])
+    lines = read_log(str(real_run.model_dir)).evaluations
+    found = [float(tf.make_ndarray(event.tensor_proto)) for event in floor.Tensors("disc_auc")]
+    assert found == pytest.approx([line["floor_disc_auc"] for line in lines])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_floor_is_a_dashed_line(real_run, count):
+    log = read_log(str(real_run.model_dir))
+    drawn = [charts.DrawnRun(RunLog(log.starts, log.training, log.evaluations[:count]), ())]
+    panels = {panel.title: panel for panel in charts.panels_of(drawn)}
+    for title, metric in (("Discriminator: AUC (validation)", "floor_disc_auc"),
+                          ("Generator: loss", "floor_masked_lm_loss")):
+        figure, axes = charts.plt.subplots()
+        charts._draw(axes, panels[title], drawn)
+        floor, = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+        expected = [line[metric] for line in log.evaluations[:count]]
+        assert set(floor.get_ydata()) == set(expected)
+        assert "counting tokens" in [text.get_text() for text in axes.get_legend().get_texts()]
+        charts.plt.close(figure)
+
+
 def test_tensorboard_compares_runs_by_their_settings(real_run):
     tag = "_hparams_/session_start_info"
     metadata = events(real_run, "").SummaryMetadata(tag)
@@ -321,6 +403,7 @@ def test_the_command_says_what_it_wrote(real_run, tmp_path):
     assert "<title>electra debug · runs/real</title>" in page
     assert 'name="viewport"' in page and "Speed (examples per second)" in page
     assert page.count("<svg") == len(charts.PANELS) and "Discriminator: AUC" in page
+    assert "AUC of counting tokens" in page
     sha = load_runs([str(real_run.model_dir)])[0].run.text.vocab_sha256
     assert f'<span title="{sha}">{sha[:12]}…</span>' in page and page.count(sha) == 1
     assert not re.search(r">##\w", page), "pieces are not joined"

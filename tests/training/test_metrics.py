@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import roc_auc_score
 
 from electra_es.config import ModelConfig
 from electra_es.data.inputs import synthetic_batch
@@ -10,7 +11,14 @@ from electra_es.model.batches import MaskedInputs
 from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import Outputs, build_pretrainer
 from electra_es.model.randomness import derive_key
-from electra_es.training.metrics import AUC_BINS, area_under_curve, auc_histograms, metric_sums, summarise
+from electra_es.training.metrics import (
+    AUC_BINS,
+    area_under_curve,
+    auc_bins,
+    auc_histograms,
+    metric_sums,
+    summarise,
+)
 
 # Two rows of five tokens, the last two of row 1 padding; two predictions each, one slot unused.
 DISCRIMINATOR_LOGITS = [[-2.0, 1.0, 3.0, -1.0, -3.0], [0.5, -0.5, 2.0, 9.0, 9.0]]
@@ -96,6 +104,22 @@ def test_histograms_leave_padding_out():
     outputs, _ = outputs_and_masked()
     histograms = {name: value.numpy() for name, value in auc_histograms(outputs).items()}
     assert histograms["replaced_histogram"].sum() == histograms["original_histogram"].sum() == 4
-    # sigmoid(9) is padding's alone, and falls into the last bin but one.
-    assert not any(h[AUC_BINS - 10:].any() for h in histograms.values())
-    assert histograms["original_histogram"][int(AUC_BINS / (1 + np.exp(2.0)))] == 1
+    # The logit 9 is padding's alone.
+    assert not any(h[int(auc_bins(9.0)) - 10:].any() for h in histograms.values())
+    assert histograms["original_histogram"][int(auc_bins(-2.0))] == 1
+
+
+@pytest.mark.parametrize("mean, deviation, distance", [
+    (-1.75, 0.01, 0.01), (-1.8, 0.5, 0.5), (-8, 2, 4), (-30, 10, 20), (0, 2e3, 500)])
+def test_area_equals_scikit_learns(mean, deviation, distance):
+    """Also where the logits lie close together, or nearly all probabilities near 0."""
+    random = np.random.default_rng(3)
+    labels = random.random(5_003) < 0.13
+    logits = (mean + distance * labels + deviation * random.standard_normal(5_003)).astype(np.float32)
+    bins = auc_bins(tf.constant(logits)).numpy()
+    assert bins.min() >= 0 and (np.diff(bins[np.argsort(logits)]) >= 0).all()
+    found = area_under_curve(*(np.bincount(bins[labels == label], minlength=AUC_BINS)
+                               for label in (False, True)))
+    # Logits beyond ±1000 share a bin, so the last case says less.
+    expected = roc_auc_score(labels, np.clip(logits, -1000, 1000))
+    assert found == pytest.approx(expected, abs=2e-4) and 0.55 < expected < 0.95
