@@ -123,10 +123,10 @@ def _draw(axes: plt.Axes, panel: Panel, runs: list[DrawnRun]) -> None:
             several = len(runs) > 1
             look = {"color": colour_of(number) if several else curve.colour,
                     "linestyle": style if several or curve.is_floor else "solid"}
-            _curve(axes, run.log.training, curve.metric, look)
             if curve.metric.startswith("floor_"):
                 _floor(axes, run.log.evaluations, curve.metric, look)
             else:
+                _curve(axes, run.log.training, curve.metric, look)
                 _dots(axes, run.log.evaluations, curve.metric, look)
         for step in run.restart_steps:
             if step <= _last_step([run]):
