@@ -76,9 +76,8 @@ class HealthWatch:
             auc, floor = metrics["disc_auc"], metrics["floor_disc_auc"]
             signs["discriminator below its floor"] = (
                 late and auc < floor,
-                f"its AUC is {auc:.4f}, and to score each token by its count alone gives {floor:.4f}. It "
-                "has learnt nothing of context that counts do not say: it needs more steps, more text or "
-                "another --learning_rate")
+                f"its AUC is {auc:.4f}, and to score each token by its count alone gives {floor:.4f}: "
+                "it needs more steps, more text or another --learning_rate")
         if "floor_masked_lm_loss" in metrics:
             loss, floor = metrics["masked_lm_loss"], metrics["floor_masked_lm_loss"]
             name = "generator below its floor" if "disc_auc" in metrics else "below its floor"
