@@ -41,7 +41,12 @@ from electra_es.training.interruption import StopSignal
 from electra_es.training.memory import check_memory
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, learning_rate, schedule_for
-from electra_es.training.run_dir import check_same_records, prepare_model_dir, vocabulary_facts
+from electra_es.training.run_dir import (
+    check_same_records,
+    prepare_model_dir,
+    store_id_counts,
+    vocabulary_facts,
+)
 from electra_es.training.steps import Sums, TrainStep, make_train_loop
 from electra_es.training.workers import Workers
 
@@ -108,6 +113,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             if is_chief:
                 prepare_model_dir(model_dir, tokenizer, vocab_dir, model_config, config)
                 check_same_records(model_dir, data_dir, info)
+                store_id_counts(model_dir, data_dir, vocab_size)
         workers.check_same({
             "vocab_sha256": tokenizer.config.vocab_sha256, "training_examples": info.examples,
             **dataclasses.asdict(model_config), **dataclasses.asdict(config)})
