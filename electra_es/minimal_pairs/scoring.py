@@ -57,8 +57,8 @@ class Rows(NamedTuple):
 
 
 def make_exam(model: ElectraPretrainer, tokenizer: Tokenizer, pairs: Sequence[Pair], *, max_length: int,
-              id_counts: np.ndarray | None = None, strategy: tf.distribute.Strategy | None = None
-              ) -> Callable[[], ExamResult]:
+              id_counts: np.ndarray | None = None, has_generator: bool = True,
+              strategy: tf.distribute.Strategy | None = None) -> Callable[[], ExamResult]:
     """Returns a function that examines the model with its current weights.
 
     It draws nothing random and changes nothing in the model. Its first call compiles the towers.
@@ -69,6 +69,7 @@ def make_exam(model: ElectraPretrainer, tokenizer: Tokenizer, pairs: Sequence[Pa
       pairs: see `load_pairs`.
       max_length: longer sentences are cut to this number of tokens; a word that is cut off counts half.
       id_counts: int64 [V], how often each id occurs in the records; None: counting takes no part.
+      has_generator: False if the model's generator has not been trained.
       strategy: of the model's variables.
     """
     strategy = strategy or tf.distribute.get_strategy()
@@ -78,7 +79,7 @@ def make_exam(model: ElectraPretrainer, tokenizer: Tokenizer, pairs: Sequence[Pa
     frequency = None if id_counts is None else judge_by_counts(both, id_counts)
     discriminator = None if model.discriminator_head is None else _discriminator(
         model, strategy, both, pad)
-    generator = None if model.mlm_head is None else _generator(
+    generator = None if model.mlm_head is None or not has_generator else _generator(
         model, strategy, both, pad, tokenizer.mask_id)
 
     def examine() -> ExamResult:
@@ -115,7 +116,7 @@ def judge_by_counts(both: Both, id_counts: np.ndarray) -> list[Preference]:
 
 
 def original_log_probability(logits: np.ndarray) -> float:
-    """log of the product of 1 - p over the pieces of a word; float64, so that it is never rounded to 0."""
+    """log of the product of 1 - p over the pieces of a word, in float64: it is not rounded to 0."""
     return -float(np.logaddexp(0.0, np.asarray(logits, np.float64)).sum())
 
 
