@@ -100,7 +100,9 @@ def parse_pair(line: str, phenomenon: str, where: str = "pair") -> Pair:
     before, after = line[:choice.start()], line[choice.end():]
     place = len(f"{before}x".split()) - 1
     pair = Pair(phenomenon, f"{before}{right}{after}", f"{before}{wrong}{after}", place)
-    if right == wrong or (pair.right_word, pair.wrong_word) != (right, wrong):
+    words = (right, wrong)
+    if right == wrong or not all(map(_WORD.fullmatch, words)) or (
+            pair.right_word, pair.wrong_word) != words:
         raise UsageError(f"{where}: [{right}|{wrong}]: {_EXPECTED}, and no letters beside the brackets")
     return pair
 
