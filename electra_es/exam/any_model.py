@@ -48,18 +48,18 @@ def examine(path: str, pairs: Sequence[Pair], *, records: str = "", every_step: 
     Raises:
       UsageError: no such model, or what was asked for has no effect on this form of it.
     """
-    folder = hugging_face_folder(path)
-    is_run = not folder and files.exists(os.path.join(path, CONFIG_FILE)) and not any(
-        files.exists(os.path.join(path, name)) for name in ("saved_model.pb", "model.onnx"))
+    is_graph = any(files.exists(os.path.join(path, name)) for name in ("saved_model.pb", "model.onnx"))
+    is_folder = not is_graph and hugging_face_folder(path) is not None
+    is_run = not (is_graph or is_folder) and files.exists(os.path.join(path, CONFIG_FILE))
     if every_step and not is_run:
         raise UsageError(f"--steps=all: {path} has no checkpoints: expected a model directory")
     if is_run:
         return _examine_run(path, pairs, records, every_step)
-    if folder and not files.exists(os.path.join(path, "model.onnx")):
-        source = load_folder(folder)
+    if is_folder:
+        source = load_folder(path)
         exam = _exam(source.model, source.tokenizer, source.run, pairs, records,
                      has_generator="generator" in source.configs)
-        return [Examined(_step_of(folder), exam())]
+        return [Examined(_step_of(path), exam())]
     if records:
         raise UsageError(f"--records={records}: {path} does not tell the ids of its tokens: expected a "
                          "model directory or a Hugging Face folder")

@@ -5,6 +5,7 @@ import re
 import unicodedata
 
 import pytest
+from paths import ROOT
 
 from electra_es.errors import UsageError
 from electra_es.minimal_pairs.pairs import FOLDER, Span, load_pairs, parse_pair, span_of_word
@@ -122,3 +123,12 @@ def test_what_is_not_there_is_one_message(tmp_path):
 def test_a_word_is_found_without_its_punctuation():
     assert span_of_word("¿«Cómo», dijo?", 0) == Span(2, 6)
     assert span_of_word("¿«Cómo», dijo?", 1) == Span(9, 13)
+
+
+def test_the_page_shows_every_phenomenon_with_a_pair_of_it():
+    page = (ROOT / "docs" / "exam.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (.+) \|$", page, re.MULTILINE)
+    assert {name: int(count) for name, count, _ in rows} == BY_PHENOMENON
+    for name, _, line in rows:
+        assert parse_pair(line.replace("\\|", "|"), name) in PAIRS
+    assert f"asks it {len(PAIRS)} times" in page
