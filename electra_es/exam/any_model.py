@@ -83,6 +83,8 @@ def _examine_run(model_dir: str, pairs: Sequence[Pair], records: str, every_step
             warn(f"{error}: left out")
             continue
         examined.append(Examined(step, exam()))
+    if not examined:
+        raise UsageError(f"{model_dir}/checkpoints: expected at least one that can be read")
     return examined
 
 

@@ -9,18 +9,15 @@ from collections.abc import Sequence
 from electra_es import files
 from electra_es.errors import UsageError
 from electra_es.exam.any_model import Examined
-from electra_es.minimal_pairs.results import EXAMINEES, Answer, Examinee, ExamResult, Result
+from electra_es.minimal_pairs.results import EXAMINEES, LABELS, Answer, Examinee, ExamResult, Result
 from electra_es.monitoring import charts, exam_charts
 from electra_es.monitoring.metrics_log import RunLog
-
-HEADINGS: dict[Examinee, str] = {
-    "discriminator": "discriminator", "generator": "generator", "frequency": "counting"}
 
 
 def table(result: ExamResult) -> str:
     """A line for each phenomenon and one for all: share of right answers and interval of 95 %."""
     taken = [examinee for examinee in EXAMINEES if result.all.of(examinee)]
-    rows = [["phenomenon", "pairs", *(HEADINGS[each] for each in taken)]]
+    rows = [["phenomenon", "pairs", *(LABELS[each] for each in taken)]]
     for each in (*result.phenomena, result.all):
         rows.append([each.name, str(each.pairs), *(_share(each, examinee) for examinee in taken)])
     return _aligned(rows)
@@ -38,7 +35,7 @@ def table_of_steps(examined: Sequence[Examined]) -> str:
         if not examined[0].result.all.of(examinee):
             continue
         columns = examined if examinee != "frequency" else examined[:1]
-        rows = [[HEADINGS[examinee], "pairs",
+        rows = [[LABELS[examinee], "pairs",
                  *(f"{each.step:,}" if examinee != "frequency" else "share" for each in columns)]]
         for i, first in enumerate((*examined[0].result.phenomena, examined[0].result.all)):
             results = [(*each.result.phenomena, each.result.all)[i] for each in columns]
@@ -51,7 +48,7 @@ def table_of_steps(examined: Sequence[Examined]) -> str:
 def wrong_answers(result: ExamResult, examinee: Examinee, number: int) -> str:
     """The answers in which it is surest of the wrong word, with the probabilities of both words."""
     found = result.wrong(examinee)
-    lines = [f"{HEADINGS[examinee]}: {len(found)} of {len(result.answers)} wrong or undecided"]
+    lines = [f"{LABELS[examinee]}: {len(found)} of {len(result.answers)} wrong or undecided"]
     return "\n".join(lines + [f"  {_answer(answer, examinee)}" for answer in found[:number]])
 
 

@@ -9,6 +9,9 @@ from electra_es.minimal_pairs.pairs import Pair
 
 Examinee = Literal["discriminator", "generator", "frequency"]
 EXAMINEES: tuple[Examinee, ...] = get_args(Examinee)
+# What people read. Counting takes the word that is more frequent in the records for the right one.
+LABELS: dict[Examinee, str] = {
+    "discriminator": "discriminator", "generator": "generator", "frequency": "counting"}
 _Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 
 

@@ -8,11 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
-from electra_es.minimal_pairs.results import EXAMINEES
+from electra_es.minimal_pairs.results import EXAMINEES, LABELS
 from electra_es.monitoring.charts import FAINT, RUN_COLOURS, Draw, DrawnRun, colour_of, dress
 from electra_es.monitoring.metrics_log import Line
 
-_LABELS = {"discriminator": "discriminator", "generator": "generator", "frequency": "counting"}
 _COLOURS = {"discriminator": RUN_COLOURS[1], "generator": RUN_COLOURS[0], "frequency": FAINT}
 _STYLES: dict[str, Any] = {
     "discriminator": "solid", "generator": (0, (4, 2)), "frequency": (0, (1, 1.5))}
@@ -52,7 +51,7 @@ def _draw(axes: plt.Axes, *, name: str, runs: list[DrawnRun], bottom: float) -> 
     axes.axhline(0.5, color=FAINT, linewidth=0.7)
     dress(axes, runs)
     axes.set_ylim(bottom, 1.0)
-    axes.legend(handles=[Line2D([], [], color=FAINT if several else _COLOURS[each], label=_LABELS[each],
+    axes.legend(handles=[Line2D([], [], color=FAINT if several else _COLOURS[each], label=LABELS[each],
                                 linestyle=_STYLES[each]) for each in drawn],
                 frameon=False, fontsize=8, loc="upper left")
 

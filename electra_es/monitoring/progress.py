@@ -6,7 +6,7 @@ from typing import Any
 
 from electra_es.config import PretrainingConfig
 from electra_es.durations import format_duration
-from electra_es.minimal_pairs.results import EXAMINEES, ExamResult
+from electra_es.minimal_pairs.results import EXAMINEES, LABELS, ExamResult
 from electra_es.monitoring import metrics_log
 from electra_es.monitoring.samples import SampleToken, sample_markdown
 from electra_es.monitoring.tensorboard import TensorBoardLog
@@ -119,7 +119,7 @@ class ProgressLog:
     def exam(self, step: int, result: ExamResult) -> None:
         """Reports an exam of minimal pairs; it is not written again if its last one was the same."""
         self.show(f"exam at step {step}:" + "".join(
-            f"  {name} {score.accuracy:.3f} ({score.low:.3f} to {score.high:.3f})"
+            f"  {LABELS[name]} {score.accuracy:.3f} ({score.low:.3f} to {score.high:.3f})"
             for name in EXAMINEES if (score := result.all.of(name))))
         if self.is_counting:
             self.count_from(step)  # the time of an exam is not training time

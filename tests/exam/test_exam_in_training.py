@@ -69,7 +69,7 @@ def test_the_same_command_once_more_adds_no_line(examined, data, few_pairs, tmp_
     line, = (line for line in capsys.readouterr().out.splitlines() if line.startswith("exam at step 6:"))
     share = read_log(str(copy)).exams[-1]["all"]["discriminator"]
     assert f"discriminator {share['accuracy']:.3f} ({share['low']:.3f} to {share['high']:.3f})" in line
-    assert "generator 0." in line and "frequency 0." in line
+    assert "generator 0." in line and "counting 0." in line
 
 
 def test_tensorboard_has_a_curve_for_each_phenomenon(examined):
