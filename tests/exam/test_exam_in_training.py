@@ -23,8 +23,8 @@ def data(tmp_path_factory) -> Data:
 
 def start(data: Data, model_dir: pathlib.Path, **settings) -> str:
     """Six steps; returns what was printed."""
-    return TrainingProcess(data, model_dir, num_train_steps=6, restart_steps=(), log_every=2, save_every=3,
-                           async_checkpoints=False, **settings).wait()
+    return TrainingProcess(data, model_dir, num_train_steps=6, restart_steps=(), log_every=2,
+                           save_every=3, async_checkpoints=False, **settings).wait()
 
 
 @pytest.fixture(scope="module")
