@@ -33,6 +33,7 @@ COMMANDS = {
     "finetuning-report": Command("electra_es.finetuning.report",
                                  "set results of fine-tuning beside published ones"),
     "detect": Command("electra_es.detect", "show which tokens look replaced"),
+    "exam": Command("electra_es.exam", "examine a model on Spanish minimal pairs"),
     "export-saved-model": Command("electra_es.export.saved_model", "write a SavedModel"),
     "export-huggingface": Command("electra_es.export.huggingface",
                                   "write Hugging Face folders, or import one"),

@@ -36,6 +36,7 @@ from electra_es.training.devices import (
     set_up_devices,
 )
 from electra_es.training.evaluation import make_evaluation, no_floor_line, report_evaluation
+from electra_es.training.examination import make_examination
 from electra_es.training.flops import peak_flops, training_flops
 from electra_es.training.interruption import StopSignal
 from electra_es.training.memory import check_memory
@@ -166,6 +167,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         loop = make_train_loop(train_step, strategy)
         evaluate = make_evaluation(
             model, tokenizer, model_config, config, strategy, data_dir, info, id_counts)
+        examine = make_examination(model, tokenizer, model_config, config, strategy, model_dir)
 
         # ---- The loop: some steps on the devices, then reports, checkpoints and evaluations on the host.
         evaluation: dict[str, float] = {}
@@ -208,12 +210,16 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                     if result:
                         evaluation = result.metrics
                         report_evaluation(log, step, result, health)
+                if (config.exam_every and step % config.exam_every == 0 and step < config.last_step
+                        and not stopping):
+                    examine(log, step)
 
             if stopping and step < config.last_step:
                 checkpoints.save(step, examples_seen)
                 checkpoints.wait()
                 log.show(f"stopped by a signal at step {step}; saved. The same command goes on")
                 return TrainResult(step, evaluation, stopped_by_signal=True)
+        examine(log, step)
         if evaluate_at_end and info.num_examples("validation"):
             result = evaluate(stop.requested)
             if result is None:
@@ -246,7 +252,7 @@ def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
 def steps_until_due(step: int, config: PretrainingConfig) -> int:
     """How many steps to run before the host has something to do."""
     ends = [config.last_step, step + config.steps_per_loop]
-    for every in (config.log_every, config.save_every, config.eval_every):
+    for every in (config.log_every, config.save_every, config.eval_every, config.exam_every):
         if every:
             ends.append((step // every + 1) * every)
     return min(ends) - step
