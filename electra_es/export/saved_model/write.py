@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +38,7 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
     model, tokenizer, run, step = load_model(model_dir)
     with new_directory(output, overwrite=overwrite, recognised_by="saved_model.pb") as scratch:
         text_model = TextModel(model, tokenizer, usable_length(run))
-        _save(text_model, scratch)
+        save(text_model, scratch)
         with quiet_libraries():  # as for `SentencePieceTokenizer`
             signatures = tf.saved_model.load(scratch).signatures
         compared = Comparison("the reloaded SavedModel")
@@ -51,13 +52,14 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
     return Exported(list(text_model.functions), origin, compared.lines)
 
 
-def _save(text_model: TextModel, path: str) -> None:
+def save(module: Any, path: str) -> None:
+    """Writes a module whose signatures are its `functions`."""
     # TensorFlow warns about functions that cannot be called after loading. Signatures can.
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        tf.saved_model.save(text_model, path, signatures=dict(text_model.functions))
+        tf.saved_model.save(module, path, signatures=dict(module.functions))
     finally:
         logger.setLevel(level)
 
