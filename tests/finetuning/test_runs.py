@@ -9,7 +9,8 @@ import shutil
 import huggingface_hub
 import numpy as np
 import pytest
-from finetuning_helpers import CommandProcess, make_model_dir, write_task
+import tensorflow as tf
+from finetuning_helpers import QUICK, CommandProcess, make_model_dir, task_of, write_task
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from electra_es.config import from_dict
@@ -19,6 +20,7 @@ from electra_es.finetuning import finetune as finetune_module
 from electra_es.finetuning import trial as trial_module
 from electra_es.finetuning import trials as trials_module
 from electra_es.finetuning.finetune import finetune
+from electra_es.finetuning.finetuner import Finetuner, TrialKeys
 from electra_es.finetuning.grid import grid_points, parse_grid
 from electra_es.finetuning.model import load_pretrained
 from electra_es.finetuning.predict import tag
@@ -301,6 +303,18 @@ def test_from_scratch_begins_with_other_weights_than_the_model(place):
     assert models[1].origin == "m, weights drawn anew"
     np.testing.assert_array_equal(tables[1], tables[2])
     assert np.abs(tables[0] - tables[1]).max() > 0.01 < np.abs(tables[1] - tables[3]).max()
+
+
+def test_each_trial_from_scratch_begins_with_weights_of_its_own(place):
+    pretrained = load_pretrained(f"{place}/tiny", "m", scratch_seed=3)
+    finetuner = Finetuner(pretrained, task_of("tagging"), from_dict(FinetuningConfig, QUICK), 4,
+                          tf.distribute.OneDeviceStrategy("device:CPU:0"))
+    seen = []
+    for number in (1, 2, 1):
+        finetuner.begin(TrialKeys(3, number))
+        seen.append(finetuner.model.embeddings.word_embeddings.numpy())
+    np.testing.assert_array_equal(seen[0], seen[2])
+    assert np.abs(seen[0] - seen[1]).max() > 0.01
 
 
 def test_a_pickle_is_refused_with_the_way_to_convert_it(place, tmp_path):
