@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-import tensorflow as tf
+import numpy as np
 from safetensors.numpy import load
 
 from electra_es import files
@@ -57,7 +57,7 @@ def export_finetuned_huggingface(model_dir: str, output: str, *, options: CardOp
         origin.write(scratch)
         compared = Comparison("the exported model")
         _compare(compared, finetuned, scratch)
-    return Exported([f"{finetuned.task.name}"], origin, compared.lines)
+    return Exported([finetuned.task.name], origin, compared.lines)
 
 
 def _compare(compared: Comparison, finetuned: Finetuned, folder: str) -> None:
@@ -73,7 +73,8 @@ def _compare(compared: Comparison, finetuned: Finetuned, folder: str) -> None:
     compared.close(name, found[real], expected_outputs(finetuned, logits)[real])
 
 
-def _outputs(finetuned: Finetuned, arrays: Arrays, ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor):
+def _outputs(finetuned: Finetuned, arrays: Arrays, ids: np.ndarray, mask: np.ndarray,
+             segments: np.ndarray) -> np.ndarray:
     """The outputs of a model that is built anew out of the tensors of a folder."""
     config = finetuned.model_config
     if config.embedding_sharing == "gradient_disentangled":

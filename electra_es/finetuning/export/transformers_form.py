@@ -21,7 +21,7 @@ from scipy.special import erf
 from electra_es.errors import UsageError
 from electra_es.export.huggingface.names import HubConfig, encoder_table, hub_config
 from electra_es.export.huggingface.write import renamed
-from electra_es.finetuning.heads import PER_TOKEN, num_outputs
+from electra_es.finetuning.heads import PER_TOKEN
 from electra_es.finetuning.saved import Finetuned, id2label
 from electra_es.model.variables import resolved_encoder_weights
 
@@ -122,8 +122,3 @@ def head_of(kind: str, arrays: Arrays, sequence: np.ndarray) -> np.ndarray:
     inner = sequence[:, 0] @ arrays["classifier.dense.weight"].T + arrays["classifier.dense.bias"]
     active = 0.5 * inner * (1 + erf(inner / np.float32(math.sqrt(2))))
     return active @ arrays["classifier.out_proj.weight"].T + arrays["classifier.out_proj.bias"]
-
-
-def num_labels(finetuned: Finetuned) -> int:
-    """C."""
-    return num_outputs(finetuned.task.kind, len(finetuned.task.labels))
