@@ -77,11 +77,12 @@ def full_batch(size: int, vocab_size: int, labels: int) -> Batch:
 def peer_model(settings: ModelConfig, vocab_size: int, labels: int) -> Any:
     from transformers import ElectraConfig, ElectraForTokenClassification
 
-    return ElectraForTokenClassification(ElectraConfig(
+    values: dict[str, Any] = dict(
         vocab_size=vocab_size, embedding_size=settings.embedding_size,
         hidden_size=settings.hidden_size, num_hidden_layers=settings.num_layers,
         num_attention_heads=settings.num_heads, intermediate_size=settings.intermediate_size,
-        max_position_embeddings=settings.max_position_embeddings, num_labels=labels))
+        max_position_embeddings=settings.max_position_embeddings, num_labels=labels)
+    return ElectraForTokenClassification(ElectraConfig(**values))
 
 
 def peer_step(peer: Any, config: FinetuningConfig, batch: Batch) -> Callable[[], None]:

@@ -113,9 +113,9 @@ def _compare_answers(compared: Comparison, finetuned: Finetuned, signatures: Sig
     expected = outputs_for(finetuned, [Question(str(i), question, text, ())
                                        for i, (question, text) in enumerate(
                                            zip(questions, _TEXTS, strict=True))])
-    compared.close("scores of answer", found["scores"], [one.score for one in expected])
+    compared.close("scores of answer", found["scores"], np.array([one.score for one in expected]))
     compared.close("null_differences of answer", found["null_differences"],
-                   [one.null_difference for one in expected])
+                   np.array([one.null_difference for one in expected]))
     compared.equal("answers", found["answers"], np.array([
         text[start:end] for text, (start, end) in zip(found["normalized"], found["offsets"],
                                                       strict=True)], object))
