@@ -13,7 +13,7 @@ from paths import SAMPLE
 
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
-from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.export.saved_model.text_model import TextModel, usable_length
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.model.variables import named_variables
 from electra_es.run_config import Run
@@ -59,15 +59,19 @@ def vocabulary_dir(variant: str) -> pathlib.Path:
                             held_out=documents[:3])
 
 
-def write_model_dir(target: pathlib.Path, variant: str, seed: int = 20, **settings) -> pathlib.Path:
-    """A model directory whose weights are all random, including LayerNorm and biases."""
+def write_model_dir(target: pathlib.Path, variant: str, seed: int = 20, random: bool = True,
+                    **settings) -> pathlib.Path:
+    """A model directory whose weights are all random, including LayerNorm and biases, or (random=False)
+    as they are when pretraining begins."""
+    if not random:
+        tf.random.set_seed(seed)
     tokenizer = load_tokenizer(vocabulary_dir(variant))
     config = ModelConfig(**{**SHAPE, **settings})
     pretraining = PretrainingConfig(max_seq_length=MAX_LENGTH)
     prepare_model_dir(str(target), tokenizer, str(vocabulary_dir(variant)), config, pretraining)
     model = build_pretrainer(config, vocabulary_facts(tokenizer))
     rng = np.random.default_rng(seed)
-    for name, view in named_variables(model).items():
+    for name, view in named_variables(model).items() if random else ():
         spread = rng.normal(0.0, 0.3, view.shape).astype(np.float32)
         view.assign(1 + spread if name.endswith("gamma") else spread)
     Checkpoints(str(target), tf.train.Checkpoint(model=model), keep=1, keep_every=0).save(7, 70)

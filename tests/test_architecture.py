@@ -1,5 +1,8 @@
 """The arrows of docs/architecture.md: which package may import which, and that no modules import
-each other. Imports inside functions count too; those for type checkers only do not."""
+each other. Imports inside functions count too; those for type checkers only do not.
+
+`__main__.py` of a package is a command: it stands above everything, so its imports are not arrows of
+its package."""
 
 import itertools
 import re
@@ -31,17 +34,30 @@ LAYERS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def graph() -> grimp.ImportGraph:
+def build() -> grimp.ImportGraph:
     return grimp.build_graph("electra_es", "data_prep", cache_dir=None,
                              exclude_type_checking_imports=True)
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return build()
+
+
+def test_nothing_imports_a_command(graph):
+    imported = {name: graph.find_modules_that_directly_import(name)
+                for name in graph.modules if name.endswith(".__main__")}
+    assert len(imported) > 4 and not any(imported.values())
 
 
 def test_every_package_has_a_layer(graph):
     assert set(graph.find_children("electra_es")) == {name for layer in LAYERS for name in layer}
 
 
-def test_arrows_go_down(graph):
+def test_arrows_go_down():
+    graph = build()
+    for command in [name for name in graph.modules if name.endswith(".__main__")]:
+        graph.remove_module(command)
     upward = graph.find_illegal_dependencies_for_layers(
         layers=[grimp.Layer(*layer, independent=True) for layer in LAYERS])
     assert not upward, "\n".join(f"{found.importer} imports {found.imported}" for found in upward)

@@ -13,7 +13,7 @@ from electra_es.finetuning.features import NONE, Features
 from electra_es.text.tokenizer import Tokenizer
 
 # Share of a window that the next one repeats.
-_OVERLAP = 4
+OVERLAP = 4
 _WORDS_A_CALL = 50_000
 _TEXTS_A_CALL = 2_000
 
@@ -71,7 +71,7 @@ def word_windows(lengths: Sequence[int], budget: int) -> list[tuple[int, int, in
         windows.append((first, end))
         if end < len(lengths):
             # As much of this window as the overlap allows, so that a word beyond it fits too.
-            while ends[end] - ends[first] > budget // _OVERLAP or ends[end + 1] - ends[first] > budget:
+            while ends[end] - ends[first] > budget // OVERLAP or ends[end + 1] - ends[first] > budget:
                 first += 1
     found, own = [], 0
     for i, (first, end) in enumerate(windows):

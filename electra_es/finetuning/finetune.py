@@ -39,8 +39,8 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
       tpu: TPU to use, if any.
       skip_bad_rows: whether rows that cannot be read are counted instead of ending the run.
       name: of the model in tables; empty: as `model`.
-      from_scratch: whether the weights of the model are drawn anew, for comparison; all trials
-        begin with the same.
+      from_scratch: whether the weights of the model are drawn anew, for comparison, for each
+        trial.
 
     Returns:
       what `results.json` holds, or None if a signal ended the run early, after saving.

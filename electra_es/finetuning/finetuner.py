@@ -29,6 +29,11 @@ class TrialKeys:
         return int(key.high) & 0x7FFFFFFF, int(key.low) & 0x7FFFFFFF
 
     @property
+    def encoder(self) -> int:
+        """Seed of the encoder's first weights, where they are not pretrained."""
+        return int(derive_key(self._seed, f"{self._name}/encoder").high) & 0x7FFFFFFF
+
+    @property
     def dropout(self) -> Key:
         return derive_key(self._seed, f"{self._name}/dropout")
 
@@ -70,9 +75,10 @@ class Finetuner:
         self.forward = make_forward(self.model, strategy)
 
     def begin(self, keys: TrialKeys) -> None:
-        """Puts the pretrained weights, a new head and a fresh optimiser in place."""
-        for variable, value in zip(self.pretrained.model.variables, self.pretrained.weights,
-                                   strict=True):
+        """Puts the pretrained weights (from scratch: the trial's own), a new head and a fresh
+        optimiser in place."""
+        for variable, value in zip(self.pretrained.model.variables,
+                                   self.pretrained.first_weights(keys.encoder), strict=True):
             variable.assign(value)
         self.model.head.draw(keys.head)
         optimizer = self.optimizer

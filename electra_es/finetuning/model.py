@@ -31,6 +31,16 @@ class Pretrained(NamedTuple):
     tokenizer: Tokenizer
     model_dir: str
     origin: str  # such as "runs/small, step 300000"
+    from_scratch: bool = False
+
+    def first_weights(self, seed: int) -> list[np.ndarray]:
+        """The weights that a trial begins with, of `model.variables`: from scratch its own ones, drawn
+        from `seed`. Drawing them clears SentencePiece models, so tokenise before."""
+        if not self.from_scratch:
+            return self.weights
+        tf_keras.utils.set_random_seed(seed)
+        model = build_pretrainer(self.config, vocabulary_facts(self.tokenizer))
+        return [variable.numpy() for variable in model.variables]
 
 
 def load_pretrained(model_dir: str, source: str, precision: Precision = "float32",
@@ -40,7 +50,8 @@ def load_pretrained(model_dir: str, source: str, precision: Precision = "float32
     Args:
       source: what the user called it.
       precision: the type that the encoder computes in.
-      scratch_seed: if given, weights are drawn anew from it, for a comparison with pretraining.
+      scratch_seed: if given, weights are drawn anew, for a comparison with pretraining: here from
+        it, and for each trial by `first_weights`.
     """
     if scratch_seed is None:
         model, tokenizer, run, step = load_model(model_dir, precision)
@@ -52,7 +63,7 @@ def load_pretrained(model_dir: str, source: str, precision: Precision = "float32
         model = build_pretrainer(run.model, vocabulary_facts(tokenizer), precision)
         origin = f"{source}, weights drawn anew"
     return Pretrained(model, [variable.numpy() for variable in model.variables], run.model,
-                      tokenizer, model_dir, origin)
+                      tokenizer, model_dir, origin, scratch_seed is not None)
 
 
 def as_model_dir(source: str, imported: str) -> str:

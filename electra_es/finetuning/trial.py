@@ -23,7 +23,6 @@ from electra_es.finetuning.finetuner import Finetuner, TrialKeys
 from electra_es.finetuning.results import read_json, write_json
 from electra_es.finetuning.saved import prepare_finetuned_dir
 from electra_es.finetuning.scores import score_split
-from electra_es.monitoring import metrics_log
 from electra_es.monitoring.progress import ProgressLog
 from electra_es.training.checkpoints import Checkpoints, restore_weights
 from electra_es.training.interruption import StopSignal
@@ -66,13 +65,13 @@ def train_trial(finetuner: Finetuner, data: TaskData, directory: str, number: in
     checkpoints = Checkpoints(directory, finetuner.state, keep=2, keep_every=0)
     kept = Checkpoints(kept_dir, tf.train.Checkpoint(model=finetuner.model), keep=2, keep_every=0)
     step, _ = checkpoints.restore_latest()
-    metrics_log.tidy(directory, step)  # steps that are about to be repeated
 
     features = data.features["train"]
     lengths = lengths_of(features)
     # Tokens per second are those of the text, not of the padding.
     log = ProgressLog(directory, dataclasses.replace(
         engine, max_seq_length=max(8, round(float(lengths.mean())))))
+    log.go_on_from(step)
     log.show(f"trial {number} of {config.num_trials}: step {step} of {engine.num_train_steps}")
     epochs = _read_epochs(directory)
     per_epoch = num_batches(len(features), config.train_batch_size)

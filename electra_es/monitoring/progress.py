@@ -49,18 +49,23 @@ class ProgressLog:
         self._last_reported_step = 0  # last step in a line of this start
 
     def start(self, step: int, run: Run, **facts: Any) -> None:
-        """Records that training begins after `step`. Records of later steps are removed, because these
-        steps will be repeated.
+        """Records that training begins after `step`, as `go_on_from` does, and with what.
 
         Args:
           run: for TensorBoard.
           **facts: JSON values for `metrics.jsonl`: what this start trains on, and where.
         """
+        self.go_on_from(step)
+        if self.is_chief:
+            metrics_log.append_metrics(self.model_dir, "start", step, facts)
+            self.tensorboard.configuration(step, run)
+
+    def go_on_from(self, step: int) -> None:
+        """Removes records of steps after `step`, because these steps will be repeated."""
         self._last_reported_step = step
         if self.is_chief:
             metrics_log.tidy(self.model_dir, step)
-            metrics_log.append_metrics(self.model_dir, "start", step, facts)
-            self.tensorboard.start(step, run)
+            self.tensorboard.forget_steps_after(step)
 
     def count_from(self, step: int) -> None:
         """Starts the clock; called after the first loop, whose time includes compiling."""

@@ -31,10 +31,8 @@ class TensorBoardLog:
         self._folder = os.path.join(model_dir, "summaries")
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
-    def start(self, step: int, run: Run) -> None:
-        """Writes the configuration, and makes TensorBoard drop events of later steps."""
-        for kind in ("train", "evaluation", "floor"):
-            self._forget_steps_after(step, os.path.join(self._folder, _FOLDERS[kind]))
+    def configuration(self, step: int, run: Run) -> None:
+        """Writes the settings of a run that begins after `step`."""
         with self._writer("settings").as_default():
             hparams_api.hparams(hyperparameters(run))
         self.text("train", "configuration", configuration_markdown(run), step)
@@ -64,18 +62,20 @@ class TensorBoardLog:
                 os.path.join(self._folder, _FOLDERS[kind]))
         return self._writers[kind]
 
-    @staticmethod
-    def _forget_steps_after(step: int, folder: str) -> None:
-        """Adds an event file that says: a session begins after `step`.
+    def forget_steps_after(self, step: int) -> None:
+        """Makes TensorBoard drop events of later steps.
 
-        TensorFlow 2's writers cannot write this event. TensorBoard treats the first one of a folder as
-        the beginning and each later one as a restart, so a new run needs one too. It reads files in
-        the order of their names, so this file has to be created before the writer of this start.
+        An event file is added that says: a session begins after `step`. TensorFlow 2's writers cannot
+        write this event. TensorBoard treats the first one of a folder as the beginning and each later
+        one as a restart, so a new run needs one too. It reads files in the order of their names, so
+        this file has to be created before the writer of this start.
         """
-        writer = EventFileWriter(folder, filename_suffix=".start")
-        writer.add_event(Event(wall_time=time.time(), step=step + 1,
-                               session_log=SessionLog(status=SessionLog.START)))
-        writer.close()
+        for kind in ("train", "evaluation", "floor"):
+            writer = EventFileWriter(os.path.join(self._folder, _FOLDERS[kind]),
+                                     filename_suffix=".start")
+            writer.add_event(Event(wall_time=time.time(), step=step + 1,
+                                   session_log=SessionLog(status=SessionLog.START)))
+            writer.close()
 
 
 def hyperparameters(run: Run) -> dict[str, bool | int | float | str]:

@@ -23,8 +23,9 @@ from export_helpers import (
 
 from electra_es.config import ModelConfig
 from electra_es.errors import CheckFailed, UsageError
-from electra_es.export import saved_model
-from electra_es.export.saved_model import NUM_CANDIDATES, TextModel, export_saved_model
+from electra_es.export.saved_model import write as saved_model
+from electra_es.export.saved_model.text_model import NUM_CANDIDATES, TextModel
+from electra_es.export.saved_model.write import export_saved_model
 from electra_es.model.pretrainer import build_pretrainer
 
 LOADER = """
@@ -202,7 +203,7 @@ def test_a_difference_after_reloading_is_found_and_leaves_nothing(tmp_path, expo
     (dict(objective="electric", generator_kind="two_tower"), "fill_mask", "token_ids"),
 ])
 def test_a_difference_in_any_output_is_found(tmp_path, monkeypatch, settings, signature, output):
-    def save(text_model, path, real=saved_model._save):
+    def save(text_model, path, real=saved_model.save):
         function = getattr(text_model, signature)
 
         def changed_function(*inputs):
@@ -216,7 +217,7 @@ def test_a_difference_in_any_output_is_found(tmp_path, monkeypatch, settings, si
         text_model.functions[signature] = tf.function(changed_function, input_signature=specs)
         real(text_model, path)
 
-    monkeypatch.setattr(saved_model, "_save", save)
+    monkeypatch.setattr(saved_model, "save", save)
     source = write_model_dir(tmp_path / "model", "wordpiece", **settings)
     with pytest.raises(CheckFailed, match=f"the reloaded SavedModel.*{signature}"):
         export_saved_model(str(source), str(tmp_path / "exported"))

@@ -9,7 +9,9 @@ import shutil
 import huggingface_hub
 import numpy as np
 import pytest
-from finetuning_helpers import CommandProcess, make_model_dir, write_task
+import tensorflow as tf
+from finetuning_helpers import QUICK, CommandProcess, make_model_dir, task_of, write_task
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from electra_es.config import from_dict
 from electra_es.errors import UsageError
@@ -18,6 +20,7 @@ from electra_es.finetuning import finetune as finetune_module
 from electra_es.finetuning import trial as trial_module
 from electra_es.finetuning import trials as trials_module
 from electra_es.finetuning.finetune import finetune
+from electra_es.finetuning.finetuner import Finetuner, TrialKeys
 from electra_es.finetuning.grid import grid_points, parse_grid
 from electra_es.finetuning.model import load_pretrained
 from electra_es.finetuning.predict import tag
@@ -63,10 +66,13 @@ def undisturbed(place) -> dict:
     return json.loads((place / "undisturbed" / "results.json").read_text())
 
 
-def test_a_run_that_was_killed_in_its_last_trial_gives_the_same_results(place, undisturbed):
-    command = arguments(place, "killed", "--num_trials=3", "--epochs=3", "--save_every=2")
+def test_a_run_that_was_killed_in_trial_3_of_5_gives_the_same_results(place):
+    CommandProcess(place / "five.log", RUN, *arguments(
+        place, "five", "--num_trials=5", "--epochs=3")).wait()
+    undisturbed = json.loads((place / "five" / "results.json").read_text())
+    command = arguments(place, "killed", "--num_trials=5", "--epochs=3", "--save_every=2")
     process = CommandProcess(place / "killed.log", RUN, *command)
-    process.wait_for(r"trial 3 of 3.*^step 5/9")
+    process.wait_for(r"trial 3 of 5.*^step 5/9")
     process.process.kill()
     process.process.join()
     run = place / "killed"
@@ -74,14 +80,17 @@ def test_a_run_that_was_killed_in_its_last_trial_gives_the_same_results(place, u
     finished = {path: path.stat().st_mtime_ns for number in (1, 2)
                 for path in (run / f"trial-{number}").rglob("*") if path.is_file()}
     printed = CommandProcess(place / "killed-again.log", RUN, *command).wait()
-    assert "trial 1 of 3" not in printed and "trial 2 of 3" not in printed
-    assert "trial 3 of 3: step 4 of 9" in printed or "trial 3 of 3: step 3 of 9" in printed
+    assert "trial 1 of 5" not in printed and "trial 2 of 5" not in printed
+    assert "trial 3 of 5: step 4 of 9" in printed or "trial 3 of 5: step 3 of 9" in printed
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     results = json.loads((run / "results.json").read_text())
     assert {**timeless(results), "settings": {}} == {**timeless(undisturbed), "settings": {}}
     for trial in undisturbed["trials"]:
         for name in trial["predictions"].values():
-            assert (run / name).read_bytes() == (place / "undisturbed" / name).read_bytes()
+            assert (run / name).read_bytes() == (place / "five" / name).read_bytes()
+    # As TensorBoard reads them: what was repeated is there once.
+    shown = EventAccumulator(str(run / "trial-3" / "summaries" / "train")).Reload().Tensors("loss")
+    assert [event.step for event in shown] == list(range(1, 10))
 
 
 def test_what_a_run_leaves(place, undisturbed):
@@ -294,6 +303,18 @@ def test_from_scratch_begins_with_other_weights_than_the_model(place):
     assert models[1].origin == "m, weights drawn anew"
     np.testing.assert_array_equal(tables[1], tables[2])
     assert np.abs(tables[0] - tables[1]).max() > 0.01 < np.abs(tables[1] - tables[3]).max()
+
+
+def test_each_trial_from_scratch_begins_with_weights_of_its_own(place):
+    pretrained = load_pretrained(f"{place}/tiny", "m", scratch_seed=3)
+    finetuner = Finetuner(pretrained, task_of("tagging"), from_dict(FinetuningConfig, QUICK), 4,
+                          tf.distribute.OneDeviceStrategy("device:CPU:0"))
+    seen = []
+    for number in (1, 2, 1):
+        finetuner.begin(TrialKeys(3, number))
+        seen.append(finetuner.model.embeddings.word_embeddings.numpy())
+    np.testing.assert_array_equal(seen[0], seen[2])
+    assert np.abs(seen[0] - seen[1]).max() > 0.01
 
 
 def test_a_pickle_is_refused_with_the_way_to_convert_it(place, tmp_path):

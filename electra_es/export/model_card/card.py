@@ -81,7 +81,7 @@ def model_card(part: Part, run: Run, tokenizer: Tokenizer, *, options: CardOptio
         evaluation=evaluation, measured=facts.measured(part, evaluation) if evaluation else [],
         exam=facts.exam(part, log),
         results=results_table(names[part], parameters, results) if results else [],
-        notes=_read_notes(options.notes), version=__version__)
+        notes=read_notes(options.notes), version=__version__)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -99,7 +99,8 @@ def _other(part: Part, run: Run, names: dict[Part, str]) -> dict[str, str]:
     return {"part": others[0], "name": name, "link": link}
 
 
-def _read_notes(path: str) -> str:
+def read_notes(path: str) -> str:
+    """The publisher's Markdown; empty without a path."""
     if not path:
         return ""
     try:
