@@ -24,7 +24,7 @@ from electra_es.config import BATCH
 from electra_es.errors import UsageError, run_main, warn
 from electra_es.flags import define, parse_flags, refuse_flags, required
 from electra_es.settings import NAME, PATH
-from electra_es.zero_shot.labels import TEMPLATE, hypotheses, parse_aliases, parse_labels
+from electra_es.zero_shot.labels import TEMPLATE, check_texts, hypotheses, parse_aliases, parse_labels
 
 
 def _texts(name: str, help: str) -> flags.FlagHolder[list[str]]:
@@ -56,7 +56,9 @@ def main() -> None:
     _refuse_without_effect(source.value, label_column.value)
     if label_column.value and form.value == "csv" and not output.value:
         raise UsageError("--format=csv with --label_column: expected --output=FILE for the scores")
-    _check_texts(texts, source.value)
+    if bool(texts) == bool(source.value):
+        raise UsageError("expected texts, or --input=FILE")
+    check_texts(texts)
     if output.value:
         files.check_can_be_file(output.value)
 
@@ -72,7 +74,7 @@ def main() -> None:
         columns = Columns(text_column.value, label_column.value, labels, aliases)
         documents = read_documents(source.value, columns, rows)
     for why, count in rows.dropped.items():
-        warn(f"{source.value}: {count:,} lines left out: {why}")
+        warn(f"{source.value}: {count:,} left out: {why}")
     classifier = load_classifier(path, batch_size.value)
     classify = functools.partial(
         classifier, labels=labels, template=template.value, multi_label=multi_label.value)
@@ -96,14 +98,6 @@ def _refuse_without_effect(source: str, label_column: str) -> None:
         refuse_flags("an input that is not .jsonl", ("text_column", "label_column", "label_alias"))
     if not label_column:
         refuse_flags("no --label_column", ("label_alias",))
-
-
-def _check_texts(texts: list[str], source: str) -> None:
-    if bool(texts) == bool(source):
-        raise UsageError("expected texts, or --input=FILE")
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            raise UsageError(f"text {number} is empty: expected words")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from electra_es.errors import UsageError, warn
 from electra_es.finetuning.saved import Finetuned, load_finetuned
-from electra_es.zero_shot.labels import TEMPLATE, check_labels, hypotheses
+from electra_es.zero_shot.labels import TEMPLATE, check_labels, check_texts, hypotheses
 
 BATCH_SIZE = 32
 
@@ -44,7 +44,7 @@ class ZeroShotClassifier:
     def __init__(self, finetuned: Finetuned, source: str, batch_size: int = BATCH_SIZE) -> None:
         """
         Args:
-          source: what the user called the model, for messages.
+          source: how the user named the model, for messages: "--model=DIR".
           batch_size: B, most pairs of a batch.
 
         Raises:
@@ -52,7 +52,7 @@ class ZeroShotClassifier:
         """
         task = finetuned.task
         if task.kind != "classification" or "text_pair" not in task.columns:
-            raise UsageError(f"--model={source}: fine-tuned for {task.name}: expected a task of "
+            raise UsageError(f"{source}: fine-tuned for {task.name}: expected a task of "
                              "inference (classification of two texts), such as inferes or xnli_es")
         self.classes, self.source = task.labels, source
         self.entailment, self.contradiction = inference_ids(task.labels, source)
@@ -75,7 +75,7 @@ class ZeroShotClassifier:
 
         Raises:
           UsageError: a template without one slot; no label, an empty one, one twice, or one that leaves
-            no room for a text; a text without a letter that the model reads.
+            no room for a text; a text without words.
         """
         labels = check_labels(labels)
         if multi_label or len(labels) == 1:
@@ -90,11 +90,9 @@ class ZeroShotClassifier:
 
     def logits(self, texts: Sequence[str], labels: Sequence[str], template: str) -> np.ndarray:
         """The model's logits for each text with each label: float32 [N, C, K]. Raises as a call does."""
-        premises = self._tokenizer.encode_batch(texts)
-        for number, premise in enumerate(premises, start=1):
-            if not len(premise):
-                raise UsageError(f"text {number}: nothing is left of it for the model: expected words")
+        check_texts(texts)
         encoded = self._hypotheses(labels, template)
+        premises = self._tokenizer.encode_batch(texts)
         rows = [self._pair(premise, hypothesis) for premise in premises for hypothesis in encoded]
         lengths = np.array([sum(map(len, row)) for row in rows])
         values = np.zeros((len(rows), len(self.classes)), np.float32)
@@ -107,9 +105,7 @@ class ZeroShotClassifier:
     def _hypotheses(self, labels: Sequence[str], template: str) -> list[np.ndarray]:
         encoded = self._tokenizer.encode_batch(hypotheses(labels, template))
         most = self._max_length - 4  # special tokens, and one token of a text
-        for label, words, ids in zip(labels, self._tokenizer.encode_batch(labels), encoded, strict=True):
-            if not len(words):
-                raise UsageError(f'--labels: nothing is left of "{label}" for the model: expected words')
+        for label, ids in zip(labels, encoded, strict=True):
             if len(ids) > most:
                 raise UsageError(f'--labels: "{label[:60]}" in its template has {len(ids)} tokens: '
                                  f"expected at most {most}, as the model reads {self._max_length} with "
@@ -127,19 +123,21 @@ class ZeroShotClassifier:
         name = self.classes[self.contradiction]
         others = [label for label in self.classes if label.lower().startswith("contra")]
         if others and name not in others:
-            warn(f'--model={self.source}: scores compare entailment with the class "{name}", as '
+            warn(f'{self.source}: scores compare entailment with the class "{name}", as '
                  f'transformers does, and not with "{others[0]}": expected it first, or last where '
                  "entailment is first")
 
 
-def load_classifier(directory: str, batch_size: int = BATCH_SIZE) -> ZeroShotClassifier:
+def load_classifier(directory: str, batch_size: int = BATCH_SIZE, flag: str = "--model"
+                    ) -> ZeroShotClassifier:
     """Loads the model of a trial of fine-tuning; raises UsageError if it is none of inference.
 
     Args:
       directory: `model/` of a trial.
       batch_size: most pairs of a batch.
+      flag: the one that named the directory, for messages.
     """
-    return ZeroShotClassifier(load_finetuned(directory), directory, batch_size)
+    return ZeroShotClassifier(load_finetuned(directory), f"{flag}={directory}", batch_size)
 
 
 def inference_ids(classes: Sequence[str], source: str) -> tuple[int, int]:
@@ -152,7 +150,7 @@ def inference_ids(classes: Sequence[str], source: str) -> tuple[int, int]:
     for i, name in enumerate(classes):
         if name.lower().startswith("entail"):
             return i, len(classes) - 1 if i == 0 else 0
-    raise UsageError(f"--model={source}: classes {', '.join(classes)}: expected one whose name begins "
+    raise UsageError(f"{source}: classes {', '.join(classes)}: expected one whose name begins "
                      'with "entail"')
 
 

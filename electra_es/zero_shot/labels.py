@@ -4,6 +4,7 @@ No TensorFlow here, so that a wrong command ends before it is imported.
 """
 
 import csv
+import unicodedata
 from collections.abc import Sequence
 
 from electra_es.errors import UsageError, nearest_hint
@@ -12,8 +13,14 @@ TEMPLATE = "Este ejemplo es {}."
 SLOT = "{}"
 
 
+def has_words(text: str) -> bool:
+    """Whether a text has a character that is neither a space nor one that normalisation drops."""
+    return any(unicodedata.category(character)[0] not in "CZ" for character in text)
+
+
 def parse_labels(texts: Sequence[str]) -> list[str]:
-    """The labels of `--labels` flags: separated by commas; in double quotes a label may have commas.
+    """The labels of `--labels` flags, or of a line of the page: separated by commas; in double quotes a
+    label may have commas.
 
     Raises:
       UsageError: as for `check_labels`, and a quote that does not end.
@@ -32,7 +39,7 @@ def check_labels(labels: Sequence[str]) -> list[str]:
         raise UsageError('--labels: expected one or more labels, such as --labels="cultura,salud"')
     seen = set()
     for number, label in enumerate(labels, start=1):
-        if not label:
+        if not has_words(label):
             raise UsageError(f"--labels: label {number} is empty: expected words")
         if label in seen:
             raise UsageError(f'--labels: "{_short(label)}" is there twice: expected different labels')
@@ -58,6 +65,13 @@ def parse_aliases(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]
             if aliases.setdefault(name, label) != label:
                 raise UsageError(f'--label_alias: "{_short(name)}" stands for two labels: expected one')
     return aliases
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises UsageError for a text without words."""
+    for number, text in enumerate(texts, start=1):
+        if not has_words(text):
+            raise UsageError(f"text {number} is empty: expected words")
 
 
 def hypotheses(labels: Sequence[str], template: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from electra_es.errors import UsageError, nearest_hint
 from electra_es.finetuning.formats.rows import BadRow, Rows, read_lines
+from electra_es.zero_shot.labels import has_words
 
 
 class Document(NamedTuple):
@@ -87,6 +88,6 @@ def _value(values: Mapping[str, Any], column: str) -> Any:
 def _checked(text: Any) -> str:
     if not isinstance(text, str):
         raise BadRow("text is no text", f"{text!r}"[:60])
-    if not text.strip():
+    if not has_words(text):
         raise BadRow("empty text", "expected words")
     return text
