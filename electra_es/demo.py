@@ -8,7 +8,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.detect.scoring import detect, to_terminal
 from electra_es.export.output import origin_of, read_origin
-from electra_es.export.saved_model import export_saved_model
+from electra_es.export.saved_model.write import export_saved_model
 from electra_es.training.train import TrainResult, train
 
 # The model card's example: "rosa" (pink) stands where "con" or "integral" would.

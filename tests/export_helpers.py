@@ -13,7 +13,7 @@ from paths import SAMPLE
 
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
-from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.export.saved_model.text_model import TextModel, usable_length
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.model.variables import named_variables
 from electra_es.run_config import Run

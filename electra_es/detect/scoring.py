@@ -12,7 +12,7 @@ import tensorflow as tf
 from electra_es import files
 from electra_es.errors import UsageError, quiet_libraries
 from electra_es.export.output import read_origin
-from electra_es.export.saved_model import Tensors, TextModel, usable_length
+from electra_es.export.saved_model.text_model import Tensors, TextModel, usable_length
 from electra_es.run_config import CONFIG_FILE
 from electra_es.training.run_dir import load_model
 
@@ -83,7 +83,7 @@ def load_detector(path: str) -> LoadedDetector:
                              "one of electra_es.export.saved_model with a discriminator")
         return LoadedDetector(signatures["detect"], step)
     if files.exists(os.path.join(path, "model.onnx")):
-        from electra_es.export.onnx_model import load_onnx
+        from electra_es.export.onnx_model.write import load_onnx
 
         return LoadedDetector(load_onnx(path).detect, step)
     if folder := _hugging_face_folder(path):

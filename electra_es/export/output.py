@@ -25,7 +25,7 @@ class Origin:
     """What an export was made from; its `export.json` can be read without TensorFlow."""
 
     step: int  # of the checkpoint
-    config_sha256: str  # of the model directory's config.json
+    config_sha256: str  # of the model directory's config.json, or of a fine-tuned one's finetuned.json
     checkpoint_sha256: str  # of the checkpoint's index, which holds a checksum of every variable
     version: str = __version__  # of this project
 
@@ -47,9 +47,10 @@ class Exported(NamedTuple):
         return "\n".join([first, *(f"  {line}" for line in self.compared)])
 
 
-def origin_of(model_dir: str, step: int) -> Origin:
-    """The origin of an export of the checkpoint of `step` in `model_dir`."""
-    paths = (os.path.join(model_dir, CONFIG_FILE), checkpoint_path(model_dir, step) + ".index")
+def origin_of(model_dir: str, step: int, config_file: str = CONFIG_FILE) -> Origin:
+    """The origin of an export of the checkpoint of `step` in `model_dir`, whose settings are in
+    `config_file`."""
+    paths = (os.path.join(model_dir, config_file), checkpoint_path(model_dir, step) + ".index")
     return Origin(step, *(hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths))
 
 
@@ -62,11 +63,12 @@ def read_origin(folder: str) -> Origin | None:
         return None
 
 
-def run_export(export: Callable[..., Exported], kind: str, how: str) -> None:
+def run_export(choose: Callable[[str], Callable[..., Exported]], kind: str, how: str) -> None:
     """The command of an exporter that needs no more than a model directory and a place to write.
 
     Args:
-      export: called with both, and with `overwrite`.
+      choose: gives the exporter for what a model directory holds. That is called with the
+        directory, the place, and `overwrite`.
       kind: what it writes.
       how: how that was checked.
     """
@@ -74,8 +76,8 @@ def run_export(export: Callable[..., Exported], kind: str, how: str) -> None:
     output = define("output", str, "", "Directory to write.", PATH)
     overwrite = define("overwrite", bool, False, f"Replace an earlier {kind} there.")
     parse_flags_only()
-    exported = export(required(model_dir, "a model directory"),
-                      required(output, "a directory to write"), overwrite=overwrite.value)
+    source, target = required(model_dir, "a model directory"), required(output, "a directory to write")
+    exported = choose(source)(source, target, overwrite=overwrite.value)
     print(exported.summary(output.value, model_dir.value, how))
 
 

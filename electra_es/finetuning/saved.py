@@ -34,6 +34,14 @@ class Finetuned(NamedTuple):
     tokenizer: Tokenizer
     task: Task
     config: FinetuningConfig
+    model_config: ModelConfig
+    step: int  # of the weights
+    pretrained: str  # what was fine-tuned, such as "runs/small, step 300000"
+
+
+def is_finetuned(directory: str) -> bool:
+    """Whether a directory is a fine-tuned model, and not a model directory of pretraining."""
+    return tf.io.gfile.exists(os.path.join(directory, FINETUNED_FILE))
 
 
 def prepare_finetuned_dir(directory: str, pretrained: Pretrained, task: Task,
@@ -57,20 +65,21 @@ def load_finetuned(directory: str) -> Finetuned:
       UsageError: not such a directory, or one without whole weights.
     """
     path = os.path.join(directory, FINETUNED_FILE)
-    if not tf.io.gfile.exists(path):
+    if not is_finetuned(directory):
         raise UsageError(f"{path}: expected a fine-tuned model: the directory model/ of a trial")
     values = read_json(path)
     try:
         task = task_from_json(values["task"])
         config: Any = from_dict(FinetuningConfig, values["finetuning"])  # type: ignore[type-var]
         model_config = from_dict(ModelConfig, values["model"])
+        origin = str(values["pretrained"])
     except (KeyError, TypeError, UsageError) as error:
         raise UsageError(f"{path}: not what fine-tuning wrote ({error})") from None
     tokenizer = load_tokenizer(directory)
     pretrainer = build_pretrainer(model_config, vocabulary_facts(tokenizer))
     model = FinetuningModel(pretrainer, task.kind, len(task.labels), config.head_dropout)
-    restore_weights(directory, model)
-    return Finetuned(model, tokenizer, task, config)
+    step = restore_weights(directory, model)
+    return Finetuned(model, tokenizer, task, config, model_config, step, origin)
 
 
 def id2label(task: Task) -> dict[str, str]:

@@ -53,11 +53,27 @@ def get_weights(model: ElectraPretrainer) -> dict[str, np.ndarray]:
 def get_resolved_weights(model: ElectraPretrainer) -> dict[str, np.ndarray]:
     """`get_weights` for formats that have no deltas: each delta is added to the generator's table, and
     the sum gets the name of a plain table. Other names stay as they are."""
-    weights = get_weights(model)
+    return _with_deltas_added(get_weights(model), model.embeddings)
+
+
+def encoder_variables(embeddings: Embeddings, tower: Tower) -> dict[str, tf.Variable]:
+    """The variables of the discriminator without its head, by canonical name."""
+    layers = [*_embeddings("electra/embeddings", embeddings), *_tower("electra", tower)]
+    return {f"{prefix}/{leaf}": variable for prefix, layer in layers
+            for leaf, variable in _leaves(layer)}
+
+
+def resolved_encoder_weights(embeddings: Embeddings, tower: Tower) -> dict[str, np.ndarray]:
+    """The discriminator's part of `get_resolved_weights`, but for its head."""
+    weights = {name: variable.numpy() for name, variable in encoder_variables(embeddings, tower).items()}
+    return _with_deltas_added(weights, embeddings)
+
+
+def _with_deltas_added(weights: dict[str, np.ndarray], embeddings: Embeddings) -> dict[str, np.ndarray]:
     for table in ("word_embeddings", "position_embeddings"):
         delta = weights.pop(f"electra/embeddings/{table}_delta", None)
         if delta is not None:
-            weights[f"electra/embeddings/{table}"] = delta + weights[f"generator/embeddings/{table}"]
+            weights[f"electra/embeddings/{table}"] = delta + getattr(embeddings.base, table).numpy()
     return weights
 
 

@@ -22,7 +22,7 @@ from electra_es.detect.scoring import (
 )
 from electra_es.errors import UsageError
 from electra_es.export.huggingface.write import export_huggingface
-from electra_es.export.saved_model import export_saved_model
+from electra_es.export.saved_model.write import export_saved_model
 
 ROSA = ScoredSentence("El pan rosa.", [
     ScoredToken("El", 0, 0, 2, -3.1, 0.0431), ScoredToken("pan", 1, 3, 6, -0.5, 0.3775),

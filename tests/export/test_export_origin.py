@@ -12,7 +12,7 @@ from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError
 from electra_es.export.huggingface.write import export_huggingface
 from electra_es.export.output import origin_of, read_origin
-from electra_es.export.saved_model import export_saved_model
+from electra_es.export.saved_model.write import export_saved_model
 
 
 def test_every_export_says_what_it_was_made_of(tmp_path):

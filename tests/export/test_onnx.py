@@ -11,7 +11,7 @@ import transformers
 
 from electra_es.detect.scoring import detect
 from electra_es.errors import UsageError
-from electra_es.export.onnx_model import INPUTS, export_onnx
+from electra_es.export.onnx_model.write import INPUTS, export_onnx
 
 
 @pytest.mark.parametrize("variant", ["wordpiece", "sentencepiece"])

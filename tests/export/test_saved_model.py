@@ -23,8 +23,9 @@ from export_helpers import (
 
 from electra_es.config import ModelConfig
 from electra_es.errors import CheckFailed, UsageError
-from electra_es.export import saved_model
-from electra_es.export.saved_model import NUM_CANDIDATES, TextModel, export_saved_model
+from electra_es.export.saved_model import write as saved_model
+from electra_es.export.saved_model.text_model import NUM_CANDIDATES, TextModel
+from electra_es.export.saved_model.write import export_saved_model
 from electra_es.model.pretrainer import build_pretrainer
 
 LOADER = """

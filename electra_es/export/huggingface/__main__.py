@@ -3,18 +3,22 @@ r"""Writes a model as Hugging Face folders, or imports such a folder as a model 
     python -m electra_es.export.huggingface --model_dir=runs/sample/model --output=runs/published
     python -m electra_es.export.huggingface --model_dir=M --output=DIR --name=me/electra-es \
         --licence=apache-2.0 --datasets=oscar --push_to_hub=me/electra-es
+    python -m electra_es.export.huggingface --model_dir=runs/pos/trial-1/model --output=tagger
     python -m electra_es.export.huggingface --import_from=DIR --output=MODEL_DIR
     python -m electra_es.export.huggingface --import_from=selectra_small \
         --import_generator=selectra_small_generator --output=MODEL_DIR
 
 Exporting gives DIR/discriminator and DIR/generator, each with model.safetensors, config.json,
-tokenizer.json, tokenizer_config.json, the vocabulary, text.json and README.md.
+tokenizer.json, tokenizer_config.json, the vocabulary, text.json and README.md. Of a fine-tuned model
+(the directory model/ of a trial) DIR itself is such a folder.
 """
 
 from electra_es.errors import UsageError, run_main
 from electra_es.export.huggingface.read import import_folder
-from electra_es.export.huggingface.write import export_huggingface, push_to_hub
+from electra_es.export.huggingface.write import export_huggingface, push_to_hub, upload
 from electra_es.export.model_card import CardOptions
+from electra_es.finetuning.export.huggingface import export_finetuned_huggingface
+from electra_es.finetuning.saved import is_finetuned
 from electra_es.flags import define, parse_flags_only, refuse_flags, refuse_unused, required
 from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
@@ -55,9 +59,16 @@ def main() -> None:
         return
     options = CardOptions(name.value or hub.value, licence.value, datasets.value, watts.value,
                           results.value, notes.value)
-    exported = export_huggingface(model_dir.value, target, options=options, overwrite=overwrite.value)
+    finetuned = is_finetuned(model_dir.value)
+    if finetuned:
+        refuse_flags("a fine-tuned model", {"watts", "results"})
+    export = export_finetuned_huggingface if finetuned else export_huggingface
+    exported = export(model_dir.value, target, options=options, overwrite=overwrite.value)
     print(exported.summary(target, model_dir.value, "read back"))
-    if hub.value:
+    if hub.value and finetuned:
+        upload(target, hub.value, private.value)
+        print(f"uploaded: {hub.value}")
+    elif hub.value:
         names = push_to_hub(target, hub.value, exported.parts, private.value)
         print("uploaded: " + ", ".join(names))
 

@@ -47,8 +47,22 @@ class TensorName(NamedTuple):
 
 def tensor_table(part: Part, config: ModelConfig) -> list[TensorName]:
     """All tensors of a part's `model.safetensors`."""
-    is_generator = part == "generator"
-    own_tower = is_generator and not config.uses_full_size_generator
+    rows = encoder_table(part, config)
+    if part == "generator":
+        rows += _dense("generator_predictions.dense", "generator_predictions/dense")
+        rows += _norm("generator_predictions.LayerNorm", "generator_predictions/LayerNorm")
+        # generator_lm_head.weight is not stored: it is the word table.
+        rows.append(TensorName("generator_lm_head.bias", "generator_predictions/output_bias", False))
+    else:
+        rows += _dense("discriminator_predictions.dense", "discriminator_predictions/dense")
+        rows += _dense("discriminator_predictions.dense_prediction",
+                       "discriminator_predictions/dense_1")
+    return rows
+
+
+def encoder_table(part: Part, config: ModelConfig) -> list[TensorName]:
+    """The tensors of a part without those of its head."""
+    own_tower = part == "generator" and not config.uses_full_size_generator
     own_embeddings = own_tower and config.embedding_sharing != "tied"
     tower = "generator" if own_tower else "electra"
     embeddings = "generator/embeddings" if own_embeddings else "electra/embeddings"
@@ -65,15 +79,6 @@ def tensor_table(part: Part, config: ModelConfig) -> list[TensorName]:
             rows_of = _norm if layer.endswith("LayerNorm") else _dense
             rows += rows_of(f"electra.encoder.layer.{i}.{layer.replace('/', '.')}",
                             f"{tower}/encoder/layer_{i}/{layer}")
-    if is_generator:
-        rows += _dense("generator_predictions.dense", "generator_predictions/dense")
-        rows += _norm("generator_predictions.LayerNorm", "generator_predictions/LayerNorm")
-        # generator_lm_head.weight is not stored: it is the word table.
-        rows.append(TensorName("generator_lm_head.bias", "generator_predictions/output_bias", False))
-    else:
-        rows += _dense("discriminator_predictions.dense", "discriminator_predictions/dense")
-        rows += _dense("discriminator_predictions.dense_prediction",
-                       "discriminator_predictions/dense_1")
     return rows
 
 

@@ -13,6 +13,7 @@ from electra_es.export.compare import MASK_PROBES, PROBES, Comparison, mask_logi
 from electra_es.export.huggingface.names import (
     Part,
     Sharing,
+    TensorName,
     hub_config,
     model_config_from,
     parts_of,
@@ -26,7 +27,7 @@ from electra_es.export.huggingface.read import (
 from electra_es.export.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from electra_es.export.model_card import EXAMPLE, CardOptions, model_card
 from electra_es.export.output import Exported, new_directory, origin_of
-from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.export.saved_model.text_model import TextModel, usable_length
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.model.variables import get_resolved_weights
 from electra_es.monitoring.metrics_log import read_log
@@ -72,7 +73,7 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
         example = _score_example(text_model)
     log, weights = read_log(model_dir), get_resolved_weights(model)
     configs = _configs(model_dir, run, tokenizer)
-    shared_files = tokenizer_files(model_dir, run, tokenizer)
+    shared_files = tokenizer_files(model_dir, tokenizer, usable_length(run))
     marker = f"{parts[0]}/{WEIGHTS_FILE}"
     with new_directory(output, overwrite=overwrite, recognised_by=marker) as scratch:
         for part in parts:
@@ -81,7 +82,7 @@ def export_huggingface(model_dir: str, output: str, *, options: CardOptions = Ca
                 part, run, tokenizer, options=options, step=step, log=log, example=example,
                 parameters=sum(array.size for array in arrays.values()))
             own = {CONFIG_FILE: files.json_bytes(configs[part]), CARD_FILE: card.encode("utf-8")}
-            _write_folder(os.path.join(scratch, part), arrays, {**shared_files, **own})
+            write_folder(os.path.join(scratch, part), arrays, {**shared_files, **own})
             origin.write(os.path.join(scratch, part))
         compared = [line for part in parts
                     for line in _compare(part, text_model, model, os.path.join(scratch, part))]
@@ -95,20 +96,31 @@ def published_arrays(weights: dict[str, np.ndarray], part: Part, config: ModelCo
     Args:
       weights: `get_resolved_weights` of the model.
     """
+    return renamed(weights, tensor_table(part, config))
+
+
+def renamed(weights: dict[str, np.ndarray], table: list[TensorName]) -> dict[str, np.ndarray]:
+    """Our arrays as the tensors of `table`."""
     arrays = {}
-    for row in tensor_table(part, config):
+    for row in table:
         array = weights[row.canonical]
         arrays[row.name] = np.ascontiguousarray(array.T if row.transposed else array)
     return arrays
 
 
-def tokenizer_files(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Name -> content of the tokeniser's files, `text.json` and the vocabulary included."""
-    vocab_file = VOCAB_FILES[run.text.tokenizer]
+def tokenizer_files(model_dir: str, tokenizer: Tokenizer, max_length: int) -> dict[str, bytes]:
+    """Name -> content of the tokeniser's files, `text.json` and the vocabulary included.
+
+    Args:
+      model_dir: where the vocabulary is.
+      tokenizer: of that vocabulary.
+      max_length: L, of the longest input.
+    """
+    vocab_file = VOCAB_FILES[tokenizer.config.tokenizer]
     vocab_data = files.read_bytes(os.path.join(model_dir, vocab_file))
     return {
         "tokenizer.json": files.json_bytes(tokenizer_json(tokenizer, vocab_data)),
-        "tokenizer_config.json": files.json_bytes(tokenizer_config(run.text, usable_length(run))),
+        "tokenizer_config.json": files.json_bytes(tokenizer_config(tokenizer.config, max_length)),
         TEXT_CONFIG_FILE: files.read_bytes(os.path.join(model_dir, TEXT_CONFIG_FILE)),
         vocab_file: vocab_data,
     }
@@ -121,22 +133,30 @@ def push_to_hub(folder: str, repository: str, parts: list[str], private: bool) -
       names of the repositories.
 
     Raises:
+      UsageError: as `upload`.
+    """
+    names = []
+    for part in parts:
+        names.append(repository if part == "discriminator" else f"{repository}-generator")
+        upload(os.path.join(folder, part), names[-1], private)
+    return names
+
+
+def upload(folder: str, repository: str, private: bool) -> None:
+    """Uploads one exported folder.
+
+    Raises:
       UsageError: `huggingface_hub` is not installed, nobody is logged in, or the upload failed.
     """
     hub = import_optional("huggingface_hub", "requirements-hub.txt")
     errors = import_optional("huggingface_hub.errors", "requirements-hub.txt")
-    names = []
-    for part in parts:
-        name = repository if part == "discriminator" else f"{repository}-generator"
-        try:
-            api = hub.HfApi()
-            api.create_repo(name, private=private, exist_ok=True)
-            api.upload_folder(repo_id=name, folder_path=os.path.join(folder, part))
-        except (errors.HfHubHTTPError, errors.LocalTokenNotFoundError, ValueError, OSError) as error:
-            raise UsageError(f"--push_to_hub={name}: {str(error).splitlines()[0]}; the export is whole "
-                             f"in {folder}") from None
-        names.append(name)
-    return names
+    try:
+        api = hub.HfApi()
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    except (errors.HfHubHTTPError, errors.LocalTokenNotFoundError, ValueError, OSError) as error:
+        raise UsageError(f"--push_to_hub={repository}: {str(error).splitlines()[0]}; the export is "
+                         f"whole in {folder}") from None
 
 
 def _configs(model_dir: str, run: Run, tokenizer: Tokenizer) -> dict[Part, dict]:
@@ -180,8 +200,9 @@ def _compare(part: Part, text_model: TextModel, model: ElectraPretrainer, folder
     return compared.lines
 
 
-def _write_folder(folder: str, arrays: dict[str, np.ndarray], others: dict[str, bytes]) -> None:
-    os.makedirs(folder)
+def write_folder(folder: str, arrays: dict[str, np.ndarray], others: dict[str, bytes]) -> None:
+    """Writes the weights and the other files (name -> content) of a part."""
+    os.makedirs(folder, exist_ok=True)
     # transformers needs the name of the framework that wrote the tensors. save_file is not used: only
     # the owner can read its files, whatever the umask is.
     weights = save(arrays, metadata={"format": "pt"})

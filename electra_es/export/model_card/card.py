@@ -80,7 +80,7 @@ def model_card(part: Part, run: Run, tokenizer: Tokenizer, *, options: CardOptio
         pretraining=facts.pretraining(run, log, step, options.watts),
         evaluation=evaluation, measured=facts.measured(part, evaluation) if evaluation else [],
         results=results_table(names[part], parameters, results) if results else [],
-        notes=_read_notes(options.notes), version=__version__)
+        notes=read_notes(options.notes), version=__version__)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -98,7 +98,8 @@ def _other(part: Part, run: Run, names: dict[Part, str]) -> dict[str, str]:
     return {"part": others[0], "name": name, "link": link}
 
 
-def _read_notes(path: str) -> str:
+def read_notes(path: str) -> str:
+    """The publisher's Markdown; empty without a path."""
     if not path:
         return ""
     try:

@@ -1,11 +1,4 @@
-"""Writes the discriminator as ONNX, through PyTorch's exporter.
-
-    pip install -r requirements-onnx.txt
-    python -m electra_es.export.onnx_model --model_dir=runs/sample/model --output=runs/onnx
-
-The folder holds model.onnx (input_ids, attention_mask and token_type_ids int64 [B, L] -> logits
-float32 [B, L], any B and L up to the model's length) and the files of the tokeniser.
-"""
+"""The discriminator as ONNX, through PyTorch's exporter, and such a folder as a model."""
 
 import logging
 import os
@@ -16,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from electra_es import files
-from electra_es.errors import UsageError, import_optional, run_main
+from electra_es.errors import UsageError, import_optional
 from electra_es.export.compare import PROBES, Comparison, Probes, tokenized
 from electra_es.export.huggingface.names import hub_config
 from electra_es.export.huggingface.write import published_arrays, tokenizer_files
-from electra_es.export.output import Exported, new_directory, origin_of, run_export
-from electra_es.export.saved_model import TextModel, usable_length
+from electra_es.export.output import Exported, new_directory, origin_of
+from electra_es.export.saved_model.text_model import TextModel, usable_length
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.model.variables import get_resolved_weights
 from electra_es.run_config import CONFIG_FILE
@@ -42,9 +35,7 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
         exists or cannot be written.
       CheckFailed: the logits differ; nothing is left behind.
     """
-    # All now: the exporter asks for some of them only after half of its work.
-    onnxruntime, *_ = (import_optional(module, _REQUIREMENTS) for module in (
-        "onnxruntime", "onnx", "onnxscript", "torch", "transformers"))
+    onnxruntime = import_packages()
     model, tokenizer, run, step = load_model(model_dir)
     if model.discriminator_head is None:
         raise UsageError(f"--model_dir={model_dir}: objective={run.model.objective} has no "
@@ -53,9 +44,10 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
     arrays = published_arrays(get_resolved_weights(model), "discriminator", run.model)
     with new_directory(output, overwrite=overwrite, recognised_by=MODEL_FILE) as scratch:
         path = os.path.join(scratch, MODEL_FILE)
-        _convert(config, arrays, path)
+        convert(_peer(config, arrays), config, path, ["logits"])
         files.write_json(os.path.join(scratch, CONFIG_FILE), config)
-        for name, data in tokenizer_files(model_dir, run, tokenizer).items():
+        for name, data in tokenizer_files(
+                model_dir, tokenizer, usable_length(run)).items():
             files.write_bytes(os.path.join(scratch, name), data)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         compared = Comparison("onnxruntime")
@@ -63,6 +55,14 @@ def export_onnx(model_dir: str, output: str, *, overwrite: bool = False) -> Expo
         origin = origin_of(model_dir, step)
         origin.write(scratch)
     return Exported(["discriminator"], origin, compared.lines)
+
+
+def import_packages() -> Any:
+    """onnxruntime, once all packages are there: the exporter asks for some only after half of its
+    work."""
+    onnxruntime, *_ = (import_optional(module, _REQUIREMENTS) for module in (
+        "onnxruntime", "onnx", "onnxscript", "torch", "transformers"))
+    return onnxruntime
 
 
 class OnnxDiscriminator:
@@ -100,11 +100,11 @@ def load_onnx(folder: str) -> TextModel:
     return TextModel(cast(Any, OnnxDiscriminator(session)), load_tokenizer(folder), max_length)
 
 
-def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -> None:
+def _peer(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    """transformers' discriminator, which returns its logits alone."""
     import torch
     from transformers import ElectraConfig, ElectraForPreTraining
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     peer = ElectraForPreTraining(ElectraConfig(**config)).eval()
     peer.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=True)
 
@@ -118,6 +118,21 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
             return self.peer(input_ids=input_ids, attention_mask=attention_mask,
                              token_type_ids=token_type_ids).logits
 
+    return Logits()
+
+
+def convert(module: Any, config: dict[str, Any], path: str, outputs: list[str]) -> None:
+    """Writes a PyTorch module as ONNX.
+
+    Args:
+      module: takes `INPUTS`, int64 [B, L], and returns tensors.
+      config: its `config.json`.
+      path: of the file.
+      outputs: names of the tensors.
+    """
+    import torch
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     # Sizes are neither 1 nor equal: the exporter would fix a size of 1 and would merge equal sizes.
     example = torch.full((2, 7), config["pad_token_id"])
     example[:, :5] = 1
@@ -126,8 +141,8 @@ def _convert(config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about shared names of axes
         torch.onnx.export(
-            Logits(), (example, (example == 1).long(), torch.zeros_like(example)), path,
-            input_names=list(INPUTS), output_names=["logits"], dynamo=True, verbose=False,
+            module, (example, (example == 1).long(), torch.zeros_like(example)), path,
+            input_names=list(INPUTS), output_names=outputs, dynamo=True, verbose=False,
             dynamic_shapes=dict.fromkeys(INPUTS, axes), external_data=False)
 
 
@@ -142,11 +157,3 @@ def _compare(compared: Comparison, model: ElectraPretrainer, probes: Probes, ses
             # Padding is not compared.
             compared.close(f"logits of {len(ids)} texts of {name}", logits[mask > 0],
                            expected[rows][mask > 0])
-
-
-def main() -> None:
-    run_export(export_onnx, "ONNX export", "run with onnxruntime")
-
-
-if __name__ == "__main__":
-    run_main(main)
