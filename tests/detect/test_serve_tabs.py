@@ -42,7 +42,7 @@ def exam_of():
     both = {"discriminator": score_of(1, 2, 0.1, 0.9), "generator": score_of(2, 2, 0.35, 1.0),
             "frequency": None}
     return {
-        "phenomena": [{"name": "enye", "pairs": 2, **both}],
+        "step": 1234567, "phenomena": [{"name": "enye", "pairs": 2, **both}],
         "all": {"name": "all", "pairs": 2, **both},
         "answers": [
             {"phenomenon": "enye", "before": "Cumple un ", "right": "año", "wrong": "ano",
@@ -198,6 +198,7 @@ def test_a_person_examines_the_model(port, exam):
         summary = page.locator("summary")
         expect(summary).to_have_count(1)
         expect(summary).to_contain_text("Ñ y n · 2 pares")
+        expect(page.locator("#exam-result .all")).to_contain_text("Todo el examen, paso 1.234.567 · 2 pares")
         expect(summary.locator(".number")).to_have_text(["50 % (10 % a 90 %)", "100 % (35 % a 100 %)"])
         track, low = (summary.locator(name).first.bounding_box() for name in (".track", ".range"))
         assert (low["x"] - track["x"]) / track["width"] == pytest.approx(0.1, abs=0.02)
@@ -205,8 +206,8 @@ def test_a_person_examines_the_model(port, exam):
         summary.press("Enter")
         rows = page.locator(".pairs tbody tr")
         expect(rows.locator("th")).to_have_text([f"Cumple un año ano {MARKUP}.", "Una caña cana."])
-        expect(rows.first.locator("td")).to_have_text(["✓ -0.50 / -1.25", "✓ -2.00 / -9.00"])
-        expect(rows.last.locator("td")).to_have_text(["✗ -3.00 / -1.00", "✓ -4.00 / -5.00"])
+        expect(rows.first.locator("td")).to_have_text(["✓ -0,50 / -1,25", "✓ -2,00 / -9,00"])
+        expect(rows.last.locator("td")).to_have_text(["✗ -3,00 / -1,00", "✓ -4,00 / -5,00"])
         expect(rows.last.get_by_role("img", name="falla")).to_have_count(1)
         expect(page.locator("#exam-result img")).to_have_count(0)
 

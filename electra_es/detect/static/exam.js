@@ -8,9 +8,18 @@
   const WHO = { discriminator: "Discriminador", generator: "Generador", frequency: "Contar palabras" };
   // Of the phenomena; others keep the name of their file.
   const NAMES = {
-    accents: "Tildes que cambian la palabra",
+    accents: "Tildes",
+    agreement: "Concordancia de género y número",
+    clitics: "Pronombres átonos",
+    determiners: "Determinantes",
     enye: "Ñ y n",
+    personal_a: "A personal",
+    por_para: "Por y para",
+    prepositions: "Preposiciones",
     ser_estar: "Ser y estar",
+    subject_verb: "Concordancia de sujeto y verbo",
+    subjunctive: "Subjuntivo",
+    tense: "Tiempos del verbo",
   };
 
   // Accuracy with its interval, on a line from 0 to 100 % with a mark at 50 %.
@@ -41,7 +50,7 @@
     const sign = element("span", "sign", right > wrong ? "✓" : right < wrong ? "✗" : "=");
     sign.setAttribute("role", "img");
     sign.setAttribute("aria-label", VERDICTS[sign.textContent]);
-    const cell = element("td", "number", sign, ` ${right.toFixed(2)} / ${wrong.toFixed(2)}`);
+    const cell = element("td", "number", sign, ` ${decimal(right)} / ${decimal(wrong)}`);
     cell.dataset.who = WHO[who]; // a narrow page shows it before the cell
     return cell;
   }
@@ -75,7 +84,8 @@
   }
 
   function show(exam) {
-    const all = element("p", "all", title({ ...exam.all, name: "Todo el examen" }), ...lines(exam.all));
+    const name = exam.step === null ? "Todo el examen" : `Todo el examen, paso ${exam.step.toLocaleString("es")}`;
+    const all = element("p", "all", title({ ...exam.all, name }), ...lines(exam.all));
     const parts = exam.phenomena.map((found) =>
       part(found, exam.answers.filter((answer) => answer.phenomenon === found.name)));
     const note = element("p", "note", "Entre paréntesis, el intervalo del 95 %. Abra un fenómeno para ver sus pares.");

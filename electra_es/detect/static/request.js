@@ -27,6 +27,11 @@ function element(name, className, ...content) {
   return made;
 }
 
+// As Spanish writes them; the space before the sign does not break.
 function percent(share) {
-  return `${(100 * share).toLocaleString("es", { maximumFractionDigits: 1 })} %`;
+  return `${(100 * share).toLocaleString("es", { maximumFractionDigits: 1 })}\u00a0%`;
+}
+
+function decimal(number) {
+  return number.toLocaleString("es", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 }

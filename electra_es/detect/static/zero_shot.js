@@ -22,7 +22,7 @@
     const rows = answer.labels.map((label, i) => row(label, answer.scores[i]));
     const caption = element("caption", "", answer.multi_label
       ? "Probabilidad de cada etiqueta, por separado"
-      : "Probabilidad de las etiquetas, que suman 100 %");
+      : `Probabilidad de las etiquetas, que suman ${percent(1)}`);
     return element("table", "bars", caption, element("tbody", "", ...rows));
   }
 
