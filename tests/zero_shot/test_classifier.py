@@ -43,7 +43,8 @@ def test_50_texts_and_5_labels_score_as_in_transformers(classifier, multi_label)
                                    hypothesis_template="Este ejemplo es {}.")
     assert len(ours) == 50
     assert_the_same(ours, theirs)
-    assert np.std([result.scores for result in ours]) > 0.03, "too alike for a comparison to mean much"
+    rows = [[score for _, score in sorted(zip(*result[1:], strict=True))] for result in ours]
+    assert min(np.std(rows, axis=0)) > 5e-4, "too alike for a comparison to mean much"
     lengths = [len(ids) for ids in load_finetuned(model_dir()).tokenizer.encode_batch(texts())]
     assert max(lengths) > LENGTH > min(lengths)  # some are cut, as only_first does
 

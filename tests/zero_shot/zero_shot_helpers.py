@@ -15,7 +15,7 @@ from electra_es.finetuning.tasks import load_task
 
 LENGTH = 37  # some of the sentences are longer
 CLASSES = ("entailment", "neutral", "contradiction")
-SETTINGS = dict(max_seq_length=LENGTH, epochs=3, train_batch_size=12, learning_rate=1e-2,
+SETTINGS = dict(max_seq_length=LENGTH, epochs=1, train_batch_size=12, learning_rate=1e-3,
                 distribution="cpu", jit_compile="off", log_every=100)
 
 _folder = tempfile.TemporaryDirectory(prefix="electra-es-tests-")
