@@ -34,6 +34,7 @@ COMMANDS = {
                                  "set results of fine-tuning beside published ones"),
     "zero-shot": Command("electra_es.zero_shot", "classify texts by labels of any words"),
     "detect": Command("electra_es.detect", "show which tokens look replaced"),
+    "exam": Command("electra_es.exam", "examine a model on Spanish minimal pairs"),
     "export-saved-model": Command("electra_es.export.saved_model", "write a SavedModel"),
     "export-huggingface": Command("electra_es.export.huggingface",
                                   "write Hugging Face folders, or import one"),

@@ -287,6 +287,9 @@ class PretrainingConfig:
     eval_examples: int = setting(
         0, "Most validation examples to evaluate on; 0: all.",
         Range(low=0, high=2**31 - 1, why="counts of examples have 32 bits"), may_change=True)
+    exam_every: int = setting(
+        0, "Steps between exams of minimal pairs, with one at the end; 0: none.", or_zero(STEPS),
+        may_change=True)
     max_bad_steps: int = setting(
         10, "Non-finite steps in a row that end the run.", STEPS, may_change=True)
 

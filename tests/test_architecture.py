@@ -16,12 +16,14 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # From the top down: a package may import those of later lines, and none of its own line.
 # docs/architecture.md has the same list.
 LAYERS = [
-    ("electra_es.demo", "electra_es.preflight", "electra_es.cli", "electra_es.devices"),
+    ("electra_es.demo", "electra_es.preflight", "electra_es.cli", "electra_es.devices",
+     "electra_es.exam"),
     ("electra_es.zero_shot",),
     ("electra_es.detect", "electra_es.finetuning"),
     ("electra_es.export",),
     ("electra_es.training",),
     ("electra_es.monitoring", "electra_es.data"),
+    ("electra_es.minimal_pairs",),
     ("electra_es.model",),
     ("electra_es.text",),
     ("electra_es.run_config", "electra_es.flags"),

@@ -162,6 +162,8 @@ def check_vocabulary(info: RecordsInfo, directory: str, text: TextConfig, where:
 def read_id_counts(directory: str, vocab_size: int) -> np.ndarray | None:
     """How often each id occurs in records, int64 [V]; None: they carry no counts.
 
+    Both splits and special tokens are counted. A model directory has a copy of those of its records.
+
     Raises:
       UsageError: the file holds something else, or counts of another vocabulary.
     """

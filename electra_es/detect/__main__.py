@@ -55,7 +55,7 @@ def main() -> None:
     step_line = "" if detector.step is None else f"{path}: weights of step {detector.step:,}"
     if serve.value:
         print(step_line or path, flush=True)
-        _serve(detector, host.value, port.value, zero_shot_model.value)
+        _serve(detector, path, host.value, port.value, zero_shot_model.value)
         return
     scored = detector(sentences)
     if as_json.value:
@@ -67,16 +67,18 @@ def main() -> None:
         print(to_table(scored))
 
 
-def _serve(detector: LoadedDetector, host: str, port: int, zero_shot_model: str) -> None:
-    """The page. This module stands above all that it brings together."""
+def _serve(detector: LoadedDetector, path: str, host: str, port: int, zero_shot_model: str) -> None:
+    """Serves the page with all its tabs."""
     from electra_es.detect.server import serve_forever
-    from electra_es.zero_shot.classifier import load_classifier
-    from electra_es.zero_shot.page import answer
+    from electra_es.exam.page import exam_of
 
     zero_shot = None
     if zero_shot_model:
+        from electra_es.zero_shot.classifier import load_classifier
+        from electra_es.zero_shot.page import answer
+
         zero_shot = functools.partial(answer, load_classifier(zero_shot_model, flag="--zero_shot_model"))
-    serve_forever(detector, host, port, zero_shot=zero_shot)
+    serve_forever(detector, host, port, zero_shot=zero_shot, exam=functools.partial(exam_of, path))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def load_detector(path: str) -> LoadedDetector:
         from electra_es.export.onnx_model.write import load_onnx
 
         return LoadedDetector(load_onnx(path).detect, step)
-    if folder := _hugging_face_folder(path):
+    if folder := hugging_face_folder(path):
         from electra_es.export.huggingface.read import load_folder
 
         source = load_folder(folder)
@@ -108,7 +108,7 @@ def detect(path: str, sentences: Sequence[str]) -> list[ScoredSentence]:
     return load_detector(path)(sentences)
 
 
-def _hugging_face_folder(path: str) -> str | None:
+def hugging_face_folder(path: str) -> str | None:
     """The folder to load: the discriminator's, which needs no generator, where there are both."""
     folder = os.path.join(path, "discriminator")
     if files.exists(os.path.join(folder, CONFIG_FILE)):

@@ -3,8 +3,10 @@
 In the page each panel is a separate image, so that the page can show as many side by side as fit.
 """
 
+import functools
 import io
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -26,6 +28,8 @@ _LINE_STYLES: Any = ("solid", (0, (4, 2)))
 _STYLE: Any = {
     "font.size": 9, "axes.edgecolor": GRID, "text.color": INK, "axes.labelcolor": FAINT,
     "xtick.color": FAINT, "ytick.color": FAINT, "svg.fonttype": "none"}
+
+Draw = Callable[[plt.Axes], None]
 
 
 class Curve(NamedTuple):
@@ -70,12 +74,17 @@ def panels_of(runs: list[DrawnRun]) -> list[Panel]:
         for lines in (run.log.training, run.log.evaluations))]
 
 
-def svg(panel: Panel, runs: list[DrawnRun]) -> str:
+def draws(runs: list[DrawnRun]) -> list[tuple[str, Draw]]:
+    """Title of each panel, and how to draw it."""
+    return [(panel.title, functools.partial(_draw, panel=panel, runs=runs)) for panel in panels_of(runs)]
+
+
+def svg(title: str, draw: Draw) -> str:
     """One panel as an SVG element, with only those ids to which it refers itself."""
-    with plt.rc_context({**_STYLE, "svg.hashsalt": panel.title}):
+    with plt.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure, axes = plt.subplots(figsize=(4.4, 2.9),
                                     layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
-        _draw(axes, panel, runs)  # without a title, which the page writes
+        draw(axes)  # without a title, which the page writes
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         plt.close(figure)
@@ -83,35 +92,52 @@ def svg(panel: Panel, runs: list[DrawnRun]) -> str:
     return re.sub(r' id="[a-z0-9.]+_\d+"', "", element)
 
 
-def png(runs: list[DrawnRun], names: list[str], path: str) -> None:
-    """All panels in one image.
+def image(panels: list[tuple[str, Draw]], names: list[str], output: str | io.BytesIO, *,
+          kind: str = "png", note: str = "(lines: training, dots: validation)") -> None:
+    """Panels in one image.
 
     Args:
+      panels: titles, and how to draw each.
       names: of the runs, for the legend.
+      output: where to.
+      kind: png or svg.
+      note: what the marks mean.
     """
-    panels = panels_of(runs)
     rows = -(-len(panels) // 3)
     with plt.rc_context(_STYLE):
         figure, all_axes = plt.subplots(
             rows, 3, figsize=(13, 2.9 * rows), squeeze=False,
             layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-        for panel, axes in zip(panels, all_axes.flat, strict=False):
-            axes.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
-            _draw(axes, panel, runs)
+        for (panel_title, draw), axes in zip(panels, all_axes.flat, strict=False):
+            axes.set_title(panel_title, loc="left", fontsize=10, fontweight="bold")
+            draw(axes)
         for axes in all_axes.flat[len(panels):]:
             axes.set_axis_off()
-        title = "step     (lines: training, dots: validation)"
-        if len(runs) > 1:
+        if len(names) > 1:
             figure.legend(handles=[Line2D([], [], color=colour_of(i), label=name)
                                    for i, name in enumerate(names)],
-                          loc="outside upper left", frameon=False, ncols=len(runs))
-        figure.supxlabel(title, fontsize=9, color=FAINT)
-        figure.savefig(path, format="png", dpi=110)
+                          loc="outside upper left", frameon=False, ncols=len(names))
+        figure.supxlabel(f"step     {note}", fontsize=9, color=FAINT)
+        figure.savefig(output, format=kind, dpi=110)
         plt.close(figure)
 
 
 def colour_of(run: int) -> str:
     return RUN_COLOURS[run % len(RUN_COLOURS)]
+
+
+def dress(axes: plt.Axes, runs: list[DrawnRun]) -> None:
+    """Grid and axes; all panels have the same steps."""
+    axes.grid(color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0)
+    # The axis starts at step 0 even with a single report: a range of one point has no useful ticks.
+    axes.set_xlim(0, 1.03 * _last_step(runs))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=_TICK_STEPS))
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=_TICK_STEPS))
+    axes.yaxis.set_major_formatter(_readable)
 
 
 def _draw(axes: plt.Axes, panel: Panel, runs: list[DrawnRun]) -> None:
@@ -125,16 +151,7 @@ def _draw(axes: plt.Axes, panel: Panel, runs: list[DrawnRun]) -> None:
         for step in run.restart_steps:
             if step <= _last_step([run]):
                 axes.axvline(step, color=FAINT, linewidth=0.8, linestyle=":")
-    axes.grid(color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=0)
-    # The axis starts at step 0 even with a single report: a range of one point has no useful ticks.
-    axes.set_xlim(0, 1.03 * _last_step(runs))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=_TICK_STEPS))
-    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=_TICK_STEPS))
-    axes.yaxis.set_major_formatter(_readable)
+    dress(axes, runs)
     if len(panel.curves) > 1:
         axes.legend(handles=[
             Line2D([], [], color=FAINT if len(runs) > 1 else curve.colour, label=curve.label,
@@ -152,7 +169,8 @@ def _readable(value: float, _: float) -> str:
 
 
 def _last_step(runs: list[DrawnRun]) -> int:
-    return max(line["step"] for run in runs for line in (*run.log.training, *run.log.evaluations))
+    return max(line["step"] for run in runs for line in (
+        *run.log.training, *run.log.evaluations, *run.log.exams))
 
 
 def _curve(axes: plt.Axes, lines: list[Line], metric: str, look: dict[str, Any]) -> None:

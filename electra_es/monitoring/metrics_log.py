@@ -5,6 +5,7 @@ A line of `metrics.jsonl` is an object with `kind`, `step` and `time` (seconds s
     start        devices, data and initial_weights of one start of the run, which begins at `step`
     train        means since the line before, over `steps` steps and `tokens` tokens
     evaluation   metrics over the validation examples
+    exam         results of the minimal pairs, as `ExamResult.to_json` gives them
 
 A killed process can leave half a line. A run that continues from a checkpoint repeats the steps after
 it. Therefore the reader ignores half lines and uses the last line of each kind and step, and a start
@@ -36,11 +37,12 @@ class RunLog:
     starts: list[Line]
     training: list[Line]
     evaluations: list[Line]
+    exams: list[Line]
 
     def up_to(self, step: int) -> "RunLog":
         """The log without the lines of later steps: how the weights of `step` came about."""
         return RunLog(*([line for line in lines if line["step"] <= step]
-                        for lines in (self.starts, self.training, self.evaluations)))
+                        for lines in (self.starts, self.training, self.evaluations, self.exams)))
 
     def training_seconds(self) -> float | None:
         """Time of all steps; validation and the time between two starts are left out.
@@ -74,7 +76,7 @@ def read_log(model_dir: str) -> RunLog:
     """Reads `metrics.jsonl`; the lists are empty if there is no such file (an imported model)."""
     lines = _read(os.path.join(model_dir, METRICS_FILE))[0]
     return RunLog(*([line for line in lines if line.get("kind") == kind]
-                    for kind in ("start", "train", "evaluation")))
+                    for kind in ("start", "train", "evaluation", "exam")))
 
 
 def read_samples(model_dir: str) -> list[Line]:
@@ -99,6 +101,13 @@ def is_last_evaluation(model_dir: str, step: int, metrics: Mapping[str, float]) 
             for name, value in metrics.items())
     except (UsageError, KeyError, TypeError):
         return False
+
+
+def is_last_exam(model_dir: str, step: int, values: Mapping[str, Any]) -> bool:
+    """Whether the last exam in `metrics.jsonl` is of this step and has these results."""
+    exams = read_log(model_dir).exams
+    return bool(exams) and exams[-1]["step"] == step and all(
+        exams[-1].get(name) == value for name, value in values.items())
 
 
 def append_samples(model_dir: str, step: int, samples: list) -> None:

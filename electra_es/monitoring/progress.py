@@ -6,6 +6,7 @@ from typing import Any
 
 from electra_es.config import PretrainingConfig
 from electra_es.durations import format_duration
+from electra_es.minimal_pairs.results import EXAMINEES, ExamResult
 from electra_es.monitoring import metrics_log
 from electra_es.monitoring.samples import SampleToken, sample_markdown
 from electra_es.monitoring.tensorboard import TensorBoardLog
@@ -114,6 +115,19 @@ class ProgressLog:
         self.tensorboard.text("evaluation", "samples",
                               [sample_markdown(sample, kind) for sample in samples], step)
         metrics_log.append_samples(self.model_dir, step, samples)
+
+    def exam(self, step: int, result: ExamResult) -> None:
+        """Reports an exam of minimal pairs; it is not written again if its last one was the same."""
+        self.show(f"exam at step {step}:" + "".join(
+            f"  {name} {score.accuracy:.3f} ({score.low:.3f} to {score.high:.3f})"
+            for name in EXAMINEES if (score := result.all.of(name))))
+        if self.is_counting:
+            self.count_from(step)  # the time of an exam is not training time
+        if self.is_chief and not metrics_log.is_last_exam(self.model_dir, step, result.to_json()):
+            self.tensorboard.scalars("evaluation", step, {
+                f"exam_{each.name}/{name}": score.accuracy for each in (*result.phenomena, result.all)
+                for name in EXAMINEES if (score := each.of(name))})
+            metrics_log.append_metrics(self.model_dir, "exam", step, result.to_json())
 
     def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
         if self.is_chief:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from electra_es.durations import format_duration
 from electra_es.errors import UsageError
-from electra_es.monitoring import charts
+from electra_es.monitoring import charts, exam_charts
 from electra_es.monitoring.metrics_log import METRICS_FILE, RunLog, read_log, read_samples
 from electra_es.monitoring.samples import SamplePiece, readable
 from electra_es.run_config import Run, load_run
@@ -91,7 +91,7 @@ def write_report(model_dirs: Sequence[str], output: str) -> str:
     scratch = output + ".writing"
     try:
         if ending == ".png":
-            charts.png(_drawn(runs), [run.name for run in runs], scratch)
+            charts.image(_panels(runs), [run.name for run in runs], scratch)
         else:
             with open(scratch, "w", encoding="utf-8") as file:
                 file.write(html_page(runs))
@@ -142,8 +142,7 @@ def html_page(runs: list[ReportedRun]) -> str:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
                                      trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
-    drawn = _drawn(runs)
-    panels = [(panel.title, Markup(charts.svg(panel, drawn))) for panel in charts.panels_of(drawn)]
+    panels = [(title, Markup(charts.svg(title, draw))) for title, draw in _panels(runs)]
     labels = list(dict.fromkeys(label for run in runs for label in run.figures))
     return environment.get_template("report.html").render(
         title=runs[0].title if len(runs) == 1 else " and ".join(run.name for run in runs),
@@ -162,5 +161,6 @@ def same_settings(runs: list[ReportedRun]) -> dict[str, Any]:
     return {name: value for name, value in runs[0].settings.items() if name not in differing}
 
 
-def _drawn(runs: list[ReportedRun]) -> list[charts.DrawnRun]:
-    return [charts.DrawnRun(run.log, run.run.pretraining.restart_steps) for run in runs]
+def _panels(runs: list[ReportedRun]) -> list[tuple[str, charts.Draw]]:
+    drawn = [charts.DrawnRun(run.log, run.run.pretraining.restart_steps) for run in runs]
+    return charts.draws(drawn) + exam_charts.panels(drawn)

@@ -48,8 +48,8 @@ def completed_steps(model_dir: str) -> list[int]:
                   if files.exists(os.path.join(folder(model_dir, step), MARKER)))
 
 
-def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
-                ) -> tuple[Saved | None, list[int]]:
+def read_newest(model_dir: str, read: Callable[[str], Any], contents: str,
+                only_step: int | None = None) -> tuple[Saved | None, list[int]]:
     """Reads the newest checkpoint that is not damaged. Every command opens a run with it.
 
     Args:
@@ -57,6 +57,7 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
       read: reads the checkpoint of a prefix into objects; raises ValueError or AssertionError if the
         checkpoint holds something else.
       contents: what `read` expects, for the message.
+      only_step: read the checkpoint of this step and no other.
 
     Returns:
       what was read, None if there is no checkpoint; and the steps of damaged checkpoints. A warning
@@ -66,7 +67,7 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
       UsageError: there are checkpoints, but none can be read, or they hold something else.
     """
     damaged: list[int] = []
-    for step in reversed(completed_steps(model_dir)):
+    for step in reversed(completed_steps(model_dir)) if only_step is None else [only_step]:
         prefix = checkpoint_path(model_dir, step)
         try:
             saved = _read_marker(model_dir, step)
@@ -79,6 +80,8 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str
         except (tf.errors.OpError, LookupError) as error:
             if not _is_damage(error, prefix):
                 raise UsageError(f"{prefix}: cannot be read ({reason(error)})") from None
+            if only_step is not None:
+                raise UsageError(f"{prefix}: damaged ({reason(error)})") from None
             warn(f"{prefix}: damaged ({reason(error)}): taking the checkpoint before it")
             damaged.append(step)
     if damaged:

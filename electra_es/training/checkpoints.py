@@ -149,8 +149,11 @@ class Checkpoints:
                 files.remove(os.path.join(root, name))
 
 
-def restore_weights(model_dir: str, model: tf.Module) -> int:
-    """Restores only the weights of `model` from the newest checkpoint that is not damaged.
+def restore_weights(model_dir: str, model: tf.Module, step: int | None = None) -> int:
+    """Restores only the weights of `model`.
+
+    Args:
+      step: of the checkpoint; None: of the newest that is not damaged.
 
     Returns:
       its step.
@@ -162,7 +165,7 @@ def restore_weights(model_dir: str, model: tf.Module) -> int:
         status = tf.train.Checkpoint(model=model).read(prefix)
         status.assert_existing_objects_matched().expect_partial()
 
-    saved, _ = read_newest(model_dir, read, "the weights of this model")
+    saved, _ = read_newest(model_dir, read, "the weights of this model", step)
     if saved is None:
         raise UsageError(f"{model_dir}/checkpoints: expected at least one whole checkpoint")
     return saved.step

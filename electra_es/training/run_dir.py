@@ -4,6 +4,7 @@
       config.json        resolved configuration, written before step 1
       text.json, vocab.txt (or spm.model)    copies, so that the model keeps its text rules
       records.json       which records it trains on
+      id_counts.npy      how often each id occurs in them, if they say so
       checkpoints/       see checkpoints.py
       summaries/, metrics.jsonl, samples.jsonl, evaluation.json
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 from electra_es import files
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, to_json
-from electra_es.data.records import RecordsInfo, shard_paths
+from electra_es.data.records import ID_COUNTS_FILE, RecordsInfo, read_id_counts, shard_paths
 from electra_es.errors import UsageError, reason
 from electra_es.model.batches import VocabularyFacts
 from electra_es.model.pretrainer import ElectraPretrainer, Precision, build_pretrainer
@@ -117,6 +118,21 @@ def check_same_records(model_dir: str, data_dir: str, info: RecordsInfo) -> None
         f"{data_dir}: not the records that {model_dir} was trained on "
         f"({differences[0] if differences else 'built of other text or settings'}): expected the "
         f"same, or a new --model_dir with --init_checkpoint={model_dir}")
+
+
+def store_id_counts(model_dir: str, data_dir: str, vocab_size: int) -> None:
+    """Copies the counts of the records that a run trains on. With them any later evaluation, on whatever
+    records, can say what counting alone reaches; `read_id_counts(model_dir, vocab_size)` reads them.
+
+    Raises:
+      UsageError: counts of another vocabulary.
+    """
+    counts = read_id_counts(data_dir, vocab_size)
+    path = os.path.join(model_dir, ID_COUNTS_FILE)
+    if counts is not None:
+        files.write_array(path, counts)
+    elif files.exists(path) and not completed_steps(model_dir):
+        files.remove(path)  # of other records, with which this run was begun
 
 
 def settings_of_run(model_dir: str, overrides: Mapping[str, Any]

@@ -36,12 +36,18 @@ from electra_es.training.devices import (
     set_up_devices,
 )
 from electra_es.training.evaluation import make_evaluation, report_evaluation
+from electra_es.training.examination import make_examination
 from electra_es.training.flops import peak_flops, training_flops
 from electra_es.training.interruption import StopSignal
 from electra_es.training.memory import check_memory
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, learning_rate, schedule_for
-from electra_es.training.run_dir import check_same_records, prepare_model_dir, vocabulary_facts
+from electra_es.training.run_dir import (
+    check_same_records,
+    prepare_model_dir,
+    store_id_counts,
+    vocabulary_facts,
+)
 from electra_es.training.steps import Sums, TrainStep, make_train_loop
 from electra_es.training.workers import Workers
 
@@ -108,6 +114,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
             if is_chief:
                 prepare_model_dir(model_dir, tokenizer, vocab_dir, model_config, config)
                 check_same_records(model_dir, data_dir, info)
+                store_id_counts(model_dir, data_dir, vocab_size)
         workers.check_same({
             "vocab_sha256": tokenizer.config.vocab_sha256, "training_examples": info.examples,
             **dataclasses.asdict(model_config), **dataclasses.asdict(config)})
@@ -157,6 +164,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         loop = make_train_loop(train_step, strategy)
         evaluate = make_evaluation(
             model, tokenizer, model_config, config, strategy, data_dir, info)
+        examine = make_examination(model, tokenizer, model_config, config, strategy, model_dir)
 
         # ---- The loop: some steps on the devices, then reports, checkpoints and evaluations on the host.
         evaluation: dict[str, float] = {}
@@ -199,12 +207,16 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                     if result:
                         evaluation = result.metrics
                         report_evaluation(log, step, result)
+                if (config.exam_every and step % config.exam_every == 0 and step < config.last_step
+                        and not stopping):
+                    examine(log, step)
 
             if stopping and step < config.last_step:
                 checkpoints.save(step, examples_seen)
                 checkpoints.wait()
                 log.show(f"stopped by a signal at step {step}; saved. The same command goes on")
                 return TrainResult(step, evaluation, stopped_by_signal=True)
+        examine(log, step)
         if evaluate_at_end and info.num_examples("validation"):
             result = evaluate(stop.requested)
             if result is None:
@@ -237,7 +249,7 @@ def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
 def steps_until_due(step: int, config: PretrainingConfig) -> int:
     """How many steps to run before the host has something to do."""
     ends = [config.last_step, step + config.steps_per_loop]
-    for every in (config.log_every, config.save_every, config.eval_every):
+    for every in (config.log_every, config.save_every, config.eval_every, config.exam_every):
         if every:
             ends.append((step // every + 1) * every)
     return min(ends) - step

@@ -13,14 +13,14 @@ import tensorflow as tf
 from engine_helpers import Data, make_data, model_config, run_config
 
 from electra_es.data.inputs import synthetic_batch
-from electra_es.data.records import load_records_info
+from electra_es.data.records import load_records_info, read_id_counts
 from electra_es.errors import UsageError
 from electra_es.export.initial_weights import load_initial_weights
 from electra_es.training import evaluation
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.evaluation import evaluate_run
 from electra_es.training.optimization import Adam, schedule_for
-from electra_es.training.run_dir import load_model, settings_of_run
+from electra_es.training.run_dir import load_model, settings_of_run, store_id_counts
 from electra_es.training.steps import TrainStep
 from electra_es.training.train import is_due, steps_until_due, train, vocabulary_line
 
@@ -231,3 +231,18 @@ def test_vocabulary_line_counts_what_the_records_never_use(data, tmp_path):
     np.save(tmp_path / "id_counts.npy", counts)
     line = vocabulary_line(load_tokenizer(data.vocab_dir), str(tmp_path))
     assert line.startswith("vocabulary of 61: ") and "2 never seen" in line
+
+
+def test_a_run_keeps_the_counts_of_its_records(data, tmp_path):
+    """Of those that it is trained on: a start on other records, before the first checkpoint, leaves none."""
+    counts = np.arange(61, dtype=np.int64)
+    with_counts = shutil.copytree(data.data_dir, tmp_path / "records")
+    np.save(with_counts / "id_counts.npy", counts)
+    model_dir = tmp_path / "run"
+    model_dir.mkdir()
+    store_id_counts(str(model_dir), str(with_counts), 61)
+    np.testing.assert_array_equal(read_id_counts(str(model_dir), 61), counts)
+    store_id_counts(str(model_dir), data.data_dir, 61)
+    assert read_id_counts(str(model_dir), 61) is None
+    with pytest.raises(UsageError, match=r"id_counts.npy: counts of shape \(61,\)"):
+        store_id_counts(str(model_dir), str(with_counts), 60)

@@ -79,6 +79,7 @@ def model_card(part: Part, run: Run, tokenizer: Tokenizer, *, options: CardOptio
         is_recorded=bool(log.training),
         pretraining=facts.pretraining(run, log, step, options.watts),
         evaluation=evaluation, measured=facts.measured(part, evaluation) if evaluation else [],
+        exam=facts.exam(part, log),
         results=results_table(names[part], parameters, results) if results else [],
         notes=read_notes(options.notes), version=__version__)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

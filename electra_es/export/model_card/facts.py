@@ -150,6 +150,23 @@ def measured(part: Part, evaluation: Line) -> Rows:
     return [(label, f"{values[name]:.4f}") for name, label in names.items() if name in values]
 
 
+def exam(part: Part, log: RunLog) -> Rows:
+    """The part's last exam of minimal pairs, and what counting reaches; empty without one."""
+    if not log.exams or not (share := log.exams[-1]["all"][part]):
+        return []
+    step, every = log.exams[-1]["step"], log.exams[-1]["all"]
+    rows = [(f"Share of {every['pairs']:,} pairs in which it prefers the right word, at step {step:,} "
+             "(0.5 is chance)", _share(share))]
+    if counting := every["frequency"]:
+        rows.append(("Share in which the right word is the more frequent one in the training text",
+                     _share(counting)))
+    return rows
+
+
+def _share(share: dict[str, float]) -> str:
+    return f"{share['accuracy']:.4f} ({share['low']:.3f} to {share['high']:.3f})"
+
+
 def _tokens_seen(run: Run, log: RunLog, step: int) -> str:
     counted = log.tokens()
     if counted is None:

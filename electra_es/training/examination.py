@@ -1,0 +1,35 @@
+"""The exam of minimal pairs during a run, with the current weights."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from electra_es.config import ModelConfig, PretrainingConfig
+from electra_es.data.records import read_id_counts
+from electra_es.minimal_pairs.pairs import load_pairs
+from electra_es.minimal_pairs.scoring import make_exam
+from electra_es.model.pretrainer import ElectraPretrainer
+from electra_es.monitoring.progress import ProgressLog
+from electra_es.text.tokenizer import Tokenizer
+
+
+def make_examination(
+    model: ElectraPretrainer, tokenizer: Tokenizer, model_config: ModelConfig,
+    config: PretrainingConfig, strategy: tf.distribute.Strategy, model_dir: str,
+) -> Callable[[ProgressLog, int], None]:
+    """Returns a function that examines the model and reports it; with exam_every=0 it does nothing.
+
+    Every worker computes the same, and the chief reports it. Nothing random is drawn and nothing of the
+    run's state changes, so that a run ends with the same weights with and without an exam.
+    """
+    if not config.exam_every:
+        return lambda log, step: None
+    exam = make_exam(
+        model, tokenizer, load_pairs(), strategy=strategy,
+        max_length=min(config.max_seq_length, model_config.max_position_embeddings),
+        id_counts=read_id_counts(model_dir, len(tokenizer.vocab)))
+
+    def examine(log: ProgressLog, step: int) -> None:
+        log.exam(step, exam())
+
+    return examine
