@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -113,7 +114,8 @@ def test_texts_and_hypotheses_become_tokens_once_each(classifier, monkeypatch):
 
 def test_neither_company_nor_batch_size_changes_a_score(classifier):
     together = classifier(texts()[:9], LABELS)
-    alone = [load_classifier(model_dir(), batch_size=1)([text], LABELS)[0] for text in texts()[:9]]
+    single = load_classifier(model_dir(), batch_size=1)
+    alone = [single([text], LABELS)[0] for text in texts()[:9]]
     for one, other in zip(together, alone, strict=True):
         assert one.labels == other.labels
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
@@ -126,14 +128,14 @@ def test_scores_of_large_logits_are_numbers():
 
 
 @pytest.mark.parametrize("given, labels, template, message", [
-    (["Hola.", " \u200b"], ["a"], "Es {}", "^text 2 is empty: expected words$"),
-    (["Hola."], [], "Es {}", "^--labels: expected one or more labels"),
-    (["Hola."], ["a", " "], "Es {}", "^--labels: label 2 is empty"),
-    (["Hola."], ["a", " a"], "Es {}", '^--labels: "a" is there twice'),
-    (["Hola."], ["a"], "Es {0}", '^--template="Es {0}": expected one {}'),
-    (["Hola."], ["una " * 60], "Es {}", r"has \d+ tokens: expected at most 33, as the model reads 37")])
+    (["Hola.", " \u200b"], ["a"], "Es {}", "text 2 is empty: expected words"),
+    (["Hola."], [], "Es {}", "--labels: expected one or more labels"),
+    (["Hola."], ["a", " "], "Es {}", "--labels: label 2 is empty"),
+    (["Hola."], ["a", " a"], "Es {}", '--labels: "a" is there twice'),
+    (["Hola."], ["a"], "Es {0}", '--template="Es {0}": expected one {}'),
+    (["Hola."], ["una " * 60], "Es {}", "tokens: expected at most 33, as the model reads 37 with the text")])
 def test_what_is_refused(classifier, given, labels, template, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=re.escape(message)):
         classifier(given, labels, template=template)
 
 
@@ -160,13 +162,14 @@ def test_an_answer_for_the_page(classifier):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"text": None}, "^text: expected a text$"), ({"multi_label": 1}, "^multi_label: expected true or"),
-    ({"labels": ["a"]}, "^labels: expected a text$"), ({"labels": ""}, "^labels: label 1 is empty"),
-    ({"labels": ",".join(map(str, range(MAX_LABELS + 1)))}, "^65 labels: expected at most 64$"),
-    ({"template": "{0}"}, '^template="{0}": expected'), ({"text": " "}, "^text 1 is empty")])
+    ({"text": None}, "text: expected a text"), ({"multi_label": 1}, "multi_label: expected true or"),
+    ({"labels": ["a"]}, "labels: expected a text"), ({"labels": ""}, "labels: label 1 is empty"),
+    ({"labels": ",".join(map(str, range(MAX_LABELS + 1)))}, "65 labels: expected at most 64"),
+    ({"template": "{0}"}, 'template="{0}": expected'), ({"text": " "}, "text 1 is empty")])
 def test_a_request_that_is_refused(classifier, changes, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError) as error:
         answer(classifier, {**REQUEST, **changes})
+    assert str(error.value).startswith(message)
 
 
 def test_classes_of_the_helper_are_those_of_the_tasks():
