@@ -133,7 +133,7 @@ def test_scores_of_large_logits_are_numbers():
     (["Hola."], ["a", " "], "Es {}", "--labels: label 2 is empty"),
     (["Hola."], ["a", " a"], "Es {}", '--labels: "a" is there twice'),
     (["Hola."], ["a"], "Es {0}", '--template="Es {0}": expected one {}'),
-    (["Hola."], ["una " * 60], "Es {}", "tokens: expected at most 33, as the model reads 37 with the text")])
+    (["Hola."], ["una " * 60], "Es {}", "tokens: expected at most 33, as the model reads 37")])
 def test_what_is_refused(classifier, given, labels, template, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         classifier(given, labels, template=template)

@@ -180,7 +180,8 @@ def test_a_class_that_is_no_label_is_named(refused, tmp_path):
     (["--labels=a", "--label_alias=b=a", "--input=a.jsonl"], "--label_alias has no effect with no -"),
     (["--labels=a", "--label_column=b", "--format=csv", "--input=a.jsonl"], "--format=csv with --label"),
     (["--labels=a", "--output=none/a", "Uno."], "none/a: expected the name of a file in a folder"),
-    (["--labels=a", "--format=xml", "Uno."], "--format='xml': expected one of"), (["--lables=a", "Uno."], "Unknown")])
+    (["--labels=a", "--format=xml", "Uno."], "--format='xml': expected one of"),
+    (["--lables=a", "Uno."], "Unknown")])
 def test_wrong_use_is_one_line(refused, arguments, message):
     assert message in refused("--model=/none", *arguments)
 
