@@ -14,14 +14,13 @@ scores are those of transformers' pipeline zero-shot-classification. With --labe
 compared with the data: accuracy and macro F1.
 """
 
-import functools
 from typing import Literal
 
 from absl import flags
 
 from electra_es import files
 from electra_es.config import BATCH
-from electra_es.errors import UsageError, run_main, warn
+from electra_es.errors import UsageError, run_main
 from electra_es.flags import define, parse_flags, refuse_flags, required
 from electra_es.settings import NAME, PATH
 from electra_es.zero_shot.labels import TEMPLATE, check_texts, hypotheses, parse_aliases, parse_labels
@@ -63,32 +62,13 @@ def main() -> None:
         files.check_can_be_file(output.value)
 
     # Not above: TensorFlow takes seconds to import, and --help needs none of it.
-    from electra_es.finetuning.formats.rows import Rows
-    from electra_es.zero_shot import evaluation, stream
-    from electra_es.zero_shot.classifier import load_classifier
-    from electra_es.zero_shot.readers import Columns, Document, read_documents
+    from electra_es.zero_shot.job import Job, run
+    from electra_es.zero_shot.readers import Columns
 
-    rows = Rows(skip.value)
-    documents = [Document(text) for text in texts]
-    if source.value:
-        columns = Columns(text_column.value, label_column.value, labels, aliases)
-        documents = read_documents(source.value, columns, rows)
-    for why, count in rows.dropped.items():
-        warn(f"{source.value}: {count:,} left out: {why}")
-    classifier = load_classifier(path, batch_size.value)
-    classify = functools.partial(
-        classifier, labels=labels, template=template.value, multi_label=multi_label.value)
-    results = stream.classify_stream(classify, [document.text for document in documents], len(labels))
-    as_lines = stream.FORMATS[form.value]
-    if not label_column.value:
-        stream.write_lines(as_lines(results, labels), output.value)
-        return
-    found = list(results)
-    if output.value:
-        stream.write_lines(as_lines(found, labels), output.value)
-    scored = evaluation.evaluate(
-        [document.label for document in documents], [result.labels[0] for result in found], labels)
-    print(evaluation.to_json(scored) if form.value == "json" else evaluation.to_table(scored))
+    run(Job(model=path, labels=labels, template=template.value, multi_label=multi_label.value,
+            batch_size=batch_size.value, source=source.value, skip_bad_rows=skip.value,
+            columns=Columns(text_column.value, label_column.value, labels, aliases),
+            form=form.value, output=output.value), texts)
 
 
 def _refuse_without_effect(source: str, label_column: str) -> None:

@@ -54,8 +54,12 @@ class ZeroShotClassifier:
         if task.kind != "classification" or "text_pair" not in task.columns:
             raise UsageError(f"{source}: fine-tuned for {task.name}: expected a task of "
                              "inference (classification of two texts), such as inferes or xnli_es")
-        self.classes, self.source = task.labels, source
+        self.classes = task.labels
         self.entailment, self.contradiction = inference_ids(task.labels, source)
+        others = [name for name in task.labels if name.lower().startswith("contra")]
+        if others and task.labels[self.contradiction] not in others:
+            warn(f'{source}: a single label, or several that may be true, are scored against the class '
+                 f'"{task.labels[self.contradiction]}", as transformers does, and not against "{others[0]}"')
         self.batch_size = batch_size
         self._tokenizer, self._max_length = finetuned.tokenizer, finetuned.config.max_seq_length
         ids = tf.TensorSpec([None, None], tf.int32)
@@ -78,8 +82,6 @@ class ZeroShotClassifier:
             no room for a text; a text without words.
         """
         labels = check_labels(labels)
-        if multi_label or len(labels) == 1:
-            self._check_contradiction()
         found = scores(self.logits(texts, labels, template), self.entailment, self.contradiction,
                        multi_label=multi_label)
         ordered = []
@@ -118,14 +120,6 @@ class ZeroShotClassifier:
         sep = [self._tokenizer.sep_id]
         return (np.concatenate([[self._tokenizer.cls_id], premise[:room], sep]),
                 np.concatenate([hypothesis, sep]))
-
-    def _check_contradiction(self) -> None:
-        name = self.classes[self.contradiction]
-        others = [label for label in self.classes if label.lower().startswith("contra")]
-        if others and name not in others:
-            warn(f'{self.source}: scores compare entailment with the class "{name}", as '
-                 f'transformers does, and not with "{others[0]}": expected it first, or last where '
-                 "entailment is first")
 
 
 def load_classifier(directory: str, batch_size: int = BATCH_SIZE, flag: str = "--model"

@@ -75,13 +75,13 @@ def test_classes_in_any_order_are_taken_as_transformers_takes_them(
 def test_a_class_that_is_not_compared_is_told(capsys):
     finetuned = load_finetuned(model_dir())
     classes = ("neutral", "entailment", "contradiction")
-    classify = ZeroShotClassifier(
+    ZeroShotClassifier(
         finetuned._replace(task=dataclasses.replace(finetuned.task, labels=classes)), "--model=x")
-    classify(texts()[:1], LABELS)
-    assert capsys.readouterr().err == ""
-    classify(texts()[:1], LABELS, multi_label=True)
     message, = capsys.readouterr().err.splitlines()
-    assert message.startswith('warning: --model=x: scores compare entailment with the class "neutral"')
+    assert message.startswith("warning: --model=x: ") and message.endswith(
+        'against the class "neutral", as transformers does, and not against "contradiction"')
+    ZeroShotClassifier(finetuned, "--model=x")
+    assert capsys.readouterr().err == ""
 
 
 def test_the_model_has_to_be_one_of_inference():
