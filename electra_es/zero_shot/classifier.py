@@ -56,10 +56,11 @@ class ZeroShotClassifier:
                              "inference (classification of two texts), such as inferes or xnli_es")
         self.classes = task.labels
         self.entailment, self.contradiction = inference_ids(task.labels, source)
+        compared = task.labels[self.contradiction]
         others = [name for name in task.labels if name.lower().startswith("contra")]
-        if others and task.labels[self.contradiction] not in others:
-            warn(f'{source}: a single label, or several that may be true, are scored against the class '
-                 f'"{task.labels[self.contradiction]}", as transformers does, and not against "{others[0]}"')
+        if others and compared not in others:
+            warn(f"{source}: a single label, or several that may be true, are scored against the class "
+                 f'"{compared}", as transformers does, and not against "{others[0]}"')
         self.batch_size = batch_size
         self._tokenizer, self._max_length = finetuned.tokenizer, finetuned.config.max_seq_length
         ids = tf.TensorSpec([None, None], tf.int32)
