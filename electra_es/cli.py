@@ -32,6 +32,7 @@ COMMANDS = {
     "finetune": Command("electra_es.finetuning.run", "fine-tune a pretrained model for a task"),
     "finetuning-report": Command("electra_es.finetuning.report",
                                  "set results of fine-tuning beside published ones"),
+    "zero-shot": Command("electra_es.zero_shot", "classify texts by labels of any words"),
     "detect": Command("electra_es.detect", "show which tokens look replaced"),
     "exam": Command("electra_es.exam", "examine a model on Spanish minimal pairs"),
     "export-saved-model": Command("electra_es.export.saved_model", "write a SavedModel"),

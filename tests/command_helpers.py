@@ -15,7 +15,7 @@ COMMANDS = [
     "electra_es.export.huggingface.__main__", "electra_es.export.onnx_model.__main__",
     "electra_es.export.saved_model.__main__", "electra_es.monitoring.__main__",
     "electra_es.preflight",
-    "run_pretraining.py"]
+    "electra_es.zero_shot.__main__", "run_pretraining.py"]
 
 
 class Accepted(Exception):

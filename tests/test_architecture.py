@@ -18,6 +18,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LAYERS = [
     ("electra_es.demo", "electra_es.preflight", "electra_es.cli", "electra_es.devices",
      "electra_es.exam"),
+    ("electra_es.zero_shot",),
     ("electra_es.detect", "electra_es.finetuning"),
     ("electra_es.export",),
     ("electra_es.training",),

@@ -10,7 +10,7 @@ from electra_es.detect.scoring import hugging_face_folder, load_detector
 from electra_es.errors import UsageError, warn
 from electra_es.export.huggingface.read import load_folder, read_source_configs
 from electra_es.export.output import read_origin
-from electra_es.export.saved_model import usable_length
+from electra_es.export.saved_model.text_model import usable_length
 from electra_es.minimal_pairs.detector import examine_detector
 from electra_es.minimal_pairs.pairs import Pair
 from electra_es.minimal_pairs.results import ExamResult

@@ -66,8 +66,16 @@ def read_bytes(path: str) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.message})") from None
 
 
-def read_lines(path: str, encoding: str) -> Iterator[tuple[int, str]]:
+_OF_TASK = " (the task's setting encoding)"
+
+
+def read_lines(path: str, encoding: str, origin: str = _OF_TASK) -> Iterator[tuple[int, str]]:
     """(line number, line without its end). Only a line feed ends a line: U+2028 and its like are text.
+
+    Args:
+      path: a local or gs:// file.
+      encoding: utf-8 or latin-1.
+      origin: who chose the encoding, for the message.
 
     Raises:
       UsageError: it cannot be read, or not in this encoding.
@@ -76,10 +84,10 @@ def read_lines(path: str, encoding: str) -> Iterator[tuple[int, str]]:
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, start=1):
-        yield number, decode(line, encoding, f"{path}:{number}").removesuffix("\r")
+        yield number, decode(line, encoding, f"{path}:{number}", origin).removesuffix("\r")
 
 
-def decode(data: bytes, encoding: str, where: str) -> str:
+def decode(data: bytes, encoding: str, where: str, origin: str = _OF_TASK) -> str:
     """The text of a line.
 
     Raises:
@@ -89,7 +97,7 @@ def decode(data: bytes, encoding: str, where: str) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise UsageError(f"{where}: byte {error.start} of the line is not {encoding}: expected "
-                         f"{encoding} (the task's setting encoding)") from None
+                         f"{encoding}{origin}") from None
 
 
 def to_label(task: Task, text: object) -> str:
