@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -257,6 +258,22 @@ def remove_temporary(directory: str) -> None:
     for name in names_in(directory):
         if _TEMPORARY.fullmatch(name):
             remove(join(directory, name))
+
+
+@contextlib.contextmanager
+def no_pattern(path: str) -> Iterator[str]:
+    """Another path of a folder, or of a prefix of files in one, that TensorFlow can open.
+
+    TensorFlow looks for checkpoints with a glob: for it, "run[1]" is the folder "run1".
+    """
+    if is_remote(path) or not glob.has_magic(path):
+        yield path
+        return
+    path = os.path.abspath(path)
+    folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
+    with tempfile.TemporaryDirectory() as links:
+        os.symlink(folder, os.path.join(links, "folder"))
+        yield os.path.join(links, "folder", name)
 
 
 # ---- One writer at a time.

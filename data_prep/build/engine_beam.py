@@ -12,6 +12,8 @@ more than a few GB on one machine use `engine_local`.
 """
 
 import logging
+import re
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -24,7 +26,7 @@ from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistic
 from data_prep.build.tasks import Job, Task
 from electra_es import files
 from electra_es.data import tfrecord
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, reason
 
 # Beam logs a line for every channel that a worker opens.
 logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
@@ -65,30 +67,75 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
     files.make_directory(work_dir)
     if not all(files.exists(files.join(work_dir, name))
                for name in (STATISTICS + SAVED, COUNTS_FILE)):
-        options = pipeline_options(runner, workers, beam_options)
-        try:
-            pipeline = beam.Pipeline(options=options)
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"runner={runner}: {str(error).splitlines()[0]}") from None
+        pipeline = make_pipeline(runner, workers, beam_options)
         _build(pipeline, tasks, job, vocab_size, shard_files, work_dir)
-        _run_to_end(pipeline)
+        run_to_end(pipeline, runner)
     statistics = Statistics.load(files.join(work_dir, STATISTICS))
     check_input(statistics, max_bad_fraction)
     return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics
 
 
-def _run_to_end(pipeline: beam.Pipeline) -> None:
-    """Runs the pipeline; a UsageError of a worker is raised here with its one line."""
+# Options with the address of a server that this machine talks to.
+_ENDPOINTS = ("job_endpoint", "artifact_endpoint", "flink_master", "spark_master_url", "spark_rest_url")
+_ADDRESS = re.compile(r"(?:\w+://)?([\w.-]+):(\d+)(?:/.*)?")
+_SECONDS_TO_ANSWER = 5
+# What Beam adds to an error of a function that it ran.
+_IN_A_WORKER = "[while running"
+
+
+def make_pipeline(runner: str, workers: int, beam_options: Sequence[str]) -> beam.Pipeline:
+    """An empty pipeline; see `pipeline_options`.
+
+    Raises:
+      UsageError: no such runner, options that do not fit it, or a server that does not answer.
+    """
+    options = pipeline_options(runner, workers, beam_options)
+    _check_endpoints(options)
+    try:
+        return beam.Pipeline(options=options)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"runner={runner}: {_one_line(error)}") from None
+
+
+def _check_endpoints(options: PipelineOptions) -> None:
+    """Looks whether the servers answer. Beam would wait for them for minutes, or start one in Java."""
+    values = options.get_all_options(retain_unknown_options=True)
+    for name in _ENDPOINTS:
+        if match := _ADDRESS.fullmatch(str(values.get(name) or "")):
+            try:
+                socket.create_connection((match[1], int(match[2])), _SECONDS_TO_ANSWER).close()
+            except (OSError, OverflowError) as error:
+                raise UsageError(f"--{name}={values[name]}: cannot be reached "
+                                 f"({getattr(error, 'strerror', None) or reason(error)})") from None
+
+
+def _one_line(error: Exception) -> str:
+    """What an error of Beam or gRPC says; Beam puts a list under a line that ends in a colon."""
+    if details := getattr(error, "details", None):
+        return str(details() if callable(details) else details)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        return f"{lines[0]} {'; '.join(lines[1:])}"[:300]
+    return reason(error)
+
+
+def run_to_end(pipeline: beam.Pipeline, runner: str) -> None:
+    """Runs the pipeline. A UsageError of a worker is raised here with its one line, and so is what a
+    runner says that cannot be reached."""
     try:
         pipeline.run().wait_until_finish()
+    except UsageError:
+        raise
     except Exception as error:
         line = next((line for line in reversed(str(error).splitlines())
                      if "UsageError: " in line), None)
-        if isinstance(error, UsageError) or line is None:
+        logging.debug("in the runner: %s", error)
+        if line is not None:
+            message = line.split("UsageError: ", 1)[1].split(f" {_IN_A_WORKER}")[0]
+            raise UsageError(message) from None
+        if _IN_A_WORKER in str(error):  # A mistake of this program, whose traceback is worth reading.
             raise
-        logging.debug("in the worker: %s", error)
-        message = line.split("UsageError: ", 1)[1].split(" [while running")[0]
-        raise UsageError(message) from None
+        raise UsageError(f"runner={runner}: {_one_line(error)}") from None
 
 
 def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size: int,

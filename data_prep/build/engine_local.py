@@ -62,11 +62,7 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
 
 def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
     """Raises UsageError if too much of the input is bad or no document remains."""
-    shown = "; ".join(f"{reason} {count} times, first at {statistics.shown[reason][0][2]}"
-                      for reason, count in statistics.bad_input.most_common(3))
-    if statistics.bad_fraction > max_bad_fraction:
-        raise UsageError(f"{statistics.bad_fraction:.1%} of the documents cannot be read, more "
-                         f"than max_bad_fraction={max_bad_fraction}: {shown}")
+    statistics.check_readable(max_bad_fraction)
     if statistics.examples["validation"] and not statistics.examples["train"]:
         raise UsageError(f"all {statistics.documents} documents are held out, none is left for training: "
                          "expected a smaller validation_fraction")
@@ -75,7 +71,7 @@ def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
                             in statistics.dropped_documents.most_common())
         raise UsageError("the input has no document that can be used"
                          + (f"; dropped: {dropped}" if dropped else "")
-                         + (f"; bad: {shown}" if shown else ""))
+                         + (f"; bad: {bad}" if (bad := statistics.bad_examples()) else ""))
 
 
 def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: RunAll

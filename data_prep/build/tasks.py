@@ -26,6 +26,7 @@ import numpy as np
 from data_prep.build import examples
 from data_prep.build.statistics import Statistics
 from data_prep.corpus import cleaning, readers
+from data_prep.corpus.formats import format_of_file
 from electra_es.data import records, tfrecord
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -94,24 +95,30 @@ class Job:
 
 
 def plan_tasks(train_files: Sequence[tuple[str, int]],
-               validation_files: Sequence[tuple[str, int]] = ()) -> list[Task]:
+               validation_files: Sequence[tuple[str, int]] = (), input_format: str = "auto"
+               ) -> list[Task]:
     """Divides files into parts of `TASK_BYTES` or a multiple of it; a compressed file is one part.
 
     Args:
       train_files, validation_files: (path, size in bytes), in the order of the input.
+      input_format: see `readers.read_documents`.
+
+    Raises:
+      UsageError: a file that is no text.
     """
-    divided = sum(size for path, size in (*train_files, *validation_files)
-                  if readers.is_splittable(path))
+    all_files = [(path, size, format_of_file(path, input_format).compression is None, is_validation)
+                 for found, is_validation in ((train_files, False), (validation_files, True))
+                 for path, size in found]
+    divided = sum(size for _, size, splittable, _ in all_files if splittable)
     step = TASK_BYTES * max(1, -(-divided // (TASK_BYTES * MAX_TASKS)))
     tasks: list[Task] = []
-    for split_files, is_validation in ((train_files, False), (validation_files, True)):
-        for path, size in split_files:
-            if readers.is_splittable(path):
-                for start in range(0, max(size, 1), step):
-                    end = min(start + step, size)
-                    tasks.append(Task(len(tasks), path, start, end, end - start, is_validation))
-            else:
-                tasks.append(Task(len(tasks), path, 0, None, size, is_validation))
+    for path, size, splittable, is_validation in all_files:
+        if splittable:
+            for start in range(0, max(size, 1), step):
+                end = min(start + step, size)
+                tasks.append(Task(len(tasks), path, start, end, end - start, is_validation))
+        else:
+            tasks.append(Task(len(tasks), path, 0, None, size, is_validation))
     return tasks
 
 
@@ -123,10 +130,11 @@ def kept_documents(task: Task, job: Job, statistics: Statistics) -> Iterator[rea
         on_bad=functools.partial(statistics.add_bad, task.number, os.path.basename(task.path)))
     for document in documents:
         reason = job.rules.reason_to_drop(document)
+        statistics.labelled += document.language is not None
         if reason is None:
             yield document
         else:
-            statistics.dropped_documents[reason] += 1
+            statistics.add_dropped(reason, len(document.text.encode()))
 
 
 def document_keys(task: Task, job: Job) -> np.ndarray:
@@ -194,16 +202,15 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
     open_blocks = {False: _Block(False), True: _Block(True)}
     validation_below = int(job.validation_fraction * 2**64)
     for index, document in enumerate(kept_documents(task, job, statistics)):
-        if index in duplicates:
-            statistics.dropped_documents[f"{job.dedup}_duplicate"] += 1
-            continue
         data = document.text.encode()
+        if index in duplicates:
+            statistics.add_dropped(f"{job.dedup}_duplicate", len(data))
+            continue
         content_hash = cleaning.content_hash(data)
         # With the seed, so that another seed holds out other documents.
         is_validation = (task.is_validation
                          or _hash(job.seed, "split", content_hash) < validation_below)
-        statistics.documents += 1
-        statistics.text_bytes += len(data)
+        statistics.add_kept(len(data))
         block = open_blocks[is_validation]
         block.texts.append(document.text)
         block.hashes.append(content_hash)

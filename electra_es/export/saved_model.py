@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the tokeniser's operations for reloading
 
+from electra_es import files
 from electra_es.config import SPECIAL_TOKENS
 from electra_es.errors import quiet_libraries, run_main
 from electra_es.export.compare import MASK_PROBES, PROBES, Comparison, mask_logits, tokenized
@@ -190,8 +191,9 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
     with new_directory(output, overwrite=overwrite, recognised_by="saved_model.pb") as scratch:
         text_model = TextModel(model, tokenizer, usable_length(run))
         _save(text_model, scratch)
-        with quiet_libraries():  # as for `SentencePieceTokenizer`
-            signatures = tf.saved_model.load(scratch).signatures
+        # Quiet as for `SentencePieceTokenizer`.
+        with quiet_libraries(), files.no_pattern(scratch) as opened:
+            signatures = tf.saved_model.load(opened).signatures
         compared = Comparison("the reloaded SavedModel")
         _compare_encoder(compared, text_model, model, signatures["encode"])
         if model.discriminator_head is not None:
