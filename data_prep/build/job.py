@@ -136,7 +136,8 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
         rules=cleaning.DocumentRules(
             config.min_chars, config.language, config.min_language_probability,
             config.language_detector,
-            tuple(filter(None, config.drop_quality_warnings.split(",")))),
+            tuple(filter(None, config.drop_quality_warnings.split(","))),
+            "" if config.quality == "none" else config.quality),
         input_format=config.input_format, max_document_bytes=config.max_document_bytes,
         seed=config.seed)
 

@@ -60,6 +60,8 @@ class BuildConfig:
     drop_quality_warnings: str = setting(
         "", "Drop documents with one of these OSCAR annotations or categories, comma-separated: tiny,"
         "short_sentences,header,footer,noisy,adult,...", NAME)
+    quality: Literal["none", "fineweb2_es"] = setting(
+        "none", "Drop documents by rules on repetition and quality: FineWeb-2's for Spanish.")
     input_format: Literal["auto", "text", "jsonl", "parquet"] = setting(
         "auto", "Format of the input; auto: by file name.")
     max_document_bytes: int = setting(

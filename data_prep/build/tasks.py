@@ -25,7 +25,7 @@ import numpy as np
 
 from data_prep.build import examples
 from data_prep.build.statistics import Statistics
-from data_prep.corpus import cleaning, readers
+from data_prep.corpus import cleaning, quality, readers
 from data_prep.corpus.formats import format_of_file
 from electra_es.data import records, tfrecord
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
@@ -38,6 +38,7 @@ BLOCK_BYTES = 1 << 20
 # Entries held in memory before they are yielded; a task of 8 MB of text makes about 4 MB.
 MAX_HELD_BYTES = 32 << 20
 
+_LATER_RULES = ("quality",)
 _ENTRY = struct.Struct("<QI")
 
 # Shard number -> entries.
@@ -87,7 +88,11 @@ class Job:
 
     def fingerprint(self, vocab_sha256: str, tasks: Iterable[Task]) -> str:
         """SHA-256 over everything that the records depend on; names of files without folders."""
-        values = dataclasses.asdict(self) | {
+        settings = dataclasses.asdict(self)
+        # Rules of later versions, where they are off: the records are those of the versions before.
+        settings["rules"] = {name: value for name, value in settings["rules"].items()
+                             if value or name not in _LATER_RULES}
+        values = settings | {
             "vocab_dir": vocab_sha256, "version": records.FORMAT_VERSION,
             "tasks": [(os.path.basename(task.path), task.start, task.size, task.is_validation)
                       for task in tasks]}
@@ -124,6 +129,33 @@ def plan_tasks(train_files: Sequence[tuple[str, int]],
 
 def kept_documents(task: Task, job: Job, statistics: Statistics) -> Iterator[readers.Document]:
     """Readable documents of a task that no rule drops; the others are counted."""
+    documents = _documents_kept_alone(task, job, statistics)
+    if not job.rules.quality:
+        yield from documents
+        return
+    thresholds = quality.THRESHOLDS[job.rules.quality]
+    while held := _batch(documents):
+        for document, reason in zip(
+                held, quality.reasons([each.text for each in held], thresholds), strict=True):
+            if reason is None:
+                yield document
+            else:
+                statistics.add_dropped(reason, len(document.text.encode()))
+
+
+def _batch(documents: Iterator[readers.Document]) -> list[readers.Document]:
+    """The next documents, about `BLOCK_BYTES` characters; empty at the end."""
+    held, size = [], 0
+    for document in documents:
+        held.append(document)
+        size += len(document.text)
+        if size >= BLOCK_BYTES:
+            break
+    return held
+
+
+def _documents_kept_alone(task: Task, job: Job, statistics: Statistics) -> Iterator[readers.Document]:
+    """Those that no rule drops which looks at one document at a time."""
     documents = readers.read_documents(
         task.path, start=task.start, end=task.end, input_format=job.input_format,
         max_document_bytes=job.max_document_bytes,

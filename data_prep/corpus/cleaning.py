@@ -32,6 +32,7 @@ class DocumentRules:
     min_language_probability: float = 0.0
     language_detector: str = "none"
     drop_quality_warnings: tuple[str, ...] = ()
+    quality: str = ""  # which `quality.THRESHOLDS`; for many documents at once, see `kept_documents`
 
     def reason_to_drop(self, document: Document) -> str | None:
         """The first rule that drops `document`, as a key of `stats.json`; None to keep it."""

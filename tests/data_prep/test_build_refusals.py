@@ -79,7 +79,8 @@ def command(*arguments) -> subprocess.CompletedProcess:
 
 def test_hostile_input_is_counted(bad_corpus, vocab_dir, tmp_path):
     result = command(f"--input={bad_corpus}", f"--vocab_dir={vocab_dir}", f"--output={tmp_path}/out",
-                     "--max_document_bytes=20000", "--workers=1", "--max_seq_length=40")
+                     "--max_document_bytes=20000", "--workers=1", "--max_seq_length=40",
+                     "--max_bad_fraction=1")  # by bytes, most of it is bad
     assert result.returncode == 0, result.stderr
     stats = stats_of(tmp_path / "out")
     assert stats["bad_input"] == EXPECTED_BAD
@@ -101,7 +102,7 @@ def test_too_much_bad_input_ends_the_job(bad_corpus, vocab_dir, tmp_path):
         assert "\n" not in str(error.value)
         assert not (tmp_path / runner / "COMPLETED").exists()
         # What is done stays, so that the answer to it is quick.
-        build_tfrecords(dataclasses.replace(settings, max_bad_fraction=0.9))
+        build_tfrecords(dataclasses.replace(settings, max_bad_fraction=1.0))
 
 
 def test_names_that_look_like_patterns(vocab_dir, tmp_path):

@@ -1,10 +1,10 @@
 """`detect`: every form of a model gives the same scores, in three output formats."""
 
 import json
-import unicodedata
 import os
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest

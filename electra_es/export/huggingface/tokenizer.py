@@ -195,8 +195,8 @@ def write_vocabulary(files: dict[str, bytes], target: str, where: str) -> None:
 
     A `text.json` among them, which our exports have, says how text is treated; else
     `tokenizer_config.json`, and for what that leaves open the normaliser of `tokenizer.json`. BERT's
-    tokenisers strip accents if they lower-case, unless they say otherwise; and where nothing is said, they
-    do both, which a warning tells.
+    tokenisers strip accents if they lower-case, unless they say otherwise; where nothing is said, they do
+    both, which a warning tells.
 
     Args:
       files: name -> content of those files of the folder that exist.
@@ -228,8 +228,8 @@ def write_vocabulary(files: dict[str, bytes], target: str, where: str) -> None:
         strip = settings.get("strip_accents", normalizer.get("strip_accents"))
         text |= {"lower_case": lower, "strip_accents": lower if strip is None else strip}
     elif not text:
-        warn(f"{where}: neither tokenizer_config.json nor tokenizer.json says how text is treated: taken to "
-             "be lower-cased and without accents, as BERT's is by default")
+        warn(f"{where}: neither tokenizer_config.json nor tokenizer.json says how text is treated: taken "
+             "to be lower-cased and without accents, as BERT's is by default")
         text = {"lower_case": True, "strip_accents": True}
     save_text_config(target, TextConfig(**text))
 

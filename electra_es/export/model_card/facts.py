@@ -89,6 +89,8 @@ def _cleaning(settings: dict[str, Any]) -> Rows:
         kept.append(f"at least {settings['min_chars']:,} characters")
     if settings["drop_quality_warnings"]:
         kept.append(f"without the warnings {', '.join(settings['drop_quality_warnings'])}")
+    if quality := settings.get("quality"):
+        kept.append(f"by the rules {quality} on repetition and quality")
     duplicates = {"none": "kept", "exact": "dropped where the text is the same",
                   "near": "dropped where the Jaccard similarity of word 5-grams is "
                           f"{settings['near_duplicate_threshold']:g} or more"}

@@ -1,0 +1,389 @@
+"""Rules on repetition and quality, with the thresholds that FineWeb-2 publishes for Spanish.
+
+Definitions are those of Gopher (Rae et al. 2021, table A1 and section A.1.1) and of FineWeb as
+datatrove has them; the words are ours: runs of letters, digits and marks, and each other visible
+character alone. Penedo et al. 2025, "FineWeb2", describes how the thresholds were found.
+
+Everything that every document needs is computed for many documents at once: one array of code
+points, the hash of a word as a difference of two sums. Repeated runs of words are walked through one by
+one only where a bound that is quick to compute does not exclude the rule.
+"""
+
+import functools
+import itertools
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+PREFIX = "quality_"
+_NEW_LINE, _DOT, _ELLIPSIS = 10, ord("."), ord("…")
+_SPACE, _VISIBLE, _DIGIT, _LETTER = range(4)  # classes of characters; a word has classes from _DIGIT on
+# An odd number, so that it has an inverse modulo 2^64.
+_BASE = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a document is dropped; the order is that of the rules.
+
+    Attributes:
+      duplicate_lines: share of lines that repeat an earlier one: above.
+      top_runs: (n, share of characters) of the most frequent run of n words: above.
+      duplicate_runs: (n, share of characters) in runs of n words that repeat an earlier one: above.
+      line_punctuation: share of lines that end with a sentence: below.
+      duplicate_line_characters: share of characters in repeated lines: above.
+      new_lines: line ends per word: above.
+      words: outside; symbols do not count.
+      word_length: mean, outside.
+      symbols: "#" or ellipses per word: above.
+      bullets, ellipsis_lines: share of lines that begin with a bullet, end with an ellipsis: above.
+      alphabetic_words: share of words with a letter: below.
+      stop_words: of which two different ones are needed.
+    """
+
+    duplicate_lines: float
+    top_runs: tuple[tuple[int, float], ...]
+    duplicate_runs: tuple[tuple[int, float], ...]
+    line_punctuation: float
+    duplicate_line_characters: float
+    new_lines: float
+    words: tuple[int, int]
+    word_length: tuple[float, float]
+    symbols: float
+    bullets: float
+    ellipsis_lines: float
+    alphabetic_words: float
+    stop_words: tuple[str, ...]
+
+
+# The file for spa_Latn in FineWeb-2's repository, and Gopher's values where it has none.
+THRESHOLDS = {"fineweb2_es": Thresholds(
+    duplicate_lines=0.252,
+    top_runs=((2, 0.156), (3, 0.14), (4, 0.125)),
+    duplicate_runs=((5, 0.145), (6, 0.136), (7, 0.127), (8, 0.117), (9, 0.108), (10, 0.099)),
+    line_punctuation=0.182, duplicate_line_characters=0.1, new_lines=0.138,
+    words=(50, 100_000), word_length=(3, 14), symbols=0.1, bullets=0.9, ellipsis_lines=0.3,
+    alphabetic_words=0.825,
+    stop_words=("de", "la", "en", "el", "y", "a", "que", "del", "los", "se", "por", "un", "con", "una",
+                "las", "su"))}
+
+
+def reasons(texts: Sequence[str], thresholds: Thresholds) -> list[str | None]:
+    """For each text the first rule that drops it, or None; give it about 1 MB of text a call."""
+    if not texts:
+        return []
+    batch = _Batch(texts)
+    lines, words = _Lines(batch), _Words(batch)
+    chars = np.maximum(batch.lengths, 1)
+    t = thresholds
+    found: list[str | None] = [None] * len(texts)
+
+    def drop(name: str, dropped: np.ndarray) -> None:
+        for i in np.flatnonzero(dropped):
+            found[i] = found[i] or PREFIX + name
+
+    drop("duplicate_lines", lines.repeated / np.maximum(lines.number, 1) > t.duplicate_lines)
+    for name, dropped in _repeated_runs(batch, words, t):
+        drop(name, dropped)
+    drop("line_punctuation", lines.ending / np.maximum(lines.visible, 1) < t.line_punctuation)
+    without_line_ends = np.maximum(chars - batch.counts("\n"), 1)
+    drop("duplicate_line_characters",
+         lines.repeated_chars / without_line_ends > t.duplicate_line_characters)
+    number = np.maximum(words.number, 1)
+    drop("new_lines", batch.counts("\n") / number > t.new_lines)
+    drop("few_words", words.proper < t.words[0])
+    drop("many_words", words.proper > t.words[1])
+    length = words.proper_chars / np.maximum(words.proper, 1)
+    drop("word_length", (length < t.word_length[0]) | (length > t.word_length[1]))
+    drop("hashes", batch.counts("#") / number > t.symbols)
+    drop("ellipses", (batch.counts("...") + batch.counts("…")) / number > t.symbols)
+    drop("bullets", lines.bullets / np.maximum(lines.all, 1) > t.bullets)
+    drop("ellipsis_lines", lines.ellipses / np.maximum(lines.all, 1) > t.ellipsis_lines)
+    drop("alphabetic_words", words.alphabetic / number < t.alphabetic_words)
+    drop("stop_words", words.different(t.stop_words) < 2)
+    return found
+
+
+class _Batch:
+    """Texts as one array of code points, a line end after each text.
+
+    Attributes:
+      codes: uint32 [n].
+      starts, ends, lengths: int64 [texts], in `codes`.
+      classes: uint8 [n].
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+        self.lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        self.ends = np.cumsum(self.lengths + 1) - 1
+        self.starts = self.ends - self.lengths
+        self.codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "replace"), np.uint32)
+        self.classes = _tables().classes[self.codes]
+
+    @functools.cached_property
+    def hashes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of mixed code points times powers of the base, uint64 [n + 1]; the inverse powers, [n]."""
+        powers, inverses = _powers(len(self.codes))
+        sums = np.zeros(len(self.codes) + 1, np.uint64)
+        np.cumsum(_tables().mixed[self.codes] * powers, out=sums[1:])
+        return sums, inverses
+
+    def hash(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Hashes of substrings, wherever they stand, with the number of the text in the high bits."""
+        sums, inverses = self.hashes
+        return (sums[ends] - sums[starts]) * inverses[starts]
+
+    def text_of(self, positions: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.ends, positions)
+
+    def keyed(self, hashes: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """Keys that are equal only within one text: its number, then 44 bits of the hash."""
+        return (texts.astype(np.uint64) << np.uint64(44)) | (hashes >> np.uint64(20))
+
+    def counts(self, part: str) -> np.ndarray:
+        return np.fromiter((text.count(part) for text in self.texts), np.int64, len(self.texts))
+
+    def per_text(self, texts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """Numbers of the entries of each text, or sums of their weights: int64 [texts]."""
+        return np.bincount(texts, weights, len(self.texts)).astype(np.int64)
+
+
+class _Lines:
+    """Figures of the lines of each text, int64 [texts].
+
+    Attributes:
+      number, repeated: lines that are not empty; those that repeat an earlier one.
+      visible, repeated_chars, ending: lines with something visible; characters of those that repeat an
+        earlier one; those that end with a terminal mark.
+      all, bullets, ellipses: all lines; those that begin with a bullet; that end with an ellipsis.
+    """
+
+    def __init__(self, batch: _Batch) -> None:
+        ends = np.flatnonzero(batch.codes == _NEW_LINE)
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        of = batch.text_of(starts)
+        # The last line of a text is none if it is empty, as after a line end.
+        exists = (ends < batch.ends[of]) | (ends > starts)
+        self.all = batch.per_text(of[exists])
+        full = ends > starts
+        starts, ends, of = starts[full], ends[full], of[full]
+        keys = batch.keyed(batch.hash(starts, ends), of)
+        repeats = _repeats(keys)
+        # Splitting at line ends makes an empty line of one at the start or the end of a text.
+        first = batch.codes[batch.starts] == _NEW_LINE
+        last = (batch.codes[np.maximum(batch.ends - 1, 0)] == _NEW_LINE) & (batch.lengths > 0)
+        edges = first.astype(np.int64) + last
+        self.number = batch.per_text(of) + edges
+        self.repeated = batch.per_text(of[repeats]) + (edges == 2)
+        shown = np.flatnonzero(batch.classes != _SPACE)
+        shown = shown if len(shown) else np.array([-1])
+        begin = shown[np.minimum(np.searchsorted(shown, starts), len(shown) - 1)]
+        seen = (begin >= starts) & (begin < ends)
+        self.visible = batch.per_text(of[seen])
+        counted = repeats & seen
+        self.repeated_chars = batch.per_text(of[counted], (ends - starts)[counted])
+        self.ending = batch.per_text(of[seen & _tables().terminal[batch.codes[ends - 1]]])
+        starts, ends, of, begin = starts[seen], ends[seen], of[seen], begin[seen]
+        self.bullets = batch.per_text(of[np.isin(batch.codes[begin], (ord("•"), ord("-")))])
+        tail = shown[np.searchsorted(shown, ends) - 1]
+        dots = batch.codes[tail] == _DOT
+        for back in (1, 2):
+            dots &= (tail - back >= starts) & (batch.codes[np.maximum(tail - back, 0)] == _DOT)
+        self.ellipses = batch.per_text(of[dots | (batch.codes[tail] == _ELLIPSIS)])
+
+
+class _Words:
+    """The words of all texts, and figures of each text.
+
+    Attributes:
+      starts, ends, of: int64 [words], place and text of each.
+      number, proper, proper_chars, alphabetic: int64 [texts]: words; those that are no symbol, and their
+        characters; those with a letter.
+    """
+
+    def __init__(self, batch: _Batch) -> None:
+        self.batch = batch
+        inside = batch.classes >= _DIGIT
+        before = np.concatenate(([False], inside[:-1]))
+        alone = batch.classes == _VISIBLE
+        self.starts = np.flatnonzero((inside & ~before) | alone)
+        after = np.concatenate((inside[1:], [False]))
+        self.ends = np.flatnonzero((inside & ~after) | alone) + 1
+        self.bounds = np.searchsorted(self.starts, np.append(batch.starts, len(batch.codes)))
+        self.of = np.repeat(np.arange(len(batch.texts)), np.diff(self.bounds))
+        proper = inside[self.starts]
+        letters = np.concatenate(([0], np.cumsum(batch.classes == _LETTER)))
+        self.number = batch.per_text(self.of)
+        self.proper = batch.per_text(self.of[proper])
+        self.proper_chars = batch.per_text(self.of[proper], (self.ends - self.starts)[proper])
+        self.alphabetic = batch.per_text(self.of[letters[self.ends] > letters[self.starts]])
+        self.hashes = batch.hash(self.starts, self.ends)
+        self.sums = np.concatenate(([0], np.cumsum(self.ends - self.starts)))
+
+    def different(self, wanted: Sequence[str]) -> np.ndarray:
+        """How many of the wanted words each text has."""
+        number = np.zeros(len(self.batch.texts), np.int64)
+        short = self.ends - self.starts <= max(map(len, wanted))
+        hashes, of = self.hashes[short], self.of[short]
+        for word in wanted:
+            number[np.unique(of[hashes == _hash_of(word)])] += 1
+        return number
+
+    def runs(self, n: int, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The runs of `n` words of one text among those that begin at the words `at`.
+
+        Returns:
+          where they begin, int64 [runs], and keys of their words, uint64 [runs].
+        """
+        at = at[at <= len(self.starts) - n]
+        at = at[self.of[at] == self.of[at + n - 1]]
+        keys = np.zeros(len(at), np.uint64)
+        for k in range(n):
+            keys = keys * np.uint64(_BASE) + self.hashes[at + k]
+        return at, self.batch.keyed(keys, self.of[at])
+
+    def characters(self, at: np.ndarray, n: int) -> np.ndarray:
+        """Of the runs of `n` words that begin at `at`, without what stands between the words."""
+        return self.sums[at + n] - self.sums[at]
+
+
+def _repeated_runs(batch: _Batch, words: _Words, t: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
+    """(rule, which texts it drops) for the rules on runs of words.
+
+    A run of n words is there twice only if the runs of n - 1 words at its start and its end are.
+    """
+    chars = np.maximum(batch.lengths, 1)
+    top, duplicate = dict(t.top_runs), dict(t.duplicate_runs)
+    at = np.arange(len(words.starts))
+    for n in range(2, max(duplicate) + 1):
+        at, keys = words.runs(n, at)
+        shared = _is_shared(keys)
+        at, keys = at[shared], keys[shared]
+        if n in top:
+            yield f"top_{n}_words", _top_characters(words, n, at, keys) > top[n] * chars
+        if n in duplicate:
+            most = duplicate[n] * chars
+            suspect = _characters_covered(words, n, at[_repeats(keys)]) > most
+            repeated = np.zeros(len(chars), np.int64)
+            for i in np.flatnonzero(suspect):
+                of = slice(*np.searchsorted(at, words.bounds[i:i + 2]))
+                repeated[i] = _repeated_characters(at[of], keys[of], words, n)
+            yield f"duplicate_{n}_words", repeated > most
+        follows = np.zeros(len(words.starts) + 1, bool)
+        follows[at] = True
+        at = at[follows[at + 1]]
+
+
+def _top_characters(words: _Words, n: int, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Characters of the most frequent run of `n` words, all times together; of equally frequent ones the
+    first. `at`, `keys`: the runs that are there more than once."""
+    first = np.minimum(words.bounds[:-1], max(0, len(words.starts) - n))
+    found = np.where(words.number >= n, words.characters(first, n) + n - 1, 0) if len(
+        words.starts) >= n else np.zeros(len(words.number), np.int64)
+    if not len(at):
+        return found
+    order = np.argsort(keys, kind="stable")
+    begins = np.flatnonzero(np.append(True, keys[order[1:]] != keys[order[:-1]]))
+    counts, firsts = np.diff(np.append(begins, len(order))), at[order[begins]]
+    best = np.lexsort((firsts, -counts, words.of[firsts]))
+    texts, chosen = np.unique(words.of[firsts[best]], return_index=True)
+    best = best[chosen]
+    found[texts] = (words.characters(firsts[best], n) + n - 1) * counts[best]
+    return found
+
+
+def _characters_covered(words: _Words, n: int, at: np.ndarray) -> np.ndarray:
+    """Characters of each text that are in the runs that begin at `at`, each once."""
+    change = np.zeros(len(words.starts) + 1, np.int64)
+    np.add.at(change, at, 1)
+    np.add.at(change, at + n, -1)
+    covered = np.cumsum(change[:-1]) > 0
+    return words.batch.per_text(words.of[covered], (words.ends - words.starts)[covered])
+
+
+def _repeated_characters(at: np.ndarray, keys: np.ndarray, words: _Words, n: int) -> int:
+    """Characters in runs of `n` words that repeat an earlier one; runs that are counted do not overlap,
+    and what they cover counts for no earlier run."""
+    seen, characters, free = set(), 0, 0
+    for place, key, size in zip(at.tolist(), keys.tolist(), words.characters(at, n).tolist(),
+                                strict=True):
+        if place < free:
+            continue
+        if key in seen:
+            characters += size
+            free = place + n
+        else:
+            seen.add(key)
+    return characters
+
+
+def _is_shared(keys: np.ndarray) -> np.ndarray:
+    """Which keys are there more than once."""
+    ordered = np.sort(keys)
+    same = ordered[1:] == ordered[:-1]
+    twice = ordered[1:][same & np.append(True, ~same[:-1])] if len(same) else ordered[:0]
+    if not len(twice):
+        return np.zeros(len(keys), bool)
+    return twice[np.minimum(np.searchsorted(twice, keys), len(twice) - 1)] == keys
+
+
+def _repeats(keys: np.ndarray) -> np.ndarray:
+    """Which keys are equal to an earlier one."""
+    order = np.argsort(keys, kind="stable")
+    again = np.zeros(len(keys), bool)
+    again[order[1:]] = keys[order[1:]] == keys[order[:-1]]
+    return again
+
+
+class _Tables(NamedTuple):
+    """By code point: class, 64 random bits, and whether it is the last mark of a sentence."""
+
+    classes: np.ndarray
+    mixed: np.ndarray
+    terminal: np.ndarray
+
+
+# Marks that end a sentence, in the scripts that a Spanish text may quote. Closing quotes do not count.
+TERMINAL = ".!?…\u203c\u203d\u2047\u2048\u2049\uff01\uff0e\uff1f\uff61\u3002"
+
+
+@functools.cache
+def _tables() -> _Tables:
+    size = sys.maxunicode + 1
+    classes = np.full(size, _VISIBLE, np.uint8)
+    for code in itertools.chain(range(0x30000), range(0xE0000, 0xE0200)):
+        character = chr(code)
+        if character.isspace():
+            classes[code] = _SPACE
+        elif character.isalpha():
+            classes[code] = _LETTER
+        elif character.isalnum() or unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf", "Cc"):
+            classes[code] = _DIGIT
+    codes = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_BASE)
+    mixed = (codes ^ (codes >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    terminal = np.zeros(size, bool)
+    terminal[[ord(mark) for mark in TERMINAL]] = True
+    return _Tables(classes, mixed ^ (mixed >> np.uint64(29)), terminal)
+
+
+_powers_made: list[np.ndarray] = []
+
+
+def _powers(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Powers of the base modulo 2^64 and of its inverse, made once for the longest batch so far."""
+    if not _powers_made or len(_powers_made[0]) < number:
+        size = max(number, 1 << 21)
+        _powers_made[:] = [np.cumprod(np.full(size, value, np.uint64)) for value in (
+            _BASE, pow(_BASE, -1, 1 << 64))]
+    return _powers_made[0][:number], _powers_made[1][:number]
+
+
+@functools.cache
+def _hash_of(word: str) -> np.uint64:
+    batch = _Batch([word])
+    return batch.hash(np.array([0]), np.array([len(word)]))[0]
