@@ -44,6 +44,8 @@ from electra_es.text.audit import audit, examples_by_class
 MODEL_TYPES = ("bpe", "unigram")
 CHARACTER_COVERAGE = 0.99995
 COVERAGE = Range(above=0, high=1, why="without a character there is no piece")
+# A piece that is seen less often than this gets hardly any training.
+WORDS_PER_ENTRY = 10
 # Held out of the text to measure the vocabulary, if there is no other text for that.
 HELD_OUT_FRACTION = 0.01
 
@@ -134,6 +136,11 @@ def _train(source: str | list[str], counts: str, config: TextConfig, model_type:
     else:
         documents = _documents(source, sample_fraction, held_out_fraction)
         words = counting.count_words(documents, config)
+    if words.total() < WORDS_PER_ENTRY * config.vocab_size:
+        logging.warning(
+            "warning: vocab_size=%d: the text has %d words only, so most entries stand for words seen a few "
+            "times: expected %d words, or a smaller vocabulary",
+            config.vocab_size, words.total(), WORDS_PER_ENTRY * config.vocab_size)
     if config.tokenizer == "sentencepiece":
         return wordpieces.train_sentencepiece(words, config, character_coverage)
     return wordpieces.train_wordpieces(words, config, character_coverage)

@@ -22,7 +22,7 @@ from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.parsing import make_parser, require
 from electra_es.data.records import RecordsInfo, check_vocabulary
 from electra_es.data.shards import Shards, usable_shards
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, warn
 from electra_es.model.batches import Inputs
 from electra_es.model.randomness import derive_key, fold_in, stateless_seed
 
@@ -36,6 +36,11 @@ def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: Mo
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "
             f"{info.max_seq_length} tokens: expected at least that, or records built shorter")
+    if info.max_seq_length < config.max_seq_length:
+        padding = 1 - info.max_seq_length / config.max_seq_length
+        warn(f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "
+             f"{info.max_seq_length} tokens, so {padding:.0%} or more of every batch is padding: "
+             "expected records of the same length")
     if config.max_seq_length > model_config.max_position_embeddings:
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: expected at most "

@@ -152,6 +152,16 @@ def test_googles_layout(tmp_path):
     assert batch.example_index.numpy().tolist() == [5]
 
 
+def test_records_that_are_shorter_than_the_run_are_told(capsys):
+    info = RecordsInfo(max_seq_length=4, examples={"train": [5]})
+    check_records(info, run_config(max_seq_length=16), model_config(), TextConfig(), "records")
+    assert capsys.readouterr().err == (
+        "warning: max_seq_length=16: records has examples of up to 4 tokens, so 75% or more of every "
+        "batch is padding: expected records of the same length\n")
+    check_records(info, run_config(max_seq_length=8), model_config(), TextConfig(), "records")
+    assert "so 50% or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("settings, message", [
     (dict(max_seq_length=12), "max_seq_length=12: .* has examples of up to 13 tokens"),
     (dict(max_seq_length=18), "max_seq_length=18: expected at most max_position_embeddings=17"),

@@ -127,7 +127,7 @@ def test_validation_shards_that_are_cut_off_or_short(records):
 
 
 def test_validation_shards_are_checked_before_the_run(records, capsys):
-    """They were read at the end of the training only, and --skip_corrupt_shards did not leave them out."""
+    """They were read at its end only, and --skip_corrupt_shards did not leave them out."""
     shard = records / shard_name("validation", 0, 2)
     info = load_records_info(str(records))
     assert check_validation(str(records), info, False, VOCAB_SIZE) is info
