@@ -138,8 +138,8 @@ def _train(source: str | list[str], counts: str, config: TextConfig, model_type:
         words = counting.count_words(documents, config)
     if words.total() < WORDS_PER_ENTRY * config.vocab_size:
         logging.warning(
-            "warning: vocab_size=%d: the text has %d words only, so most entries stand for words seen a few "
-            "times: expected %d words, or a smaller vocabulary",
+            "warning: vocab_size=%d: the text has %d words only, so most entries stand for words that "
+            "are seen a few times: expected %d words, or a smaller vocabulary",
             config.vocab_size, words.total(), WORDS_PER_ENTRY * config.vocab_size)
     if config.tokenizer == "sentencepiece":
         return wordpieces.train_sentencepiece(words, config, character_coverage)

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import glob
+import hashlib
 import io
 import json
 import os
@@ -228,6 +229,14 @@ def find(pattern: str) -> list[tuple[str, int]]:
             raise UsageError(f"{path}: a link to {os.readlink(path)}, which does not exist: expected "
                              "a file")
     return [(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
+
+
+def checksum(path: str) -> str:
+    """What identifies the content of a file: "sha256:..." of a local one, else what its bucket says."""
+    if is_remote(path):
+        return remote.checksum(path)
+    with open_read(path) as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def total_size(paths: Sequence[str]) -> int:

@@ -43,6 +43,14 @@ def exists(path: str) -> bool:
         return False
 
 
+def checksum(path: str) -> str:
+    """The checksum that the bucket keeps of a file, with its name; "unknown" if it keeps none."""
+    with reachable(path):
+        facts = _file_system(path).info(path)
+    return next((f"{name}:{facts[key]}" for key, name in (("md5Hash", "md5"), ("crc32c", "crc32c"))
+                 if facts.get(key)), "unknown")
+
+
 def size(path: str) -> int:
     with reachable(path):
         return _file_system(path).size(path)

@@ -23,7 +23,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.engine_local import check_input
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from data_prep.build.tasks import Job, Task
+from data_prep.build.tasks import Duplicates, Job, Task
+from data_prep.corpus.cleaning import sizes_by_range
 from electra_es import files
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError, reason
@@ -59,7 +60,7 @@ def pipeline_options(runner: str, workers: int, beam_options: Sequence[str]) -> 
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
         runner: str, workers: int, beam_options: Sequence[str], max_bad_fraction: float
-        ) -> tuple[list[int], Statistics]:
+        ) -> tuple[list[int], Statistics, dict[str, str]]:
     """Builds all shards, as `engine_local.run`; all workers must reach `work_dir`.
 
     When the job is started again, finished shards are kept and all tasks are repeated.
@@ -72,7 +73,8 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
         run_to_end(pipeline, runner)
     statistics = Statistics.load(files.join(work_dir, STATISTICS))
     check_input(statistics, max_bad_fraction)
-    return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics
+    checksums = {path: files.checksum(path) for path in dict.fromkeys(task.path for task in tasks)}
+    return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics, checksums
 
 
 # Options with the address of a server that this machine talks to.
@@ -143,7 +145,7 @@ def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size:
     keyed = pipeline | "Tasks" >> beam.Create([(task.number, task) for task in tasks])
     if job.dedup == "none":
         with_duplicates = keyed | "NoDuplicates" >> beam.MapTuple(
-            lambda _, task: (task, frozenset()))
+            lambda _, task: (task, Duplicates()))
     else:
         with_duplicates = _find_duplicates(keyed, job)
     outputs = (with_duplicates | "Spread" >> beam.Reshuffle()
@@ -161,18 +163,39 @@ def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size:
 
 
 def _find_duplicates(keyed: beam.PCollection, job: Job) -> beam.PCollection:
-    """(number, task) -> (task, its documents that repeat an earlier one).
+    """(number, task) -> (task, its documents that repeat earlier ones).
 
-        (3, Task(3, "b.txt", ...)) -> ((0, 0x9f2c...), (3, 17)) -> (3, 17) -> (Task(3), {17})
+        (3, Task(3, "b.txt", ...)) -> ((0, 0x9f2c...), (3, 17)) -> (3, (17, 2, 0)) -> (Task(3), ...)
     """
-    positions = (
+    places = (
         keyed | "SpreadKeys" >> beam.Reshuffle()
         | "Keys" >> beam.FlatMapTuple(lambda number, task: _document_keys(number, task, job))
         | "SameKey" >> beam.GroupByKey()
-        | "AllButFirst" >> beam.FlatMapTuple(lambda _, places: sorted(places)[1:]))
-    return ({"task": keyed, "documents": positions} | beam.CoGroupByKey()
+        | "Ranks" >> beam.FlatMapTuple(lambda _, places: _ranks(places)))
+    return ({"task": keyed, "documents": places} | beam.CoGroupByKey()
             | "Duplicates" >> beam.MapTuple(lambda _, groups: (
-                next(iter(groups["task"])), frozenset(groups["documents"]))))
+                next(iter(groups["task"])), _duplicates(groups["documents"], job.max_copies))))
+
+
+def _ranks(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """(task, (document, size of its group, documents of it that are earlier)), for groups of several."""
+    ordered = sorted(places)
+    if len(ordered) > 1:
+        for rank, (task, document) in enumerate(ordered):
+            yield task, (document, len(ordered), rank)
+
+
+def _duplicates(documents: Iterable[tuple[int, int, int]], max_copies: int) -> Duplicates:
+    """Those of one task, from the groups that its documents are in."""
+    sizes: dict[int, int] = {}
+    ranks: dict[int, int] = {}
+    for document, size, rank in documents:
+        sizes[document] = max(size, sizes.get(document, 0))
+        ranks[document] = max(rank, ranks.get(document, 0))
+    return Duplicates(
+        frozenset(document for document, rank in ranks.items() if rank >= max_copies),
+        tuple(sizes_by_range(
+            size for document, size in sizes.items() if not ranks[document]).items()))
 
 
 def _document_keys(number: int, task: Task, job: Job
@@ -189,7 +212,7 @@ class _Process(beam.DoFn):
         self._job = job
         self._vocab_size = vocab_size
 
-    def process(self, element: tuple[Task, frozenset[int]]) -> Iterator:
+    def process(self, element: tuple[Task, Duplicates]) -> Iterator:
         task, duplicates = element
         statistics = Statistics.empty(self._vocab_size)
         for entries in pipeline_tasks.process_task(task, self._job, statistics, duplicates):

@@ -66,20 +66,23 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     with _only_job_in(config.output):
         _prepare_output(config, f"{fingerprint} {listing.state([*inputs, *held_out])}")
         if config.runner == "local":
-            counts, statistics = pipeline_local.run(
+            counts, statistics, checksums = pipeline_local.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
                 config.max_bad_fraction)
         else:
             import_optional("apache_beam", "requirements-data.txt")
             from data_prep.build import engine_beam as pipeline_beam
-            counts, statistics = pipeline_beam.run(
+            counts, statistics, checksums = pipeline_beam.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.runner,
                 config.workers, beam_options, config.max_bad_fraction)
+        sources = [
+            {"name": _shown_name(path), "bytes": size, "checksum": checksums[path], "held_out": is_held_out}
+            for found, is_held_out in ((inputs, False), (held_out, True)) for path, size in found]
         info = RecordsInfo(
             max_seq_length=job.max_seq_length, text=tokenizer.config, fingerprint=fingerprint,
             examples={"train": counts[:job.train_shards], "validation": counts[job.train_shards:]},
             special_ids={token: tokenizer.vocab.index(token) for token in SPECIAL_TOKENS},
-            packing=job.packing, scheme=job.scheme)
+            packing=job.packing, scheme=job.scheme, sources=sources, settings=job.to_values())
         _copy_vocabulary(config.vocab_dir, tokenizer.config, config.output)
         _finish(config.output, info, statistics, tokenizer, files.total_size(shard_files),
                 _sources(job, [*inputs, *held_out]))
@@ -132,7 +135,7 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
         vocab_dir=config.vocab_dir, max_seq_length=config.max_seq_length, train_shards=train_shards,
         validation_shards=validation_shards, validation_fraction=fraction, scheme=config.scheme,
         packing="none" if config.scheme == "original" else config.packing, dedup=config.dedup,
-        near_duplicate_threshold=config.near_duplicate_threshold,
+        near_duplicate_threshold=config.near_duplicate_threshold, max_copies=config.max_copies,
         rules=cleaning.DocumentRules(
             config.min_chars, config.language, config.min_language_probability,
             config.language_detector,
@@ -205,6 +208,7 @@ def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict
                   "names": [_shown_name(path) for path, _ in inputs[:SHOWN_NAMES]]},
         "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
                      "near_duplicate_threshold": job.near_duplicate_threshold,
+                     "max_copies": job.max_copies,
                      "packing": job.packing, "scheme": job.scheme,
                      "validation_fraction": job.validation_fraction},
     }

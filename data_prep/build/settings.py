@@ -48,6 +48,9 @@ class BuildConfig:
         "none", "Drop documents equal (exact) or similar (near: MinHash LSH) to an earlier one.")
     near_duplicate_threshold: float = setting(
         0.8, "Jaccard similarity of word 5-grams for near.", _SHARE)
+    max_copies: int = setting(
+        1, "With --dedup, how many documents of those that are the same are kept.",
+        Range(low=1, high=2**31 - 1, why="one is kept in any case"))
     min_chars: int = setting(
         0, "Shortest document kept, in characters.",
         Range(low=0, high=2**31 - 1, why="no document is longer"))

@@ -26,6 +26,7 @@ class Statistics(InputCounts):
       dropped_tokens: tokens of kept documents that are in no example.
       positions: tokens in examples, special tokens counted.
       examples: by split.
+      clusters: of documents that are the same, by their size; see `cleaning.sizes_by_range`.
       labelled: readable documents whose corpus names a language.
     """
 
@@ -35,6 +36,7 @@ class Statistics(InputCounts):
     positions: int = 0
     examples: Counter[str] = field(default_factory=Counter)
     labelled: int = 0
+    clusters: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def empty(cls, vocab_size: int) -> "Statistics":
@@ -66,6 +68,8 @@ class Statistics(InputCounts):
             "bad_bytes": dict(sorted(self.bad_bytes.items())),
             "bad_input_examples": {reason: [detail for _, _, detail in shown]
                                    for reason, shown in sorted(self.shown.items())},
+            "duplicate_clusters": dict(sorted(self.clusters.items(), key=lambda item: int(
+                item[0].split()[0]))),
             "text_bytes": self.text_bytes,
             "tokens": self.tokens,
             "dropped_tokens": self.dropped_tokens,

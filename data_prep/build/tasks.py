@@ -20,6 +20,7 @@ import random
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,6 +65,19 @@ class Task:
     is_validation: bool = False
 
 
+class Duplicates(NamedTuple):
+    """What a first pass over the input found in one task.
+
+    Attributes:
+      dropped: numbers of the kept documents to leave out.
+      clusters: of documents that are the same, how many there are by their size; each is counted in the
+        task of its first document.
+    """
+
+    dropped: frozenset[int] = frozenset()
+    clusters: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything that determines the bytes of the records, besides vocabulary and input."""
@@ -77,6 +91,7 @@ class Job:
     packing: str
     dedup: str
     near_duplicate_threshold: float
+    max_copies: int
     rules: cleaning.DocumentRules
     input_format: str
     max_document_bytes: int
@@ -86,12 +101,27 @@ class Job:
     def num_shards(self) -> int:
         return self.train_shards + self.validation_shards
 
+    def to_values(self) -> dict[str, Any]:
+        """JSON values, without the place of the vocabulary, which another machine has elsewhere."""
+        values = dataclasses.asdict(self)
+        del values["vocab_dir"]
+        return values
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], vocab_dir: str) -> "Job":
+        """Inverse of `to_values`; raises TypeError, KeyError for other values."""
+        rules = dict(values["rules"])
+        rules["drop_quality_warnings"] = tuple(rules["drop_quality_warnings"])
+        return cls(**{**values, "vocab_dir": vocab_dir, "rules": cleaning.DocumentRules(**rules)})
+
     def fingerprint(self, vocab_sha256: str, tasks: Iterable[Task]) -> str:
         """SHA-256 over everything that the records depend on; names of files without folders."""
         settings = dataclasses.asdict(self)
         # Rules of later versions, where they are off: the records are those of the versions before.
         settings["rules"] = {name: value for name, value in settings["rules"].items()
                              if value or name not in _LATER_RULES}
+        if self.max_copies == 1:
+            del settings["max_copies"]
         values = settings | {
             "vocab_dir": vocab_sha256, "version": records.FORMAT_VERSION,
             "tasks": [(os.path.basename(task.path), task.start, task.size, task.is_validation)
@@ -177,17 +207,17 @@ def document_keys(task: Task, job: Job) -> np.ndarray:
 
 
 def process_task(task: Task, job: Job, statistics: Statistics,
-                 duplicates: frozenset[int] = frozenset()) -> Iterator[ShardEntries]:
+                 duplicates: Duplicates = Duplicates()) -> Iterator[ShardEntries]:
     """Turns a task into records; yields them whenever `MAX_HELD_BYTES` are reached, and at the end.
 
     Args:
       statistics: the counts are added to it; they are complete at the end of the iterator.
-      duplicates: numbers of the kept documents to leave out.
     """
     tokenizer = _tokenizer(job.vocab_dir)
+    statistics.clusters.update(dict(duplicates.clusters))
     entries: dict[int, list[bytes]] = {}
     held = 0
-    for number, block in enumerate(_blocks(task, job, statistics, duplicates)):
+    for number, block in enumerate(_blocks(task, job, statistics, duplicates.dropped)):
         flat = _block_examples(block, job, tokenizer, statistics)
         encoded = tfrecord.encode_examples(*flat)
         split = "validation" if block.is_validation else "train"

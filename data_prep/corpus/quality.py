@@ -11,6 +11,7 @@ one only where a bound that is quick to compute does not exclude the rule.
 
 import functools
 import itertools
+import string
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -216,7 +217,7 @@ class _Words:
         self.ends = np.flatnonzero((inside & ~after) | alone) + 1
         self.bounds = np.searchsorted(self.starts, np.append(batch.starts, len(batch.codes)))
         self.of = np.repeat(np.arange(len(batch.texts)), np.diff(self.bounds))
-        proper = inside[self.starts]
+        proper = inside[self.starts] | ~_tables().symbol[batch.codes[self.starts]]
         letters = np.concatenate(([0], np.cumsum(batch.classes == _LETTER)))
         self.number = batch.per_text(self.of)
         self.proper = batch.per_text(self.of[proper])
@@ -341,15 +342,18 @@ def _repeats(keys: np.ndarray) -> np.ndarray:
 
 
 class _Tables(NamedTuple):
-    """By code point: class, 64 random bits, and whether it is the last mark of a sentence."""
+    """By code point: class, 64 random bits, whether it ends a sentence, whether it is a symbol."""
 
     classes: np.ndarray
     mixed: np.ndarray
     terminal: np.ndarray
+    symbol: np.ndarray
 
 
-# Marks that end a sentence, in the scripts that a Spanish text may quote. Closing quotes do not count.
-TERMINAL = ".!?…\u203c\u203d\u2047\u2048\u2049\uff01\uff0e\uff1f\uff61\u3002"
+# Marks that end a sentence, in the scripts that a Spanish text may quote; neither quotes nor "…" count.
+TERMINAL = ".!?\u0589\u203c\u203d\u2047\u2048\u2049\u2e2e\u2e3c\u2e53\u2e54\u3002\uff01\uff0e\uff1f\uff61"
+# What is a symbol and no word where it stands alone; as datatrove has it, "¿", "¡" and "•" are words.
+SYMBOLS = string.punctuation + "—–“”„’«»…´∶━►、，；：（）《》「」【】〈〉％～" + TERMINAL
 
 
 @functools.cache
@@ -366,9 +370,10 @@ def _tables() -> _Tables:
             classes[code] = _DIGIT
     codes = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_BASE)
     mixed = (codes ^ (codes >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    terminal = np.zeros(size, bool)
+    terminal, symbol = np.zeros(size, bool), np.zeros(size, bool)
     terminal[[ord(mark) for mark in TERMINAL]] = True
-    return _Tables(classes, mixed ^ (mixed >> np.uint64(29)), terminal)
+    symbol[[ord(mark) for mark in SYMBOLS]] = True
+    return _Tables(classes, mixed ^ (mixed >> np.uint64(29)), terminal, symbol)
 
 
 _powers_made: list[np.ndarray] = []

@@ -202,6 +202,11 @@ def test_duplicates_over_all_files(vocab_dir, tmp_path, dedup, settings):
     stats = stats_of(tmp_path / "records")
     assert stats["dropped_documents"] == {f"{dedup}_duplicate": expected}
     assert stats["documents"] == 41 - expected
+    assert stats["duplicate_clusters"] == ({"2": 4} if dedup == "exact" else {"2": 5, "3 to 4": 3})
+    build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "copies", dedup=dedup, max_copies=2,
+                           input=f"{tmp_path}/*.txt", **settings))
+    stats = stats_of(tmp_path / "copies")
+    assert stats["documents"] == 41 - (0 if dedup == "exact" else 3)
 
 
 def test_number_of_shards_follows_the_input():

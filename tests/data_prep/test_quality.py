@@ -69,7 +69,7 @@ def expected_reason(text: str) -> str | None:
         return "duplicate_line_characters"
     if text.count("\n") / max(1, len(words)) > T.new_lines:
         return "new_lines"
-    proper = [word for word in words if quality._tables().classes[ord(word[0])] >= quality._DIGIT]
+    proper = [word for word in words if word not in quality.SYMBOLS]
     if not T.words[0] <= len(proper) <= T.words[1]:
         return "few_words" if len(proper) < T.words[0] else "many_words"
     if not T.word_length[0] <= sum(map(len, proper)) / len(proper) <= T.word_length[1]:
