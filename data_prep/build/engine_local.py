@@ -8,6 +8,7 @@ shards are not repeated.
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -61,11 +62,13 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
         counts = dict(run_all("shards", _write_shard, [
             (shard, work_dir, len(tasks), shard_files[shard]) for shard in chosen],
             [record_bytes // len(shard_files)] * len(chosen)))
-        paths = list(dict.fromkeys(task.path for task in tasks))
-        checksums = dict(run_all("files", files.checksum, [(path,) for path in paths], [
-            sum(task.size for task in tasks if task.path == path) for path in paths]))
+        sizes: Counter[str] = Counter()
+        for task in tasks:
+            sizes[task.path] += task.size
+        checksums = dict(run_all("files", files.checksum, [(path,) for path in sizes],
+                                 list(sizes.values())))
     return ([counts[number] for number in range(len(chosen))], statistics,
-            {path: checksums[number] for number, path in enumerate(paths)})
+            {path: checksums[number] for number, path in enumerate(sizes)})
 
 
 def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
@@ -97,7 +100,8 @@ def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: Ru
     ends = np.cumsum([len(array) for array in keys])[:-1]
     dropped = np.split(cleaning.later_duplicates(together, job.max_copies), ends)
     sizes = np.split(cleaning.cluster_sizes(together), ends)
-    return [Duplicates(frozenset(np.flatnonzero(part).tolist()), tuple(cleaning.sizes_by_range(of).items()))
+    return [Duplicates(frozenset(np.flatnonzero(part).tolist()),
+                       tuple(cleaning.sizes_by_range(of).items()))
             for part, of in zip(dropped, sizes, strict=True)]
 
 

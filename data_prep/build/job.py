@@ -76,8 +76,8 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.runner,
                 config.workers, beam_options, config.max_bad_fraction)
         sources = [
-            {"name": _shown_name(path), "bytes": size, "checksum": checksums[path], "held_out": is_held_out}
-            for found, is_held_out in ((inputs, False), (held_out, True)) for path, size in found]
+            {"name": _shown_name(path), "bytes": size, "checksum": checksums[path], "held_out": whole}
+            for found, whole in ((inputs, False), (held_out, True)) for path, size in found]
         info = RecordsInfo(
             max_seq_length=job.max_seq_length, text=tokenizer.config, fingerprint=fingerprint,
             examples={"train": counts[:job.train_shards], "validation": counts[job.train_shards:]},

@@ -1,8 +1,9 @@
 """Rules on repetition and quality, with the thresholds that FineWeb-2 publishes for Spanish.
 
 Definitions are those of Gopher (Rae et al. 2021, table A1 and section A.1.1) and of FineWeb as
-datatrove has them; the words are ours: runs of letters, digits and marks, and each other visible
-character alone. Penedo et al. 2025, "FineWeb2", describes how the thresholds were found.
+datatrove has them. The words are ours: runs of letters, digits and marks, with a dot and the like inside,
+and each other visible character alone; datatrove's are spaCy's. Penedo et al. 2025, "FineWeb2", describes
+how the thresholds were found.
 
 Everything that every document needs is computed for many documents at once: one array of code
 points, the hash of a word as a difference of two sums. Repeated runs of words are walked through one by
@@ -210,8 +211,11 @@ class _Words:
     def __init__(self, batch: _Batch) -> None:
         self.batch = batch
         inside = batch.classes >= _DIGIT
+        joins = np.flatnonzero(_tables().joins[batch.codes[1:-1]]) + 1
+        joins = joins[inside[joins - 1] & inside[joins + 1]]
+        inside[joins] = True
         before = np.concatenate(([False], inside[:-1]))
-        alone = batch.classes == _VISIBLE
+        alone = (batch.classes == _VISIBLE) & ~inside
         self.starts = np.flatnonzero((inside & ~before) | alone)
         after = np.concatenate((inside[1:], [False]))
         self.ends = np.flatnonzero((inside & ~after) | alone) + 1
@@ -342,17 +346,20 @@ def _repeats(keys: np.ndarray) -> np.ndarray:
 
 
 class _Tables(NamedTuple):
-    """By code point: class, 64 random bits, whether it ends a sentence, whether it is a symbol."""
+    """By code point: class, 64 random bits, whether it ends a sentence, is a symbol, joins a word."""
 
     classes: np.ndarray
     mixed: np.ndarray
     terminal: np.ndarray
     symbol: np.ndarray
+    joins: np.ndarray
 
 
 # Marks that end a sentence, in the scripts that a Spanish text may quote; neither quotes nor "…" count.
 TERMINAL = ".!?\u0589\u203c\u203d\u2047\u2048\u2049\u2e2e\u2e3c\u2e53\u2e54\u3002\uff01\uff0e\uff1f\uff61"
 # What is a symbol and no word where it stands alone; as datatrove has it, "¿", "¡" and "•" are words.
+# Inside a word these belong to it: "3.14", "EE.UU", "11:30", "y/o".
+JOINS = ".,:'’/_@·&"
 SYMBOLS = string.punctuation + "—–“”„’«»…´∶━►、，；：（）《》「」【】〈〉％～" + TERMINAL
 
 
@@ -370,10 +377,11 @@ def _tables() -> _Tables:
             classes[code] = _DIGIT
     codes = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_BASE)
     mixed = (codes ^ (codes >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    terminal, symbol = np.zeros(size, bool), np.zeros(size, bool)
+    terminal, symbol, joins = (np.zeros(size, bool) for _ in range(3))
+    joins[[ord(mark) for mark in JOINS]] = True
     terminal[[ord(mark) for mark in TERMINAL]] = True
     symbol[[ord(mark) for mark in SYMBOLS]] = True
-    return _Tables(classes, mixed ^ (mixed >> np.uint64(29)), terminal, symbol)
+    return _Tables(classes, mixed ^ (mixed >> np.uint64(29)), terminal, symbol, joins)
 
 
 _powers_made: list[np.ndarray] = []

@@ -7,8 +7,8 @@ from electra_es import files
 from electra_es.data.records import STATS_FILE, RecordsInfo
 
 # Keys of stats.json. Its examples of bad input stay out: they name files of the machine that built it.
-_COUNTS = ("documents", "dropped_documents", "dropped_bytes", "bad_input", "text_bytes", "tokens", "dropped_tokens",
-           "unk_fraction", "input", "settings")
+_COUNTS = ("documents", "dropped_documents", "dropped_bytes", "bad_input", "text_bytes", "tokens",
+           "dropped_tokens", "unk_fraction", "input", "settings")
 
 
 def describe_records(directory: str, info: RecordsInfo) -> dict[str, Any]:

@@ -16,11 +16,13 @@ T = quality.THRESHOLDS["fineweb2_es"]
 
 
 def split(text: str) -> list[str]:
-    """Runs of letters, digits and marks, and each other visible character alone."""
+    """Runs of letters, digits and marks, a dot and the like inside; other visible characters alone."""
+    kinds = [quality._tables().classes[ord(character)] for character in text]
     words, run = [], ""
-    for character in text:
-        kind = quality._tables().classes[ord(character)]
-        if kind >= quality._DIGIT:
+    for i, (character, kind) in enumerate(zip(text, kinds, strict=True)):
+        joins = character in quality.JOINS and 0 < i < len(text) - 1 and (
+            min(kinds[i - 1], kinds[i + 1]) >= quality._DIGIT)
+        if kind >= quality._DIGIT or joins:
             run += character
             continue
         words += [run] if run else []

@@ -370,3 +370,17 @@ def test_the_command(tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"{tmp_path / 'v'}: 47 entries\n"
     assert vocabulary.load_text_config(tmp_path / "v").strip_accents
+
+
+def test_vocabularies_are_compared_on_the_same_words(tmp_path):
+    pieces = [*SPECIAL_TOKENS, "la", "ca", "##sa", "##s", ".", "niña", "ni", "##na"]
+    cased = text.WordPieceTokenizer(TextConfig(), pieces)
+    stripped = text.WordPieceTokenizer(TextConfig(strip_accents=True), pieces)
+    rows = measuring.compare(["la casa.", "la niña la ñ 7"], {"cased": cased, "stripped": stripped})
+    # la la la casa niña ñ; of letters: 6 words, 2 of them not ASCII.
+    assert rows[0] == ("cased", 13, 9 / 8, 2 / 8, 1 / 6, 0.0)
+    assert rows[1] == ("stripped", 13, 10 / 8, 2 / 8, 2 / 6, 1 / 2)
+    assert measuring.table(rows)[2] == "| cased | 13 | 1.125 | 25.000% | 16.7% | 0.0% |"
+    for name in ("a.svg", "b.svg", "c.png"):
+        measuring.draw(rows, str(tmp_path / name))
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

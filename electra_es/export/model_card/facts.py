@@ -62,8 +62,8 @@ def _corpus(data: dict[str, Any]) -> Rows:
         names = ", ".join(source["names"][:3]) + (", …" if source["files"] > 3 else "")
         rows.append(("Files", f"{source['files']:,} ({_size(source['bytes'])}): {names}"))
     if digest := data.get("sources_sha256"):
-        rows.append(("Hash of the files", f"`{digest}`: SHA-256 over the checksums that `info.json` of the "
-                     "records lists"))
+        rows.append(("Hash of the files", f"`{digest}`: SHA-256 over the checksums in `info.json` of the "
+                     "records"))
     if "documents" in data:
         rows += [
             ("Documents kept", f"{data['documents']:,}, held-out ones included"),
