@@ -1,6 +1,7 @@
 """One job, from its settings to COMPLETED: the records directory that `BuildConfig` describes."""
 
 import dataclasses
+import hashlib
 import logging
 import os
 import tempfile
@@ -16,7 +17,7 @@ from data_prep.build.settings import (
     BuildConfig,
 )
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from data_prep.corpus import cleaning, listing
+from data_prep.corpus import cleaning, decontamination, listing
 from data_prep.corpus.formats import is_compressed
 from data_prep.corpus.lines import COMPRESSION_RATIO
 from data_prep.outputs import check_apart
@@ -135,6 +136,7 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
         vocab_dir=config.vocab_dir, max_seq_length=config.max_seq_length, train_shards=train_shards,
         validation_shards=validation_shards, validation_fraction=fraction, scheme=config.scheme,
         packing="none" if config.scheme == "original" else config.packing, dedup=config.dedup,
+        decontaminate=config.decontaminate, decontaminate_sha256=_runs_sha256(config.decontaminate),
         near_duplicate_threshold=config.near_duplicate_threshold, max_copies=config.max_copies,
         rules=cleaning.DocumentRules(
             config.min_chars, config.language, config.min_language_probability,
@@ -143,6 +145,13 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
             "" if config.quality == "none" else config.quality),
         input_format=config.input_format, max_document_bytes=config.max_document_bytes,
         seed=config.seed)
+
+
+def _runs_sha256(pattern: str) -> str:
+    """A hash of all runs of words that documents must not have; now, as wrong files are told at once."""
+    if not pattern:
+        return ""
+    return hashlib.sha256(decontamination.load_keys(pattern).tobytes()).hexdigest()
 
 
 def _shards(job: pipeline_tasks.Job) -> dict[str, int]:
@@ -209,6 +218,7 @@ def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict
         "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
                      "near_duplicate_threshold": job.near_duplicate_threshold,
                      "max_copies": job.max_copies,
+                     "decontaminated": bool(job.decontaminate),
                      "packing": job.packing, "scheme": job.scheme,
                      "validation_fraction": job.validation_fraction},
     }

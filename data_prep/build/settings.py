@@ -65,6 +65,8 @@ class BuildConfig:
         "short_sentences,header,footer,noisy,adult,...", NAME)
     quality: Literal["none", "fineweb2_es"] = setting(
         "none", "Drop documents by rules on repetition and quality: FineWeb-2's for Spanish.")
+    decontaminate: str = setting(
+        "", "Drop documents that share a run of 13 words with these files of tasks.", PATHS)
     input_format: Literal["auto", "text", "jsonl", "parquet"] = setting(
         "auto", "Format of the input; auto: by file name.")
     max_document_bytes: int = setting(

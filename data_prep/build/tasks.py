@@ -26,7 +26,7 @@ import numpy as np
 
 from data_prep.build import examples
 from data_prep.build.statistics import Statistics
-from data_prep.corpus import cleaning, quality, readers
+from data_prep.corpus import cleaning, decontamination, quality, readers
 from data_prep.corpus.formats import format_of_file
 from electra_es.data import records, tfrecord
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
@@ -92,6 +92,8 @@ class Job:
     dedup: str
     near_duplicate_threshold: float
     max_copies: int
+    decontaminate: str
+    decontaminate_sha256: str
     rules: cleaning.DocumentRules
     input_format: str
     max_document_bytes: int
@@ -120,8 +122,10 @@ class Job:
         # Rules of later versions, where they are off: the records are those of the versions before.
         settings["rules"] = {name: value for name, value in settings["rules"].items()
                              if value or name not in _LATER_RULES}
-        if self.max_copies == 1:
-            del settings["max_copies"]
+        del settings["decontaminate"]  # a place; what stands there is in its hash
+        for name, off in (("max_copies", 1), ("decontaminate_sha256", "")):
+            if settings[name] == off:
+                del settings[name]
         values = settings | {
             "vocab_dir": vocab_sha256, "version": records.FORMAT_VERSION,
             "tasks": [(os.path.basename(task.path), task.start, task.size, task.is_validation)
@@ -160,17 +164,27 @@ def plan_tasks(train_files: Sequence[tuple[str, int]],
 def kept_documents(task: Task, job: Job, statistics: Statistics) -> Iterator[readers.Document]:
     """Readable documents of a task that no rule drops; the others are counted."""
     documents = _documents_kept_alone(task, job, statistics)
-    if not job.rules.quality:
+    if not (job.rules.quality or job.decontaminate):
         yield from documents
         return
-    thresholds = quality.THRESHOLDS[job.rules.quality]
     while held := _batch(documents):
-        for document, reason in zip(
-                held, quality.reasons([each.text for each in held], thresholds), strict=True):
+        for document, reason in zip(held, _reasons([each.text for each in held], job), strict=True):
             if reason is None:
                 yield document
             else:
                 statistics.add_dropped(reason, len(document.text.encode()))
+
+
+def _reasons(texts: list[str], job: Job) -> list[str | None]:
+    """Why to drop each of several texts, by the rules that look at many at once."""
+    reasons: list[str | None] = [None] * len(texts)
+    if job.rules.quality:
+        reasons = quality.reasons(texts, quality.THRESHOLDS[job.rules.quality])
+    if job.decontaminate:
+        shared = decontamination.share_a_run(texts, decontamination.load_keys(job.decontaminate))
+        reasons = [reason or ("contaminated" if of_task else None)
+                   for reason, of_task in zip(reasons, shared, strict=True)]
+    return reasons
 
 
 def _batch(documents: Iterator[readers.Document]) -> list[readers.Document]:

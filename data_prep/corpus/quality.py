@@ -10,24 +10,15 @@ points, the hash of a word as a difference of two sums. Repeated runs of words a
 one only where a bound that is quick to compute does not exclude the rule.
 """
 
-import functools
-import itertools
-import string
-import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.corpus.word_arrays import SPACE, Batch, Words, tables
+
 PREFIX = "quality_"
 _NEW_LINE, _DOT, _ELLIPSIS = 10, ord("."), ord("…")
-_SPACE, _VISIBLE, _DIGIT, _LETTER = range(4)  # classes of characters; a word has classes from _DIGIT on
-# An odd number, so that it has an inverse modulo 2^64.
-_BASE = 0x9E3779B97F4A7C15
-
-
 @dataclass(frozen=True)
 class Thresholds:
     """When a document is dropped; the order is that of the rules.
@@ -78,8 +69,8 @@ def reasons(texts: Sequence[str], thresholds: Thresholds) -> list[str | None]:
     """For each text the first rule that drops it, or None; give it about 1 MB of text a call."""
     if not texts:
         return []
-    batch = _Batch(texts)
-    lines, words = _Lines(batch), _Words(batch)
+    batch = Batch(texts)
+    lines, words = _Lines(batch), Words(batch)
     chars = np.maximum(batch.lengths, 1)
     t = thresholds
     found: list[str | None] = [None] * len(texts)
@@ -110,51 +101,6 @@ def reasons(texts: Sequence[str], thresholds: Thresholds) -> list[str | None]:
     return found
 
 
-class _Batch:
-    """Texts as one array of code points, a line end after each text.
-
-    Attributes:
-      codes: uint32 [n].
-      starts, ends, lengths: int64 [texts], in `codes`.
-      classes: uint8 [n].
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
-        self.lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        self.ends = np.cumsum(self.lengths + 1) - 1
-        self.starts = self.ends - self.lengths
-        self.codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "replace"), np.uint32)
-        self.classes = _tables().classes[self.codes]
-
-    @functools.cached_property
-    def hashes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of mixed code points times powers of the base, uint64 [n + 1]; the inverse powers, [n]."""
-        powers, inverses = _powers(len(self.codes))
-        sums = np.zeros(len(self.codes) + 1, np.uint64)
-        np.cumsum(_tables().mixed[self.codes] * powers, out=sums[1:])
-        return sums, inverses
-
-    def hash(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Hashes of substrings, wherever they stand, with the number of the text in the high bits."""
-        sums, inverses = self.hashes
-        return (sums[ends] - sums[starts]) * inverses[starts]
-
-    def text_of(self, positions: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self.ends, positions)
-
-    def keyed(self, hashes: np.ndarray, texts: np.ndarray) -> np.ndarray:
-        """Keys that are equal only within one text: its number, then 44 bits of the hash."""
-        return (texts.astype(np.uint64) << np.uint64(44)) | (hashes >> np.uint64(20))
-
-    def counts(self, part: str) -> np.ndarray:
-        return np.fromiter((text.count(part) for text in self.texts), np.int64, len(self.texts))
-
-    def per_text(self, texts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        """Numbers of the entries of each text, or sums of their weights: int64 [texts]."""
-        return np.bincount(texts, weights, len(self.texts)).astype(np.int64)
-
-
 class _Lines:
     """Figures of the lines of each text, int64 [texts].
 
@@ -165,7 +111,7 @@ class _Lines:
       all, bullets, ellipses: all lines; those that begin with a bullet; that end with an ellipsis.
     """
 
-    def __init__(self, batch: _Batch) -> None:
+    def __init__(self, batch: Batch) -> None:
         ends = np.flatnonzero(batch.codes == _NEW_LINE)
         starts = np.concatenate(([0], ends[:-1] + 1))
         of = batch.text_of(starts)
@@ -182,14 +128,14 @@ class _Lines:
         edges = first.astype(np.int64) + last
         self.number = batch.per_text(of) + edges
         self.repeated = batch.per_text(of[repeats]) + (edges == 2)
-        shown = np.flatnonzero(batch.classes != _SPACE)
+        shown = np.flatnonzero(batch.classes != SPACE)
         shown = shown if len(shown) else np.array([-1])
         begin = shown[np.minimum(np.searchsorted(shown, starts), len(shown) - 1)]
         seen = (begin >= starts) & (begin < ends)
         self.visible = batch.per_text(of[seen])
         counted = repeats & seen
         self.repeated_chars = batch.per_text(of[counted], (ends - starts)[counted])
-        self.ending = batch.per_text(of[seen & _tables().terminal[batch.codes[ends - 1]]])
+        self.ending = batch.per_text(of[seen & tables().terminal[batch.codes[ends - 1]]])
         starts, ends, of, begin = starts[seen], ends[seen], of[seen], begin[seen]
         self.bullets = batch.per_text(of[np.isin(batch.codes[begin], (ord("•"), ord("-")))])
         tail = shown[np.searchsorted(shown, ends) - 1]
@@ -199,65 +145,7 @@ class _Lines:
         self.ellipses = batch.per_text(of[dots | (batch.codes[tail] == _ELLIPSIS)])
 
 
-class _Words:
-    """The words of all texts, and figures of each text.
-
-    Attributes:
-      starts, ends, of: int64 [words], place and text of each.
-      number, proper, proper_chars, alphabetic: int64 [texts]: words; those that are no symbol, and their
-        characters; those with a letter.
-    """
-
-    def __init__(self, batch: _Batch) -> None:
-        self.batch = batch
-        inside = batch.classes >= _DIGIT
-        joins = np.flatnonzero(_tables().joins[batch.codes[1:-1]]) + 1
-        joins = joins[inside[joins - 1] & inside[joins + 1]]
-        inside[joins] = True
-        before = np.concatenate(([False], inside[:-1]))
-        alone = (batch.classes == _VISIBLE) & ~inside
-        self.starts = np.flatnonzero((inside & ~before) | alone)
-        after = np.concatenate((inside[1:], [False]))
-        self.ends = np.flatnonzero((inside & ~after) | alone) + 1
-        self.bounds = np.searchsorted(self.starts, np.append(batch.starts, len(batch.codes)))
-        self.of = np.repeat(np.arange(len(batch.texts)), np.diff(self.bounds))
-        proper = inside[self.starts] | ~_tables().symbol[batch.codes[self.starts]]
-        letters = np.concatenate(([0], np.cumsum(batch.classes == _LETTER)))
-        self.number = batch.per_text(self.of)
-        self.proper = batch.per_text(self.of[proper])
-        self.proper_chars = batch.per_text(self.of[proper], (self.ends - self.starts)[proper])
-        self.alphabetic = batch.per_text(self.of[letters[self.ends] > letters[self.starts]])
-        self.hashes = batch.hash(self.starts, self.ends)
-        self.sums = np.concatenate(([0], np.cumsum(self.ends - self.starts)))
-
-    def different(self, wanted: Sequence[str]) -> np.ndarray:
-        """How many of the wanted words each text has."""
-        number = np.zeros(len(self.batch.texts), np.int64)
-        short = self.ends - self.starts <= max(map(len, wanted))
-        hashes, of = self.hashes[short], self.of[short]
-        for word in wanted:
-            number[np.unique(of[hashes == _hash_of(word)])] += 1
-        return number
-
-    def runs(self, n: int, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The runs of `n` words of one text among those that begin at the words `at`.
-
-        Returns:
-          where they begin, int64 [runs], and keys of their words, uint64 [runs].
-        """
-        at = at[at <= len(self.starts) - n]
-        at = at[self.of[at] == self.of[at + n - 1]]
-        keys = np.zeros(len(at), np.uint64)
-        for k in range(n):
-            keys = keys * np.uint64(_BASE) + self.hashes[at + k]
-        return at, self.batch.keyed(keys, self.of[at])
-
-    def characters(self, at: np.ndarray, n: int) -> np.ndarray:
-        """Of the runs of `n` words that begin at `at`, without what stands between the words."""
-        return self.sums[at + n] - self.sums[at]
-
-
-def _repeated_runs(batch: _Batch, words: _Words, t: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
+def _repeated_runs(batch: Batch, words: Words, t: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
     """(rule, which texts it drops) for the rules on runs of words.
 
     A run of n words is there twice only if the runs of n - 1 words at its start and its end are.
@@ -284,7 +172,7 @@ def _repeated_runs(batch: _Batch, words: _Words, t: Thresholds) -> Iterator[tupl
         at = at[follows[at + 1]]
 
 
-def _top_characters(words: _Words, n: int, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def _top_characters(words: Words, n: int, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Characters of the most frequent run of `n` words, all times together; of equally frequent ones the
     first. `at`, `keys`: the runs that are there more than once."""
     first = np.minimum(words.bounds[:-1], max(0, len(words.starts) - n))
@@ -302,7 +190,7 @@ def _top_characters(words: _Words, n: int, at: np.ndarray, keys: np.ndarray) -> 
     return found
 
 
-def _characters_covered(words: _Words, n: int, at: np.ndarray) -> np.ndarray:
+def _characters_covered(words: Words, n: int, at: np.ndarray) -> np.ndarray:
     """Characters of each text that are in the runs that begin at `at`, each once."""
     change = np.zeros(len(words.starts) + 1, np.int64)
     np.add.at(change, at, 1)
@@ -311,7 +199,7 @@ def _characters_covered(words: _Words, n: int, at: np.ndarray) -> np.ndarray:
     return words.batch.per_text(words.of[covered], (words.ends - words.starts)[covered])
 
 
-def _repeated_characters(at: np.ndarray, keys: np.ndarray, words: _Words, n: int) -> int:
+def _repeated_characters(at: np.ndarray, keys: np.ndarray, words: Words, n: int) -> int:
     """Characters in runs of `n` words that repeat an earlier one; runs that are counted do not overlap,
     and what they cover counts for no earlier run."""
     seen, characters, free = set(), 0, 0
@@ -343,60 +231,3 @@ def _repeats(keys: np.ndarray) -> np.ndarray:
     again = np.zeros(len(keys), bool)
     again[order[1:]] = keys[order[1:]] == keys[order[:-1]]
     return again
-
-
-class _Tables(NamedTuple):
-    """By code point: class, 64 random bits, whether it ends a sentence, is a symbol, joins a word."""
-
-    classes: np.ndarray
-    mixed: np.ndarray
-    terminal: np.ndarray
-    symbol: np.ndarray
-    joins: np.ndarray
-
-
-# Marks that end a sentence, in the scripts that a Spanish text may quote; neither quotes nor "…" count.
-TERMINAL = ".!?\u0589\u203c\u203d\u2047\u2048\u2049\u2e2e\u2e3c\u2e53\u2e54\u3002\uff01\uff0e\uff1f\uff61"
-# What is a symbol and no word where it stands alone; as datatrove has it, "¿", "¡" and "•" are words.
-# Inside a word these belong to it: "3.14", "EE.UU", "11:30", "y/o".
-JOINS = ".,:'’/_@·&"
-SYMBOLS = string.punctuation + "—–“”„’«»…´∶━►、，；：（）《》「」【】〈〉％～" + TERMINAL
-
-
-@functools.cache
-def _tables() -> _Tables:
-    size = sys.maxunicode + 1
-    classes = np.full(size, _VISIBLE, np.uint8)
-    for code in itertools.chain(range(0x30000), range(0xE0000, 0xE0200)):
-        character = chr(code)
-        if character.isspace():
-            classes[code] = _SPACE
-        elif character.isalpha():
-            classes[code] = _LETTER
-        elif character.isalnum() or unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf", "Cc"):
-            classes[code] = _DIGIT
-    codes = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_BASE)
-    mixed = (codes ^ (codes >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    terminal, symbol, joins = (np.zeros(size, bool) for _ in range(3))
-    joins[[ord(mark) for mark in JOINS]] = True
-    terminal[[ord(mark) for mark in TERMINAL]] = True
-    symbol[[ord(mark) for mark in SYMBOLS]] = True
-    return _Tables(classes, mixed ^ (mixed >> np.uint64(29)), terminal, symbol, joins)
-
-
-_powers_made: list[np.ndarray] = []
-
-
-def _powers(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of the base modulo 2^64 and of its inverse, made once for the longest batch so far."""
-    if not _powers_made or len(_powers_made[0]) < number:
-        size = max(number, 1 << 21)
-        _powers_made[:] = [np.cumprod(np.full(size, value, np.uint64)) for value in (
-            _BASE, pow(_BASE, -1, 1 << 64))]
-    return _powers_made[0][:number], _powers_made[1][:number]
-
-
-@functools.cache
-def _hash_of(word: str) -> np.uint64:
-    batch = _Batch([word])
-    return batch.hash(np.array([0]), np.array([len(word)]))[0]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.build.job import build_tfrecords
-from data_prep.corpus import quality, readers
+from data_prep.corpus import quality, readers, word_arrays
 from electra_es import files
 from electra_es.sample import TRAIN_GLOB
 
@@ -17,17 +17,17 @@ T = quality.THRESHOLDS["fineweb2_es"]
 
 def split(text: str) -> list[str]:
     """Runs of letters, digits and marks, a dot and the like inside; other visible characters alone."""
-    kinds = [quality._tables().classes[ord(character)] for character in text]
+    kinds = [word_arrays.tables().classes[ord(character)] for character in text]
     words, run = [], ""
     for i, (character, kind) in enumerate(zip(text, kinds, strict=True)):
-        joins = character in quality.JOINS and 0 < i < len(text) - 1 and (
-            min(kinds[i - 1], kinds[i + 1]) >= quality._DIGIT)
-        if kind >= quality._DIGIT or joins:
+        joins = character in word_arrays.JOINS and 0 < i < len(text) - 1 and (
+            min(kinds[i - 1], kinds[i + 1]) >= word_arrays.DIGIT)
+        if kind >= word_arrays.DIGIT or joins:
             run += character
             continue
         words += [run] if run else []
         run = ""
-        words += [character] if kind == quality._VISIBLE else []
+        words += [character] if kind == word_arrays.VISIBLE else []
     return words + ([run] if run else [])
 
 
@@ -64,14 +64,14 @@ def expected_reason(text: str) -> str | None:
         if characters / len(text) > share:
             return f"duplicate_{n}_words"
     visible = [line for line in lines if line.strip()]
-    ending = sum(line.endswith(tuple(quality.TERMINAL)) for line in visible)
+    ending = sum(line.endswith(tuple(word_arrays.TERMINAL)) for line in visible)
     if ending / len(visible) < T.line_punctuation:
         return "line_punctuation"
     if repeated(visible)[1] / len(text.replace("\n", "")) > T.duplicate_line_characters:
         return "duplicate_line_characters"
     if text.count("\n") / max(1, len(words)) > T.new_lines:
         return "new_lines"
-    proper = [word for word in words if word not in quality.SYMBOLS]
+    proper = [word for word in words if word not in word_arrays.SYMBOLS]
     if not T.words[0] <= len(proper) <= T.words[1]:
         return "few_words" if len(proper) < T.words[0] else "many_words"
     if not T.word_length[0] <= sum(map(len, proper)) / len(proper) <= T.word_length[1]:

@@ -94,6 +94,8 @@ def _cleaning(settings: dict[str, Any]) -> Rows:
         kept.append(f"without the warnings {', '.join(settings['drop_quality_warnings'])}")
     if quality := settings.get("quality"):
         kept.append(f"by the rules {quality} on repetition and quality")
+    if settings.get("decontaminated"):
+        kept.append("without a run of 13 words of the task files given")
     duplicates = {"none": "kept", "exact": "dropped where the text is the same",
                   "near": "dropped where the Jaccard similarity of word 5-grams is "
                           f"{settings['near_duplicate_threshold']:g} or more"}
