@@ -105,6 +105,16 @@ def test_too_much_bad_input_ends_the_job(bad_corpus, vocab_dir, tmp_path):
         build_tfrecords(dataclasses.replace(settings, max_bad_fraction=1.0))
 
 
+def test_text_that_is_lost_counts_by_its_bytes(vocab_dir, tmp_path):
+    """13 MB of one sentence a line beside 40 short documents was 1 of 41 documents, and exit 0."""
+    (tmp_path / "a.txt").write_text("casa\n\n" * 40)
+    (tmp_path / "b.txt").write_text("una frase de la casa\n" * 5_000)
+    with pytest.raises(UsageError, match=r"99\.8% of the text, by its bytes, cannot be read, more than "
+                       r"max_bad_fraction=0\.05: huge_document 1 times, first at b\.txt: byte 0"):
+        build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/*.txt",
+                               max_document_bytes=50_000))
+
+
 def test_names_that_look_like_patterns(vocab_dir, tmp_path):
     folder = tmp_path / "a[1], b*"
     folder.mkdir()

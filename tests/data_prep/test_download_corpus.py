@@ -183,6 +183,12 @@ def test_what_cannot_be_downloaded_is_one_line(hub, tmp_path, repo, settings, me
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_closed_corpus_names_the_open_ones(hub, tmp_path):
+    for repo in ("owner/gated", "owner/nothing"):
+        with pytest.raises(UsageError, match="; open to all: --corpus=fineweb-2, --corpus=hplt-2$"):
+            download_corpus(repo, "es/*", str(tmp_path / "corpus"))
+
+
 def test_gated_repository_with_token(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
