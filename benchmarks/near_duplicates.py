@@ -40,7 +40,8 @@ def changed(words: list[str], similarity: float, draws: random.Random) -> list[s
 
 
 def keys_of(documents: list[list[str]], threshold: float) -> np.ndarray:
-    return np.stack([cleaning.duplicate_keys(" ".join(words), "near", threshold) for words in documents])
+    return np.stack([cleaning.duplicate_keys(" ".join(words), "near", threshold)
+                     for words in documents])
 
 
 def main() -> None:
@@ -51,14 +52,14 @@ def main() -> None:
     parse_flags_only()
     threshold, draws = flags.FLAGS.threshold, random.Random(flags.FLAGS.seed)
     bands, rows = cleaning.band_shape(threshold)
-    print(f"threshold {threshold}: {bands} bands of {rows} rows\n\n| similarity | pairs found | expected |")
-    print("|---|---|---|")
+    print(f"threshold {threshold}: {bands} bands of {rows} rows\n")
+    print("| similarity | pairs found | expected |\n|---|---|---|")
     for similarity in SIMILARITIES:
         first = [document(draws) for _ in range(PAIRS)]
         second = [changed(words, similarity, draws) for words in first]
         found = cleaning.later_duplicates(keys_of(first + second, threshold))[PAIRS:].mean()
         print(f"| {similarity} | {found:.0%} | {1 - (1 - similarity**rows)**bands:.0%} |")
-    print("\n| cluster of copies with similarity 0.95 | left of it |\n|---|---|")
+    print("\n| cluster of copies, similarity 0.95 | left of it |\n|---|---|")
     for size in CLUSTERS:
         original = document(draws)
         copies = [original, *(changed(original, 0.95, draws) for _ in range(size - 1))]

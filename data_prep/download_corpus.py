@@ -3,10 +3,10 @@ r"""Downloads the files of a corpus from the Hugging Face hub.
     python -m data_prep.download_corpus --corpus=fineweb-2 --output=corpus --max_files=2
     python -m data_prep.download_corpus --repo=OWNER/NAME --files='es/*.parquet' --output=corpus
 
-A broken connection is continued where it ended. After a stop, run the same command again: complete
-files are not downloaded twice, only the unfinished one is. FineWeb-2 and HPLT are open. OSCAR and CulturaX are
-gated: accept their terms on the hub, then put a token into the environment variable HF_TOKEN (or
-log in with the hub's own command). Needs requirements-hub.txt.
+FineWeb-2 and HPLT are open. OSCAR and CulturaX are gated: accept their terms on the hub, then put a
+token into the environment variable HF_TOKEN (or log in with the hub's own command). A broken connection
+is continued where it ended. After a stop, run the same command again: complete files are not downloaded
+twice, only the unfinished one is. Needs requirements-hub.txt.
 """
 
 import fnmatch

@@ -64,9 +64,10 @@ def test_the_bytes_are_those_of_the_first_version(corpus, vocab_dir, tmp_path, s
 
 def test_the_summary_adds_up_to_the_input(vocab_dir, tmp_path, caplog):
     """And says what every rule took, by documents and by bytes."""
-    texts = ["casa de la ñ " * 20, "corto", "casa de la ñ " * 20, "casa común " * 15, "otra casa " * 900]
+    texts = ["casa de la ñ " * 20, "corto", "casa de la ñ " * 20, "casa común " * 15,
+             "otra casa " * 900]
     (tmp_path / "a.jsonl").write_text(
-        "".join(json.dumps({"text": text}) + "\n" for text in texts) + '{"text": 7}\n', encoding="utf-8")
+        "".join(json.dumps({"text": text}) + "\n" for text in [*texts, 7]), encoding="utf-8")
     with caplog.at_level(logging.INFO):
         build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/a.jsonl",
                                dedup="exact", min_chars=30, max_document_bytes=5_000, language="es",
