@@ -14,14 +14,19 @@ what makes it bad do not. A plain text or JSON lines file can be read in parts (
 file by row groups. Every document belongs to exactly one part.
 """
 
-import codecs
 import json
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from data_prep.corpus.fields import (
+    LANGUAGE_FIELDS,
+    PROBABILITY_FIELDS,
+    TEXT_FIELDS,
+    Document,
+    decoded,
+    from_fields,
+)
 from data_prep.corpus.formats import format_of_content
 from data_prep.corpus.lines import COMPRESSION_RATIO, Line, OnBad, read_lines
 from electra_es import files
@@ -29,31 +34,10 @@ from electra_es.errors import UsageError, import_optional, reason
 
 MAX_DOCUMENT_BYTES = 10_000_000
 
-_TEXT_FIELDS = ("text", "content")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # A character of one byte of UTF-8 takes up to six in JSON; and metadata stand beside the text.
 _JSON_ESCAPE_BYTES = 6
 _JSON_METADATA_BYTES = 1 << 20
 _PARQUET_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Document:
-    """One document.
-
-    Attributes:
-      text: paragraphs or sentences, one per line.
-      place: position in its file, for messages: byte, line or row.
-      language, language_probability: from the corpus, if it has them.
-      quality_warnings: OSCAR's annotations, such as "tiny" or "header", and categories of the site
-        that the document is from, such as "adult".
-    """
-
-    text: str
-    place: str = ""
-    language: str | None = None
-    language_probability: float | None = None
-    quality_warnings: tuple[str, ...] = ()
 
 
 def read_documents(path: str, *, start: int = 0, end: int | None = None,
@@ -105,7 +89,7 @@ def _read_text(lines: Iterator[Line], start: int, end: int | None, limit: int,
         place = f"byte {first}"
         if size > limit:
             on_bad("huge_document", f"{place}: over {limit} bytes", size)
-        elif size and (text := _decoded(b"\n".join(body), place, on_bad)) is not None:
+        elif size and (text := decoded(b"\n".join(body), place, on_bad)) is not None:
             yield Document(text, place)
 
     for line_start, data, length in lines:
@@ -144,7 +128,7 @@ def _read_jsonl(lines: Iterator[Line], end: int | None, limit: int,
         if data is None:
             on_bad("huge_document", f"{place}: over {limit} bytes", length)
             continue
-        text = None if _is_blank(data) else _decoded(data, place, on_bad)
+        text = None if _is_blank(data) else decoded(data, place, on_bad)
         if text is None:
             continue
         try:
@@ -152,7 +136,7 @@ def _read_jsonl(lines: Iterator[Line], end: int | None, limit: int,
         except (ValueError, RecursionError) as error:
             on_bad("invalid_json", f"{place}: {error}: {text[:60]!r}", length)
             continue
-        if document := _from_fields(values, place, length, limit, on_bad):
+        if document := from_fields(values, place, length, limit, on_bad):
             yield document
 
 
@@ -168,10 +152,10 @@ def _read_parquet(file: BinaryIO, start: int, end: int | None, limit: int,
             on_bad("unreadable_parquet", reason(error),
                    file.seek(0, os.SEEK_END) * COMPRESSION_RATIO)
         return
-    known = set(_TEXT_FIELDS) | {*_LANGUAGE_FIELDS, *_PROBABILITY_FIELDS, "metadata"}
+    known = set(TEXT_FIELDS) | {*LANGUAGE_FIELDS, *PROBABILITY_FIELDS, "metadata"}
     names = parquet.schema_arrow.names
     # Without a column of text, all columns are read, so that the message can name them.
-    has_text = not set(_TEXT_FIELDS).isdisjoint(names)
+    has_text = not set(TEXT_FIELDS).isdisjoint(names)
     columns = [name for name in names if name in known or not has_text]
     for group in range(parquet.num_row_groups):
         metadata = parquet.metadata.row_group(group)
@@ -188,7 +172,7 @@ def _read_parquet(file: BinaryIO, start: int, end: int | None, limit: int,
             for values in _parquet_rows(parquet, group, columns):
                 place = f"row group {group}, row {row}"
                 row += 1
-                if document := _from_fields(values, place, bytes_per_row, limit, on_bad):
+                if document := from_fields(values, place, bytes_per_row, limit, on_bad):
                     yield document
         except (pyarrow.ArrowException, OSError) as error:
             on_bad("unreadable_parquet", f"row group {group}, from row {row} on: {reason(error)}",
@@ -223,86 +207,4 @@ def _batch_rows(batch: Any) -> Iterator[dict[str, Any]]:
             yield from row.to_pylist()
         except UnicodeDecodeError:
             yield {name: row.column(name).cast("binary").to_pylist()[0]
-                   for name in _TEXT_FIELDS if name in row.schema.names}
-
-
-def _from_fields(values: Any, place: str, size: int, limit: int, on_bad: OnBad) -> Document | None:
-    """A document of one JSON object or parquet row of any corpus in the module docstring.
-
-    Args:
-      size: bytes of the row, for messages where it has no text.
-    """
-    if not isinstance(values, dict):
-        on_bad("no_text_field", f"{place}: expected an object, not {type(values).__name__}", size)
-        return None
-    present = [name for name in _TEXT_FIELDS if name in values]
-    if not present:
-        on_bad("no_text_field", f"{place}: has {', '.join(list(values)[:6])}", size)
-        return None
-    field = next((name for name in present if isinstance(values[name], str | bytes)), present[0])
-    text = values[field]
-    if isinstance(text, bytes):  # A binary column, as some writers of parquet make it.
-        text = _decoded(text, place, on_bad)
-        if text is None:
-            return None
-    if not isinstance(text, str):
-        on_bad("text_is_no_string", f"{place}: {field} is {type(text).__name__}", size)
-        return None
-    if len(text) * 4 >= limit and (size := len(text.encode("utf-8", "surrogatepass"))) >= limit:
-        on_bad("huge_document", f"{place}: over {limit} bytes", size)
-        return None
-    if "\0" in text:
-        on_bad("nul_character", place, len(text))
-        return None
-    if _LONE_SURROGATE.search(text):  # Valid JSON, but invalid Unicode.
-        on_bad("invalid_utf8", f"{place}: lone surrogate", len(text))
-        return None
-    language, probability, warnings = _metadata(values)
-    return Document(text.removeprefix("\ufeff"), place, language, probability, warnings)
-
-
-_LANGUAGE_FIELDS = ("language", "lang")
-_PROBABILITY_FIELDS = ("language_score", "prob")
-
-
-def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[str, ...]]:
-    """Language, its probability, quality warnings; a value of an unexpected type is ignored.
-
-    The language is OSCAR's, in `metadata`, where it is there; else that beside the text.
-    """
-    metadata = values.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    identification = metadata.get("identification")
-    identification = identification if isinstance(identification, dict) else {}
-    warnings: list[str] = []
-    for name in ("annotation", "quality_warnings", "categories"):  # OSCAR 22.01: the first; 23.01: others
-        found = metadata.get(name)
-        warnings += map(str, found) if isinstance(found, list) else ()
-    places = ((identification, ("label",), ("prob",)),
-              (values, _LANGUAGE_FIELDS, _PROBABILITY_FIELDS),
-              (metadata, _LANGUAGE_FIELDS, _PROBABILITY_FIELDS))
-    for place, languages, probabilities in places:
-        language = next((name for name in (_best(place, key) for key in languages)
-                         if isinstance(name, str)), None)
-        if language is not None:
-            probability = next((number for number in (_best(place, key) for key in probabilities)
-                                if isinstance(number, float) or number in (0, 1)), None)
-            return language, None if probability is None else float(probability), tuple(warnings)
-    return None, None, tuple(warnings)
-
-
-def _best(values: dict[str, Any], name: str) -> Any:
-    """A value, or the first of a list: HPLT has lists, with the best value first."""
-    value = values.get(name)
-    return value[0] if isinstance(value, list) and value else value
-
-
-def _decoded(data: bytes, place: str, on_bad: OnBad) -> str | None:
-    if b"\0" in data:
-        on_bad("nul_character", place, len(data))
-        return None
-    try:
-        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-    except UnicodeDecodeError as error:
-        on_bad("invalid_utf8", f"{place}: byte {data[error.start]:#04x} at {error.start}", len(data))
-        return None
+                   for name in TEXT_FIELDS if name in row.schema.names}

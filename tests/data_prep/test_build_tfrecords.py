@@ -53,7 +53,8 @@ def test_same_bytes_on_every_engine(built, corpus, vocab_dir, tmp_path, settings
 
 @pytest.mark.parametrize("settings, expected", [
     ({}, "a049cdae04673601"), ({"dedup": "near", "packing": "none"}, "c6d9bdd73c6c024a"),
-    ({"dedup": "exact", "min_chars": 30}, "5eac8eb3c8316558"), ({"scheme": "original"}, "ba45c0bb31169cf0")])
+    ({"dedup": "exact", "min_chars": 30}, "5eac8eb3c8316558"),
+    ({"scheme": "original"}, "ba45c0bb31169cf0")])
 def test_the_bytes_are_those_of_the_first_version(corpus, vocab_dir, tmp_path, settings, expected):
     """A change of them is a change of every published record: it needs a new FORMAT_VERSION."""
     build_tfrecords(config(corpus, vocab_dir, tmp_path / "records", **settings))
