@@ -18,6 +18,7 @@ from data_prep.build import engine_local
 from data_prep.build.tasks import Job, plan_tasks
 from data_prep.command_line import WORKERS, prepare_tool
 from data_prep.corpus import listing
+from data_prep.corpus.decontamination import runs_sha256
 from electra_es import files
 from electra_es.data.records import SPLITS, RecordsInfo, load_records_info, shard_paths
 from electra_es.errors import CheckFailed, UsageError, run_main
@@ -26,8 +27,8 @@ from electra_es.settings import PATH, PATHS, Range
 from electra_es.text.tokenizer import load_tokenizer
 
 
-def verify(directory: str, input: str, validation_input: str = "", *, num_shards: int = 2,
-           workers: int = 0) -> list[str]:
+def verify(directory: str, input: str, validation_input: str = "", decontaminate: str = "", *,
+           num_shards: int = 2, workers: int = 0) -> list[str]:
     """Builds `num_shards` shards of a records directory again and compares them.
 
     Returns:
@@ -45,10 +46,13 @@ def verify(directory: str, input: str, validation_input: str = "", *, num_shards
     held_out = listing.list_files(validation_input) if validation_input else []
     inputs = listing.without(listing.list_files(input), held_out)
     try:
-        job = Job.from_values(info.settings, directory)
+        job = Job.from_values(info.settings, directory, decontaminate)
     except (TypeError, KeyError):
         raise UsageError(f"{directory}: was built by another version of data_prep.build_tfrecords: "
                          "expected the same") from None
+    if runs_sha256(decontaminate) != job.decontaminate_sha256:
+        raise CheckFailed(f"decontaminate={decontaminate}: {directory} was built with "
+                          f"{'other' if job.decontaminate_sha256 else 'no'} files of tasks")
     tasks = plan_tasks(inputs, held_out, job.input_format)
     _check_names([*inputs, *held_out], info)
     if job.fingerprint(tokenizer.config.vocab_sha256, tasks) != info.fingerprint:
@@ -93,6 +97,7 @@ def main() -> None:
     define("records", str, "", "Records directory to check.", PATH)
     define("input", str, "", "The text that it was built from, as for build_tfrecords.", PATHS)
     define("validation_input", str, "", "Files that were held out, if there were any.", PATHS)
+    define("decontaminate", str, "", "The files of tasks that it was built without.", PATHS)
     define("shards", int, 2, "How many shards to build again.",
            Range(low=1, high=99_999, why="names of shards have five digits"))
     define("workers", int, 0, "Processes; 0: one a core.", WORKERS)
@@ -101,8 +106,8 @@ def main() -> None:
     values = flags.FLAGS
     if not values.records or not values.input:
         raise UsageError("--records and --input are needed")
-    names = verify(values.records, values.input, values.validation_input, num_shards=values.shards,
-                   workers=values.workers)
+    names = verify(values.records, values.input, values.validation_input, values.decontaminate,
+                   num_shards=values.shards, workers=values.workers)
     print(f"{values.records}: the input has the checksums in info.json; the same bytes come out: "
           f"{', '.join(names)}")
 

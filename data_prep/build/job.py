@@ -1,7 +1,6 @@
 """One job, from its settings to COMPLETED: the records directory that `BuildConfig` describes."""
 
 import dataclasses
-import hashlib
 import logging
 import os
 import tempfile
@@ -136,7 +135,7 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
         vocab_dir=config.vocab_dir, max_seq_length=config.max_seq_length, train_shards=train_shards,
         validation_shards=validation_shards, validation_fraction=fraction, scheme=config.scheme,
         packing="none" if config.scheme == "original" else config.packing, dedup=config.dedup,
-        decontaminate=config.decontaminate, decontaminate_sha256=_runs_sha256(config.decontaminate),
+        decontaminate=config.decontaminate, decontaminate_sha256=decontamination.runs_sha256(config.decontaminate),
         near_duplicate_threshold=config.near_duplicate_threshold, max_copies=config.max_copies,
         rules=cleaning.DocumentRules(
             config.min_chars, config.language, config.min_language_probability,
@@ -145,13 +144,6 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
             "" if config.quality == "none" else config.quality),
         input_format=config.input_format, max_document_bytes=config.max_document_bytes,
         seed=config.seed)
-
-
-def _runs_sha256(pattern: str) -> str:
-    """A hash of all runs of words that documents must not have; now, as wrong files are told at once."""
-    if not pattern:
-        return ""
-    return hashlib.sha256(decontamination.load_keys(pattern).tobytes()).hexdigest()
 
 
 def _shards(job: pipeline_tasks.Job) -> dict[str, int]:

@@ -104,17 +104,18 @@ class Job:
         return self.train_shards + self.validation_shards
 
     def to_values(self) -> dict[str, Any]:
-        """JSON values, without the place of the vocabulary, which another machine has elsewhere."""
+        """JSON values, without paths, which are others on another machine."""
         values = dataclasses.asdict(self)
-        del values["vocab_dir"]
+        del values["vocab_dir"], values["decontaminate"]
         return values
 
     @classmethod
-    def from_values(cls, values: dict[str, Any], vocab_dir: str) -> "Job":
+    def from_values(cls, values: dict[str, Any], vocab_dir: str, decontaminate: str) -> "Job":
         """Inverse of `to_values`; raises TypeError, KeyError for other values."""
         rules = dict(values["rules"])
         rules["drop_quality_warnings"] = tuple(rules["drop_quality_warnings"])
-        return cls(**{**values, "vocab_dir": vocab_dir, "rules": cleaning.DocumentRules(**rules)})
+        return cls(**{**values, "vocab_dir": vocab_dir, "decontaminate": decontaminate,
+                      "rules": cleaning.DocumentRules(**rules)})
 
     def fingerprint(self, vocab_sha256: str, tasks: Iterable[Task]) -> str:
         """SHA-256 over everything that the records depend on; names of files without folders."""

@@ -7,6 +7,7 @@ has no run and is not looked for.
 """
 
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,11 @@ def load_keys(pattern: str) -> np.ndarray:
     if not len(keys):
         raise UsageError(f"decontaminate={pattern}: no text of {RUN_WORDS} words in these files")
     return keys
+
+
+def runs_sha256(pattern: str) -> str:
+    """A hash of all runs that documents must not have; empty without a pattern."""
+    return hashlib.sha256(load_keys(pattern).tobytes()).hexdigest() if pattern else ""
 
 
 def share_a_run(texts: Sequence[str], keys: np.ndarray) -> np.ndarray:
