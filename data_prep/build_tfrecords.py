@@ -28,6 +28,8 @@ from electra_es.flags import define_config_flags, parse_flags_before_dashes, ref
 def _refuse_unused(config: BuildConfig) -> None:
     if config.dedup != "near":
         refuse_flags(f"--dedup={config.dedup}", ("near_duplicate_threshold",))
+    if config.dedup == "none":
+        refuse_flags("--dedup=none", ("max_copies",))
     if config.scheme == "original":
         refuse_flags("--scheme=original", ("packing",))
     if not config.language:

@@ -20,7 +20,14 @@ from collections import Counter
 
 from absl import flags
 
-from data_prep.command_line import OCCURRENCES, SAMPLED, WORKERS, prepare_tool
+from data_prep.command_line import (
+    MAX_BAD_FRACTION,
+    MOST_BAD,
+    OCCURRENCES,
+    SAMPLED,
+    WORKERS,
+    prepare_tool,
+)
 from data_prep.outputs import check_apart
 from data_prep.words import counting
 from electra_es import files
@@ -43,6 +50,8 @@ def main() -> None:
     define("min_count", int, 1, "Leave out words that occur less often.", OCCURRENCES)
     define("runner", str, "local", "local, or a Beam runner: DirectRunner, FlinkRunner, ...", NAME)
     define("workers", int, 0, "Processes of runner=local and DirectRunner; 0: one a core.", WORKERS)
+    define("max_bad_fraction", float, MAX_BAD_FRACTION,
+           "End if more of the documents, or of their bytes, cannot be read.", MOST_BAD)
     define("overwrite", bool, False, "Replace the output if it exists.")
     define_config_flags(TextConfig, skip=("vocab_size", "vocab_sha256"))
     prepare_tool()
@@ -60,16 +69,17 @@ def main() -> None:
     config = TextConfig(**command_line_settings(values, []))
     files.remove(values.output + ".json")
     if values.runner != "local":
-        counting.beam_count_files(values.input, values.output, config, beam_options=beam_options,
-                         sample_fraction=values.sample_fraction, min_count=values.min_count,
-                         runner=values.runner, workers=values.workers)
+        counting.beam_count_files(
+            values.input, values.output, config, beam_options=beam_options,
+            sample_fraction=values.sample_fraction, min_count=values.min_count, runner=values.runner,
+            workers=values.workers, max_bad_fraction=values.max_bad_fraction)
         counting.write_settings(values.output, config)
         print(f"{values.output}: written")
         return
     if beam_options:
         raise UsageError(f"{beam_options[0]}: Beam's options need a Beam runner")
     words = counting.count_files(values.input, config, sample_fraction=values.sample_fraction,
-                        workers=values.workers)
+                                 workers=values.workers, max_bad_fraction=values.max_bad_fraction)
     kept = Counter({word: number for word, number in words.items() if number >= values.min_count})
     counting.write_counts(kept, values.output)
     counting.write_settings(values.output, config)

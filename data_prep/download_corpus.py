@@ -1,12 +1,12 @@
 r"""Downloads the files of a corpus from the Hugging Face hub.
 
-    python -m data_prep.download_corpus --corpus=oscar-2301 --output=corpus
+    python -m data_prep.download_corpus --corpus=fineweb-2 --output=corpus --max_files=2
     python -m data_prep.download_corpus --repo=OWNER/NAME --files='es/*.parquet' --output=corpus
 
-A broken connection is continued where it ended. After a stop, run the same command again: complete
-files are not downloaded twice, only the unfinished one is. OSCAR and CulturaX are
-gated: accept their terms on the hub, then put a token into the environment variable HF_TOKEN (or
-log in with the hub's own command). Needs requirements-hub.txt.
+FineWeb-2 and HPLT are open. OSCAR and CulturaX are gated: accept their terms on the hub, then put a
+token into the environment variable HF_TOKEN (or log in with the hub's own command). A broken connection
+is continued where it ended. After a stop, run the same command again: complete files are not downloaded
+twice, only the unfinished one is. Needs requirements-hub.txt.
 """
 
 import fnmatch
@@ -22,14 +22,17 @@ from electra_es.errors import UsageError, import_optional, nearest_hint, run_mai
 from electra_es.flags import define, parse_flags_only, refuse_flags
 from electra_es.settings import NAME, PATH, REPOSITORY, Range
 
+# Of those below, what anyone can download without a login.
+OPEN = ("fineweb-2", "hplt-2")
+_OPEN_ONES = f"; open to all: {', '.join(f'--corpus={name}' for name in OPEN)}"
 # Name -> (repository, files of the Spanish part).
 CORPORA = {
+    "fineweb-2": ("HuggingFaceFW/fineweb-2", "data/spa_Latn/train/*.parquet"),
+    "hplt-2": ("HPLT/HPLT2.0_cleaned", "spa_Latn/*.parquet"),
+    "culturax": ("uonlp/CulturaX", "es/*.parquet"),
     "oscar-2109": ("oscar-corpus/OSCAR-2109", "packaged/es/*.txt.gz"),
     "oscar-2201": ("oscar-corpus/OSCAR-2201", "compressed/es_meta/*.jsonl.gz"),
     "oscar-2301": ("oscar-corpus/OSCAR-2301", "es_meta/*.jsonl.zst"),
-    "culturax": ("uonlp/CulturaX", "es/*.parquet"),
-    "hplt-2": ("HPLT/HPLT2.0_cleaned", "spa_Latn/*.parquet"),
-    "fineweb-2": ("HuggingFaceFW/fineweb-2", "data/spa_Latn/train/*.parquet"),
 }
 
 
@@ -67,15 +70,19 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
                                     local_dir=output) for name in names[:max_files or None]]
     except errors.GatedRepoError:
         raise UsageError(f"{where}: gated: accept its terms on the hub and set HF_TOKEN to a token "
-                         "of that account") from None
+                         f"of that account{_OPEN_ONES}") from None
     except errors.RevisionNotFoundError:
         raise UsageError(f"{repo}: has no revision {revision}") from None
     except errors.RepositoryNotFoundError:
-        raise UsageError(f"{repo}: no such data set, or a private one and no HF_TOKEN") from None
+        raise UsageError(f"{repo}: no such data set, or a private one and no HF_TOKEN"
+                         f"{_OPEN_ONES}") from None
     except UsageError:
         raise
     except Exception as error:  # Of whichever HTTP library the hub's package uses.
         reason = str(error).strip().splitlines()
+        if getattr(getattr(error, "response", None), "status_code", 0) in (401, 403):
+            raise UsageError(f"{where}: closed to this account: {reason[0] if reason else 'no access'}"
+                             f"{_OPEN_ONES}") from None
         raise UsageError(f"{where}: {reason[0] if reason else type(error).__name__}; the same "
                          "command goes on from here") from None
 

@@ -20,8 +20,9 @@ import tensorflow as tf
 from absl import flags
 
 from data_prep.build import tasks as pipeline_tasks
-from data_prep.command_line import SAMPLED, WORKERS, prepare_tool
+from data_prep.command_line import MAX_BAD_FRACTION, MOST_BAD, SAMPLED, WORKERS, prepare_tool
 from data_prep.corpus import listing
+from data_prep.corpus.counts import InputCounts
 from data_prep.outputs import check_apart
 from data_prep.words import counting, measuring, wordpieces
 from electra_es import files
@@ -43,6 +44,8 @@ from electra_es.text.audit import audit, examples_by_class
 MODEL_TYPES = ("bpe", "unigram")
 CHARACTER_COVERAGE = 0.99995
 COVERAGE = Range(above=0, high=1, why="without a character there is no piece")
+# A piece that is seen less often than this gets hardly any training.
+WORDS_PER_ENTRY = 10
 # Held out of the text to measure the vocabulary, if there is no other text for that.
 HELD_OUT_FRACTION = 0.01
 
@@ -51,7 +54,8 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
                      *, counts: str = "", held_out: str | Iterable[str] = "",
                      model_type: str = "bpe", character_coverage: float = CHARACTER_COVERAGE,
                      sample_fraction: float = 1.0, compare_vocab: str = "", workers: int = 1,
-                     overwrite: bool = False) -> str | os.PathLike:
+                     max_bad_fraction: float = MAX_BAD_FRACTION, overwrite: bool = False
+                     ) -> str | os.PathLike:
     """Trains a vocabulary directory and reports its tokens per word.
 
     Args:
@@ -66,18 +70,21 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
       sample_fraction: share of the documents used, chosen by content hash.
       compare_vocab: another vocab.txt, or a vocabulary directory, to measure too.
       workers: processes that count words, if `source` is a glob; 0: one per core.
+      max_bad_fraction: most of `source` that may be unreadable, by documents and by bytes.
 
     Returns:
       `output_dir`.
 
     Raises:
-      UsageError: wrong settings, no usable text, or a vocabulary in `output_dir` already.
+      UsageError: wrong settings, no usable text, too much that cannot be read, or a vocabulary in
+        `output_dir` already.
       CheckFailed: an entry is unreachable, see `audit`.
     """
     _check_settings(config, model_type, character_coverage, sample_fraction, counts)
     if compare_vocab and counts and not held_out:
         raise UsageError(f"compare_vocab={compare_vocab}: with counts, held_out text is needed too")
     check("workers", workers, int, WORKERS)
+    check("max_bad_fraction", max_bad_fraction, float, MOST_BAD)
     check_output(output_dir, overwrite)
     inputs = {name: globs for name, globs in (("input", source), ("held_out_input", held_out))
               if isinstance(globs, str)}
@@ -91,7 +98,7 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
     held_out_fraction = 0.0 if held_out or counts else HELD_OUT_FRACTION
     other = load_other(compare_vocab, config) if compare_vocab else None
     data = _train(source, counts, config, model_type, character_coverage, sample_fraction,
-                  held_out_fraction, workers)
+                  held_out_fraction, workers, max_bad_fraction)
     tokenizer = text.make_tokenizer(data, config)
     report = audit(tokenizer)
     logging.info("%s", report.summary())
@@ -108,10 +115,12 @@ def train_vocabulary(source: str | Iterable[str], output_dir: str | os.PathLike,
 
 def _train(source: str | list[str], counts: str, config: TextConfig, model_type: str,
            character_coverage: float, sample_fraction: float, held_out_fraction: float,
-           workers: int) -> bytes:
+           workers: int, max_bad_fraction: float) -> bytes:
     """The bytes of the vocabulary file."""
     if model_type == "unigram":
-        lines = _normalized_lines(_documents(source, sample_fraction, held_out_fraction), config)
+        documents = _documents(source, sample_fraction, held_out_fraction,
+                               max_bad_fraction=max_bad_fraction)
+        lines = _normalized_lines(documents, config)
         return wordpieces.train_sentencepiece(lines, config, character_coverage)
     if counts:
         settings = counting.read_settings(counts)
@@ -122,10 +131,16 @@ def _train(source: str | list[str], counts: str, config: TextConfig, model_type:
         words = counting.read_counts(counts)
     elif isinstance(source, str):
         words = counting.count_files(source, config, sample_fraction=sample_fraction,
-                                        held_out_fraction=held_out_fraction, workers=workers)
+                                     held_out_fraction=held_out_fraction, workers=workers,
+                                     max_bad_fraction=max_bad_fraction)
     else:
         documents = _documents(source, sample_fraction, held_out_fraction)
         words = counting.count_words(documents, config)
+    if words.total() < WORDS_PER_ENTRY * config.vocab_size:
+        logging.warning(
+            "warning: vocab_size=%d: the text has %d words only, so most entries stand for words that "
+            "are seen a few times: expected %d words, or a smaller vocabulary",
+            config.vocab_size, words.total(), WORDS_PER_ENTRY * config.vocab_size)
     if config.tokenizer == "sentencepiece":
         return wordpieces.train_sentencepiece(words, config, character_coverage)
     return wordpieces.train_wordpieces(words, config, character_coverage)
@@ -158,8 +173,11 @@ def wrap_vocabulary(vocab_file: str, output_dir: str | os.PathLike, config: Text
       UsageError: no usable vocabulary, or one in `output_dir` already.
     """
     check_output(output_dir, overwrite)
-    vocabulary.save_vocabulary(output_dir, files.read_bytes(vocab_file), config)
-    logging.info("%s", audit(text.load_tokenizer(output_dir)).summary())
+    data = files.read_bytes(vocab_file)
+    # Everything that may be refused, before anything is written.
+    summary = audit(text.make_tokenizer(data, config, vocab_file)).summary()
+    vocabulary.save_vocabulary(output_dir, data, config)
+    logging.info("%s", summary)
     return output_dir
 
 
@@ -172,13 +190,17 @@ def load_other(path: str, config: TextConfig) -> text.Tokenizer:
 
 
 def _documents(source: str | Iterable[str], sample_fraction: float, held_out_fraction: float, *,
-               held_out: bool = False) -> Iterator[str]:
-    if isinstance(source, str):
-        for task in pipeline_tasks.plan_tasks(listing.list_files(source)):
-            yield from counting.sampled_documents(
-                task, sample_fraction, held_out_fraction, held_out=held_out)
-    else:
+               held_out: bool = False, max_bad_fraction: float = 1.0) -> Iterator[str]:
+    """Documents of files or of a list; at the end, raises UsageError if too much was unreadable."""
+    if not isinstance(source, str):
         yield from counting.sample(source, sample_fraction, held_out_fraction, held_out)
+        return
+    counts = InputCounts()
+    for task in pipeline_tasks.plan_tasks(listing.list_files(source)):
+        yield from counting.sampled_documents(
+            task, sample_fraction, held_out_fraction, held_out=held_out, counts=counts)
+    counts.warn_of_bad()
+    counts.check_readable(max_bad_fraction)
 
 
 def _normalized_lines(documents: Iterable[str], config: TextConfig) -> Iterator[str]:
@@ -203,6 +225,8 @@ def main() -> None:
            COVERAGE)
     define("sample_fraction", float, 1.0, "Share of the documents, chosen by content hash.", SAMPLED)
     define("workers", int, 0, "Processes that count words; 0: one a core.", WORKERS)
+    define("max_bad_fraction", float, MAX_BAD_FRACTION,
+           "End if more of the documents, or of their bytes, cannot be read.", MOST_BAD)
     define("overwrite", bool, False, "Replace the vocabulary in --output.")
     define_config_flags(TextConfig, skip=("vocab_sha256",))
     prepare_tool()
@@ -217,7 +241,7 @@ def main() -> None:
         overrides = counting.read_settings(values.counts) | overrides
     config = TextConfig(**overrides)
     if values.counts:
-        refuse_flags("--counts", ("sample_fraction", "workers"))
+        refuse_flags("--counts", ("sample_fraction", "workers", "max_bad_fraction"))
     if config.tokenizer == "wordpiece":
         refuse_flags("--tokenizer=wordpiece", ("model_type",))
     if values.model_type == "unigram":
@@ -231,7 +255,8 @@ def main() -> None:
             values.input, values.output, config, counts=values.counts,
             held_out=values.held_out_input, model_type=values.model_type,
             character_coverage=values.character_coverage, sample_fraction=values.sample_fraction,
-            compare_vocab=values.compare_vocab, workers=values.workers, overwrite=values.overwrite)
+            compare_vocab=values.compare_vocab, workers=values.workers,
+            max_bad_fraction=values.max_bad_fraction, overwrite=values.overwrite)
     print(f"{directory}: {vocabulary.load_text_config(directory).vocab_size} entries")
 
 

@@ -5,6 +5,7 @@ import sys
 
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.detect.scoring import detect, to_terminal
 from electra_es.export.output import origin_of, read_origin
@@ -55,7 +56,9 @@ def run_on_sample(model_config: ModelConfig, config: PretrainingConfig, vocab_di
 def _show_candidates(saved_model_dir: str) -> None:
     """BERT's objective has no discriminator, so its tower fills in a masked word."""
     print(MASKED)
-    filled = tf.saved_model.load(saved_model_dir).signatures["fill_mask"](texts=tf.constant([MASKED]))
+    with files.no_pattern(saved_model_dir) as opened:
+        signatures = tf.saved_model.load(opened).signatures
+    filled = signatures["fill_mask"](texts=tf.constant([MASKED]))
     for token, probability in zip(filled["tokens"].numpy()[0, 0], filled["probabilities"].numpy()[0, 0],
                                   strict=True):
         print(f"{probability:8.2%}  {token.decode('utf-8')}", flush=True)

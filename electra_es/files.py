@@ -9,12 +9,14 @@ import contextlib
 import errno
 import fcntl
 import glob
+import hashlib
 import io
 import json
 import os
 import pathlib
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -229,6 +231,14 @@ def find(pattern: str) -> list[tuple[str, int]]:
     return [(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
 
 
+def checksum(path: str) -> str:
+    """What identifies the content of a file: "sha256:..." of a local one, else what its bucket says."""
+    if is_remote(path):
+        return remote.checksum(path)
+    with open_read(path) as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def total_size(paths: Sequence[str]) -> int:
     """Bytes of all files together, whatever characters are in their names."""
     return sum(remote.size(path) if is_remote(path) else os.path.getsize(path) for path in paths)
@@ -257,6 +267,22 @@ def remove_temporary(directory: str) -> None:
     for name in names_in(directory):
         if _TEMPORARY.fullmatch(name):
             remove(join(directory, name))
+
+
+@contextlib.contextmanager
+def no_pattern(path: str) -> Iterator[str]:
+    """Another path of a folder, or of a prefix of files in one, that TensorFlow can open.
+
+    TensorFlow looks for checkpoints with a glob: for it, "run[1]" is the folder "run1".
+    """
+    if is_remote(path) or not glob.has_magic(path):
+        yield path
+        return
+    path = os.path.abspath(path)
+    folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
+    with tempfile.TemporaryDirectory() as links:
+        os.symlink(folder, os.path.join(links, "folder"))
+        yield os.path.join(links, "folder", name)
 
 
 # ---- One writer at a time.

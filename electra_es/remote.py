@@ -9,6 +9,7 @@ that take globs are not used for single files: a name with brackets in it would 
 """
 
 import contextlib
+import functools
 import glob
 import logging
 import re
@@ -42,6 +43,14 @@ def exists(path: str) -> bool:
         return False
 
 
+def checksum(path: str) -> str:
+    """The checksum that the bucket keeps of a file, with its name; "unknown" if it keeps none."""
+    with reachable(path):
+        facts = _file_system(path).info(path)
+    return next((f"{name}:{facts[key]}" for key, name in (("md5Hash", "md5"), ("crc32c", "crc32c"))
+                 if facts.get(key)), "unknown")
+
+
 def size(path: str) -> int:
     with reachable(path):
         return _file_system(path).size(path)
@@ -64,8 +73,12 @@ def find(pattern: str) -> list[tuple[str, int]]:
     with reachable(pattern):
         file_system = _file_system(pattern)
         look = file_system.glob if glob.has_magic(pattern) else file_system.find
+        try:
+            found = look(pattern, detail=True)
+        except FileNotFoundError:  # Not even the bucket exists.
+            return []
         return [(file_system.unstrip_protocol(path), facts["size"])
-                for path, facts in look(pattern, detail=True).items() if facts["type"] == "file"]
+                for path, facts in found.items() if facts["type"] == "file"]
 
 
 def expressions(pattern: str) -> list[re.Pattern]:
@@ -107,12 +120,52 @@ def _all_under(path: str) -> list[str]:
 def _file_system(path: str) -> Any:
     """The file system of a path; its functions take the path whole."""
     fsspec = import_optional("fsspec", _REQUIREMENTS)
+    protocol, _, rest = path.partition("://")
     try:
         # Without its cache of listings: another machine may have written since.
-        return fsspec.filesystem(path.partition("://")[0], use_listings_cache=False)
+        file_system = fsspec.filesystem(protocol, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise UsageError(f"{path}: {reason(error)}: expected the packages of {_REQUIREMENTS}: "
                          f"pip install -r {_REQUIREMENTS}") from None
+    if protocol in ("gs", "gcs"):
+        _first_contact(file_system, rest.partition("/")[0])
+    return file_system
+
+
+_SECONDS_TO_ANSWER = 10
+
+
+@functools.lru_cache(maxsize=100)
+def _first_contact(file_system: Any, bucket: str) -> None:
+    """Raises TimeoutError if no bucket answers. gcsfs asks six times in half a minute, of a wrong login
+    or host too, for every file; what else is wrong, the call after this one tells."""
+    asyn = import_optional("fsspec.asyn", _REQUIREMENTS)
+    failures = _Failures()
+    logger = logging.getLogger("gcsfs")
+    before = logger.level, logger.propagate
+    logger.addHandler(failures)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        asyn.sync(file_system.loop, file_system._info, bucket, timeout=_SECONDS_TO_ANSWER)
+    except TimeoutError:
+        raise TimeoutError(failures.last or f"no answer in {_SECONDS_TO_ANSWER} s") from None
+    except Exception:  # No right to list buckets, say.
+        pass
+    finally:
+        logger.removeHandler(failures)
+        logger.level, logger.propagate = before
+
+
+class _Failures(logging.Handler):
+    """Keeps what gcsfs says of the request that it is about to repeat."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _, found, why = record.getMessage().partition("retrying after exception: ")
+        if found:
+            self.last = why
 
 
 @contextlib.contextmanager

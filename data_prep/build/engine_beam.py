@@ -12,6 +12,8 @@ more than a few GB on one machine use `engine_local`.
 """
 
 import logging
+import re
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -21,10 +23,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.engine_local import check_input
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from data_prep.build.tasks import Job, Task
+from data_prep.build.tasks import Duplicates, Job, Task
+from data_prep.corpus.cleaning import sizes_by_range
 from electra_es import files
 from electra_es.data import tfrecord
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, reason
 
 # Beam logs a line for every channel that a worker opens.
 logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
@@ -57,7 +60,7 @@ def pipeline_options(runner: str, workers: int, beam_options: Sequence[str]) -> 
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
         runner: str, workers: int, beam_options: Sequence[str], max_bad_fraction: float
-        ) -> tuple[list[int], Statistics]:
+        ) -> tuple[list[int], Statistics, dict[str, str]]:
     """Builds all shards, as `engine_local.run`; all workers must reach `work_dir`.
 
     When the job is started again, finished shards are kept and all tasks are repeated.
@@ -65,30 +68,76 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
     files.make_directory(work_dir)
     if not all(files.exists(files.join(work_dir, name))
                for name in (STATISTICS + SAVED, COUNTS_FILE)):
-        options = pipeline_options(runner, workers, beam_options)
-        try:
-            pipeline = beam.Pipeline(options=options)
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"runner={runner}: {str(error).splitlines()[0]}") from None
+        pipeline = make_pipeline(runner, workers, beam_options)
         _build(pipeline, tasks, job, vocab_size, shard_files, work_dir)
-        _run_to_end(pipeline)
+        run_to_end(pipeline, runner)
     statistics = Statistics.load(files.join(work_dir, STATISTICS))
     check_input(statistics, max_bad_fraction)
-    return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics
+    checksums = {path: files.checksum(path) for path in dict.fromkeys(task.path for task in tasks)}
+    return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics, checksums
 
 
-def _run_to_end(pipeline: beam.Pipeline) -> None:
-    """Runs the pipeline; a UsageError of a worker is raised here with its one line."""
+# Options with the address of a server that this machine talks to.
+_ENDPOINTS = ("job_endpoint", "artifact_endpoint", "flink_master", "spark_master_url", "spark_rest_url")
+_ADDRESS = re.compile(r"(?:\w+://)?([\w.-]+):(\d+)(?:/.*)?")
+_SECONDS_TO_ANSWER = 5
+# What Beam adds to an error of a function that it ran.
+_IN_A_WORKER = "[while running"
+
+
+def make_pipeline(runner: str, workers: int, beam_options: Sequence[str]) -> beam.Pipeline:
+    """An empty pipeline; see `pipeline_options`.
+
+    Raises:
+      UsageError: no such runner, options that do not fit it, or a server that does not answer.
+    """
+    options = pipeline_options(runner, workers, beam_options)
+    _check_endpoints(options)
+    try:
+        return beam.Pipeline(options=options)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"runner={runner}: {_one_line(error)}") from None
+
+
+def _check_endpoints(options: PipelineOptions) -> None:
+    """Looks whether the servers answer. Beam would wait for them for minutes, or start one in Java."""
+    values = options.get_all_options(retain_unknown_options=True)
+    for name in _ENDPOINTS:
+        if match := _ADDRESS.fullmatch(str(values.get(name) or "")):
+            try:
+                socket.create_connection((match[1], int(match[2])), _SECONDS_TO_ANSWER).close()
+            except (OSError, OverflowError) as error:
+                raise UsageError(f"--{name}={values[name]}: cannot be reached "
+                                 f"({getattr(error, 'strerror', None) or reason(error)})") from None
+
+
+def _one_line(error: Exception) -> str:
+    """What an error of Beam or gRPC says; Beam puts a list under a line that ends in a colon."""
+    if details := getattr(error, "details", None):
+        return str(details() if callable(details) else details)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        return f"{lines[0]} {'; '.join(lines[1:])}"[:300]
+    return reason(error)
+
+
+def run_to_end(pipeline: beam.Pipeline, runner: str) -> None:
+    """Runs the pipeline. A UsageError of a worker is raised here with its one line, and so is what a
+    runner says that cannot be reached."""
     try:
         pipeline.run().wait_until_finish()
+    except UsageError:
+        raise
     except Exception as error:
         line = next((line for line in reversed(str(error).splitlines())
                      if "UsageError: " in line), None)
-        if isinstance(error, UsageError) or line is None:
+        logging.debug("in the runner: %s", error)
+        if line is not None:
+            message = line.split("UsageError: ", 1)[1].split(f" {_IN_A_WORKER}")[0]
+            raise UsageError(message) from None
+        if _IN_A_WORKER in str(error):  # A mistake of this program, whose traceback is worth reading.
             raise
-        logging.debug("in the worker: %s", error)
-        message = line.split("UsageError: ", 1)[1].split(" [while running")[0]
-        raise UsageError(message) from None
+        raise UsageError(f"runner={runner}: {_one_line(error)}") from None
 
 
 def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size: int,
@@ -96,7 +145,7 @@ def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size:
     keyed = pipeline | "Tasks" >> beam.Create([(task.number, task) for task in tasks])
     if job.dedup == "none":
         with_duplicates = keyed | "NoDuplicates" >> beam.MapTuple(
-            lambda _, task: (task, frozenset()))
+            lambda _, task: (task, Duplicates()))
     else:
         with_duplicates = _find_duplicates(keyed, job)
     outputs = (with_duplicates | "Spread" >> beam.Reshuffle()
@@ -114,18 +163,39 @@ def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size:
 
 
 def _find_duplicates(keyed: beam.PCollection, job: Job) -> beam.PCollection:
-    """(number, task) -> (task, its documents that repeat an earlier one).
+    """(number, task) -> (task, its documents that repeat earlier ones).
 
-        (3, Task(3, "b.txt", ...)) -> ((0, 0x9f2c...), (3, 17)) -> (3, 17) -> (Task(3), {17})
+        (3, Task(3, "b.txt", ...)) -> ((0, 0x9f2c...), (3, 17)) -> (3, (17, 2, 0)) -> (Task(3), ...)
     """
-    positions = (
+    places = (
         keyed | "SpreadKeys" >> beam.Reshuffle()
         | "Keys" >> beam.FlatMapTuple(lambda number, task: _document_keys(number, task, job))
         | "SameKey" >> beam.GroupByKey()
-        | "AllButFirst" >> beam.FlatMapTuple(lambda _, places: sorted(places)[1:]))
-    return ({"task": keyed, "documents": positions} | beam.CoGroupByKey()
+        | "Ranks" >> beam.FlatMapTuple(lambda _, places: _ranks(places)))
+    return ({"task": keyed, "documents": places} | beam.CoGroupByKey()
             | "Duplicates" >> beam.MapTuple(lambda _, groups: (
-                next(iter(groups["task"])), frozenset(groups["documents"]))))
+                next(iter(groups["task"])), _duplicates(groups["documents"], job.max_copies))))
+
+
+def _ranks(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """(task, (document, size of its group, documents of it that are earlier)), for groups of several."""
+    ordered = sorted(places)
+    if len(ordered) > 1:
+        for rank, (task, document) in enumerate(ordered):
+            yield task, (document, len(ordered), rank)
+
+
+def _duplicates(documents: Iterable[tuple[int, int, int]], max_copies: int) -> Duplicates:
+    """Those of one task, from the groups that its documents are in."""
+    sizes: dict[int, int] = {}
+    ranks: dict[int, int] = {}
+    for document, size, rank in documents:
+        sizes[document] = max(size, sizes.get(document, 0))
+        ranks[document] = max(rank, ranks.get(document, 0))
+    return Duplicates(
+        frozenset(document for document, rank in ranks.items() if rank >= max_copies),
+        tuple(sizes_by_range(
+            size for document, size in sizes.items() if not ranks[document]).items()))
 
 
 def _document_keys(number: int, task: Task, job: Job
@@ -142,7 +212,7 @@ class _Process(beam.DoFn):
         self._job = job
         self._vocab_size = vocab_size
 
-    def process(self, element: tuple[Task, frozenset[int]]) -> Iterator:
+    def process(self, element: tuple[Task, Duplicates]) -> Iterator:
         task, duplicates = element
         statistics = Statistics.empty(self._vocab_size)
         for entries in pipeline_tasks.process_task(task, self._job, statistics, duplicates):

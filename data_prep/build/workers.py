@@ -10,8 +10,10 @@ import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,8 @@ from electra_es.errors import UsageError
 ResultT = TypeVar("ResultT")
 
 PROGRESS_SECONDS = 10
+# multiprocessing adds "/pymp-12345678/listener-12345678".
+_LONGEST_TMPDIR = 107 - 40
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -51,6 +55,7 @@ class RunAll(Protocol):
 def start_server() -> None:
     """Starts the server; called early, it imports TensorFlow while this process does."""
     _CONTEXT.set_forkserver_preload(["data_prep.build.preload"])
+    _use_short_sockets()
     # The server inherits the signal mask. Without it, Ctrl-C would reach the server too and end its
     # import with a traceback. The tracker is started first, because starting it resets the mask.
     multiprocessing.resource_tracker.ensure_running()
@@ -59,6 +64,18 @@ def start_server() -> None:
         multiprocessing.forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _use_short_sockets() -> None:
+    """Lets multiprocessing make its sockets in a folder with a short path: the system allows 107 bytes,
+    and a TMPDIR of a batch system may be longer."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TMPDIR and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
+    try:
+        multiprocessing.util.get_temp_dir()  # makes it, and keeps to it
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager

@@ -7,7 +7,8 @@ applies the normal form, in the same way for records, trainer and SavedModel.
 import functools
 import hashlib
 import unicodedata
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -32,6 +33,7 @@ class DocumentRules:
     min_language_probability: float = 0.0
     language_detector: str = "none"
     drop_quality_warnings: tuple[str, ...] = ()
+    quality: str = ""  # which `quality.THRESHOLDS`; for many documents at once, see `kept_documents`
 
     def reason_to_drop(self, document: Document) -> str | None:
         """The first rule that drops `document`, as a key of `stats.json`; None to keep it."""
@@ -145,8 +147,8 @@ def _datasketch() -> ModuleType:
     return import_optional("datasketch", "requirements-data.txt")
 
 
-def later_duplicates(keys: np.ndarray) -> np.ndarray:
-    """Which documents have a key in common with an earlier one.
+def later_duplicates(keys: np.ndarray, max_copies: int = 1) -> np.ndarray:
+    """Which documents have a key in common with `max_copies` earlier ones.
 
     A document that is similar only to a dropped one is dropped too. So grouping by key is enough,
     and the order of work does not matter.
@@ -159,8 +161,44 @@ def later_duplicates(keys: np.ndarray) -> np.ndarray:
     """
     later = np.zeros(len(keys), bool)
     for column in keys.T:
-        _, first = np.unique(column, return_index=True)
-        repeated = np.ones(len(keys), bool)
-        repeated[first] = False
-        later |= repeated
+        order = np.argsort(column, kind="stable")
+        # The numbers of earlier documents with the same key.
+        first, sizes = _groups(column[order])
+        earlier = np.arange(len(keys)) - np.repeat(first, sizes)
+        later[order[earlier >= max_copies]] = True
     return later
+
+
+def cluster_sizes(keys: np.ndarray) -> np.ndarray:
+    """Sizes of the groups of documents with a key in common.
+
+    Args:
+      keys: as for `later_duplicates`.
+
+    Returns:
+      int64 [documents]: for the first document of a group its size, of several the largest; 1 for a
+      document that is like no other; 0 for one that is like an earlier one.
+    """
+    largest = np.ones(len(keys), np.int64)
+    for column in keys.T:
+        order = np.argsort(column, kind="stable")
+        first, sizes = _groups(column[order])
+        largest[order[first]] = np.maximum(largest[order[first]], sizes)
+    return np.where(later_duplicates(keys), 0, largest)
+
+
+def sizes_by_range(sizes: Iterable[int]) -> Counter[str]:
+    """How many clusters have 2, 3 to 4, 5 to 8, ... documents."""
+    counts: Counter[str] = Counter()
+    for size in sizes:
+        if size > 1:
+            end = 1 << (int(size) - 1).bit_length()
+            counts["2" if end == 2 else f"{end // 2 + 1} to {end}"] += 1
+    return counts
+
+
+def _groups(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the runs of equal values begin, and their lengths."""
+    first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else ordered[:0]
+    first = first.astype(np.int64)
+    return first, np.diff(np.append(first, len(ordered)))

@@ -2,6 +2,7 @@
 
 import bz2
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -13,15 +14,20 @@ _CHUNK_BYTES = 1 << 20
 # corrupt at its end.
 _COMPRESSED_CHUNK_BYTES = 4 << 10
 
-# Called with (reason, place and detail) for each piece of input that cannot be used.
-OnBad = Callable[[str, str], None]
+# How many bytes of text a compressed byte is taken for where it cannot be known.
+COMPRESSION_RATIO = 3
+
+# Called with (reason, place and detail, bytes of text) for each piece of input that cannot be used.
+OnBad = Callable[[str, str, int], None]
 
 
 class Line(NamedTuple):
-    """A line and the byte of the decompressed file where it starts; `data` is None if it is too long."""
+    """A line, the byte of the decompressed file where it starts, and its size without line end; `data`
+    is None if it is too long."""
 
     start: int
     data: bytes | None
+    size: int
 
 
 def read_lines(file: BinaryIO, compression: str | None, start: int, end: int | None, limit: int,
@@ -50,11 +56,12 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, end: int | N
         try:
             chunk = next(chunks, None)
         except _DECODING_ERRORS as error:
-            on_bad("truncated_file", f"byte {position}: {str(error).splitlines()[0]}")
+            on_bad("truncated_file", f"byte {position}: {str(error).splitlines()[0]}",
+                   length + _bytes_left(file, position))
             return
         if chunk is None:
             if length and not skip:
-                yield Line(position, b"".join(pieces) if length <= limit else None)
+                yield Line(position, b"".join(pieces) if length <= limit else None, length)
             return
         head, *rest = chunk.split(b"\n")
         length += len(head)
@@ -63,10 +70,18 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, end: int | N
             return
         for following in rest:
             if not skip:
-                yield Line(position, b"".join(pieces) if length <= limit else None)
+                yield Line(position, b"".join(pieces) if length <= limit else None, length)
             skip = False
             position += length + 1
             pieces, length = [following], len(following)
+
+
+def _bytes_left(file: BinaryIO, decompressed: int) -> int:
+    """About how many bytes of text the rest of a compressed file holds, from its first part."""
+    at = file.tell()
+    read = max(0, at - _COMPRESSED_CHUNK_BYTES)
+    ratio = decompressed / read if read and decompressed else COMPRESSION_RATIO
+    return int((file.seek(0, os.SEEK_END) - read) * ratio) if at else 0
 
 
 def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 
 from electra_es import files
@@ -9,8 +10,14 @@ from electra_es.errors import UsageError
 
 
 def parts_of(pattern: str) -> list[str]:
-    """The globs of a comma-separated list."""
-    return [part.strip() for part in pattern.split(",") if part.strip()]
+    """The globs of a comma-separated list; a comma that belongs to a path is written "\\,".
+
+    A text that is as a whole the path of a local file or folder is that path, whatever is in it.
+    """
+    if not files.is_remote(pattern) and os.path.exists(pattern):
+        return [pattern]
+    parts = re.split(r"(?<!\\),", pattern)
+    return [part.strip().replace("\\,", ",") for part in parts if part.strip()]
 
 
 def list_files(pattern: str) -> list[tuple[str, int]]:

@@ -8,99 +8,70 @@
 | HPLT | .jsonl(.zst), .parquet | text | lang, prob |
 | CulturaX, FineWeb-2 | .parquet | text | language, language_score |
 
-Nothing is lost silently: `on_bad` is called with a reason for everything that cannot be read.
-A plain text or JSON lines file can be read in parts (byte ranges), a parquet file
-by row groups. Every document belongs to exactly one part.
+Nothing is lost silently: `on_bad` is called with a reason, a place and the bytes of text for everything
+that cannot be read. What a document is depends on the format; its size, the language of its corpus and
+what makes it bad do not. A plain text or JSON lines file can be read in parts (byte ranges), a parquet
+file by row groups. Every document belongs to exactly one part.
 """
 
 import json
-import re
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from data_prep.corpus.lines import Line, OnBad, read_lines
+from data_prep.corpus.fields import (
+    LANGUAGE_FIELDS,
+    PROBABILITY_FIELDS,
+    TEXT_FIELDS,
+    Document,
+    decoded,
+    from_fields,
+)
+from data_prep.corpus.formats import format_of_content
+from data_prep.corpus.lines import COMPRESSION_RATIO, Line, OnBad, read_lines
 from electra_es import files
-from electra_es.errors import UsageError, import_optional
+from electra_es.errors import UsageError, import_optional, reason
 
-INPUT_FORMATS = ("auto", "text", "jsonl", "parquet")
 MAX_DOCUMENT_BYTES = 10_000_000
 
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
-_TEXT_FIELDS = ("text", "content")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One document.
-
-    Attributes:
-      text: paragraphs or sentences, one per line.
-      place: position in its file, for messages: byte, line or row.
-      language, language_probability: from the corpus, if it has them.
-      quality_warnings: OSCAR's annotations, such as "tiny" or "header", and categories of the site
-        that the document is from, such as "adult".
-    """
-
-    text: str
-    place: str = ""
-    language: str | None = None
-    language_probability: float | None = None
-    quality_warnings: tuple[str, ...] = ()
-
-
-def input_format_of(path: str) -> tuple[str, str | None]:
-    """(format, compression) from the name of a file; other names than JSON and parquet are text."""
-    lowered = path.lower()
-    compression = None
-    for suffix, name in _COMPRESSIONS.items():
-        if lowered.endswith(suffix):
-            lowered, compression = lowered.removesuffix(suffix), name
-            break
-    if lowered.endswith((".jsonl", ".json", ".ndjson")):
-        return "jsonl", compression
-    return ("parquet" if lowered.endswith(".parquet") else "text"), compression
-
-
-def is_splittable(path: str) -> bool:
-    return input_format_of(path)[1] is None
-
-
-def is_compressed(path: str) -> bool:
-    """Whether a file is compressed; parquet is compressed inside."""
-    kind, compression = input_format_of(path)
-    return kind == "parquet" or compression is not None
+# A character of one byte of UTF-8 takes up to six in JSON; and metadata stand beside the text.
+_JSON_ESCAPE_BYTES = 6
+_JSON_METADATA_BYTES = 1 << 20
+_PARQUET_BATCH = 256
 
 
 def read_documents(path: str, *, start: int = 0, end: int | None = None,
                    input_format: str = "auto", max_document_bytes: int = MAX_DOCUMENT_BYTES,
-                   on_bad: OnBad = lambda reason, detail: None) -> Iterator[Document]:
+                   on_bad: OnBad = lambda reason, detail, size: None) -> Iterator[Document]:
     """Yields the documents of a file (local or gs://), streamed.
 
     Args:
       path: the file.
       start, end: part of an uncompressed file, in bytes. However a file is divided into parts, each
         document is yielded exactly once.
-      input_format: "auto" goes by the name; or "text", "jsonl", "parquet".
-      max_document_bytes: longer documents are bad input (`huge_document`) and never in memory.
+      input_format: "auto" goes by name and content; or "text", "jsonl", "parquet".
+      max_document_bytes: a document of more bytes, line ends included, is bad input (`huge_document`)
+        and never in memory.
       on_bad: called for each document or end of a file that cannot be used.
 
     Raises:
-      UsageError: the file cannot be opened.
+      UsageError: the file cannot be opened, or holds what is no text.
     """
-    by_name, compression = input_format_of(path)
-    kind = by_name if input_format == "auto" else input_format
-    if kind not in INPUT_FORMATS[1:]:
-        raise UsageError(f"input_format={input_format}: expected one of {', '.join(INPUT_FORMATS)}")
     with files.open_read(path) as file:
+        # A file is in parts only if the part at its start has been found to be no compressed file.
+        kind, compression = format_of_content(file, path, input_format, is_start=start == 0)
+        if compression and end is not None and end < file.seek(0, os.SEEK_END):
+            raise UsageError(f"{path}: is {compression}, which its name does not say: expected one that "
+                             "does, as it cannot be divided into parts")
+        file.seek(0)
         if kind == "parquet":
             yield from _read_parquet(file, start, end, max_document_bytes, on_bad)
-            return
-        lines = read_lines(file, compression, start, end, max_document_bytes, on_bad)
-        if kind == "jsonl":
+        elif kind == "jsonl":
+            longest = _JSON_ESCAPE_BYTES * max_document_bytes + _JSON_METADATA_BYTES
+            lines = read_lines(file, compression, start, end, longest, on_bad)
             yield from _read_jsonl(lines, end, max_document_bytes, on_bad)
         else:
+            lines = read_lines(file, compression, start, end, max_document_bytes, on_bad)
             yield from _read_text(lines, start, end, max_document_bytes, on_bad)
 
 
@@ -117,17 +88,17 @@ def _read_text(lines: Iterator[Line], start: int, end: int | None, limit: int,
     def finished() -> Iterator[Document]:
         place = f"byte {first}"
         if size > limit:
-            on_bad("huge_document", f"{place}: over {limit} bytes")
-        elif size and (text := _decoded(b"\n".join(body), place, on_bad)) is not None:
+            on_bad("huge_document", f"{place}: over {limit} bytes", size)
+        elif size and (text := decoded(b"\n".join(body), place, on_bad)) is not None:
             yield Document(text, place)
 
-    for line_start, data in lines:
+    for line_start, data, length in lines:
         if not owned and end is not None and line_start > end:
             return  # No document begins in this part: it lies inside an earlier one.
-        if data is None or data.strip():
+        if data is None or not _is_blank(data):
             if owned:
                 first = first if size else line_start
-                size += limit + 1 if data is None else len(data) + 1
+                size += length + 1
                 if data is None or size > limit:
                     body.clear()
                 else:
@@ -140,24 +111,32 @@ def _read_text(lines: Iterator[Line], start: int, end: int | None, limit: int,
     yield from finished()
 
 
+def _is_blank(data: bytes) -> bool:
+    """Whether a line is one of whitespace only, as `str.strip` has it: that of the original's builder."""
+    data = data.strip()
+    if not data or 0x20 < data[0] < 0x80:  # A visible letter of ASCII, or nothing: nearly always.
+        return not data
+    return not data.decode("utf-8", "replace").strip()
+
+
 def _read_jsonl(lines: Iterator[Line], end: int | None, limit: int,
                 on_bad: OnBad) -> Iterator[Document]:
-    for line_start, data in lines:
+    for line_start, data, length in lines:
         if end is not None and line_start > end:
             return
         place = f"byte {line_start}"
         if data is None:
-            on_bad("huge_document", f"{place}: over {limit} bytes")
+            on_bad("huge_document", f"{place}: over {limit} bytes", length)
             continue
-        text = _decoded(data, place, on_bad) if data.strip() else None
+        text = None if _is_blank(data) else decoded(data, place, on_bad)
         if text is None:
             continue
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            on_bad("invalid_json", f"{place}: {error}: {text[:60]!r}")
+            on_bad("invalid_json", f"{place}: {error}: {text[:60]!r}", length)
             continue
-        if document := _from_fields(values, place, on_bad):
+        if document := from_fields(values, place, length, limit, on_bad):
             yield document
 
 
@@ -170,88 +149,62 @@ def _read_parquet(file: BinaryIO, start: int, end: int | None, limit: int,
         parquet = parquet_files.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         if not start:
-            on_bad("unreadable_parquet", str(error).splitlines()[0])
+            on_bad("unreadable_parquet", reason(error),
+                   file.seek(0, os.SEEK_END) * COMPRESSION_RATIO)
         return
-    known = set(_TEXT_FIELDS) | {"language", "language_score", "lang", "prob", "metadata"}
+    known = set(TEXT_FIELDS) | {*LANGUAGE_FIELDS, *PROBABILITY_FIELDS, "metadata"}
     names = parquet.schema_arrow.names
     # Without a column of text, all columns are read, so that the message can name them.
-    has_text = not set(_TEXT_FIELDS).isdisjoint(names)
+    has_text = not set(TEXT_FIELDS).isdisjoint(names)
     columns = [name for name in names if name in known or not has_text]
     for group in range(parquet.num_row_groups):
-        column = parquet.metadata.row_group(group).column(0)
+        metadata = parquet.metadata.row_group(group)
+        column = metadata.column(0)
         offset = min(column.dictionary_page_offset or column.data_page_offset,
                      column.data_page_offset)
         if not start <= offset < (end if end is not None else offset + 1):
             continue
+        read = sum(metadata.column(i).total_uncompressed_size for i in range(metadata.num_columns)
+                   if metadata.column(i).path_in_schema.split(".")[0] in columns)
+        bytes_per_row = read // max(1, metadata.num_rows)
         row = 0
         try:
-            for batch in parquet.iter_batches(256, row_groups=[group], columns=columns):
-                for values in batch.to_pylist():
-                    place = f"row group {group}, row {row}"
-                    row += 1
-                    document = _from_fields(values, place, on_bad)
-                    if document and len(document.text) > limit:
-                        on_bad("huge_document", f"{place}: over {limit} bytes")
-                    elif document:
-                        yield document
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            on_bad("unreadable_parquet", f"row group {group}: {str(error).splitlines()[0]}")
+            for values in _parquet_rows(parquet, group, columns):
+                place = f"row group {group}, row {row}"
+                row += 1
+                if document := from_fields(values, place, bytes_per_row, limit, on_bad):
+                    yield document
+        except (pyarrow.ArrowException, OSError) as error:
+            on_bad("unreadable_parquet", f"row group {group}, from row {row} on: {reason(error)}",
+                   bytes_per_row * (metadata.num_rows - row))
 
 
-def _from_fields(values: Any, place: str, on_bad: OnBad) -> Document | None:
-    """A document of one JSON object or parquet row of any corpus in the module docstring."""
-    if not isinstance(values, dict):
-        on_bad("no_text_field", f"{place}: expected an object, not {type(values).__name__}")
-        return None
-    field = next((name for name in _TEXT_FIELDS if name in values), None)
-    if field is None:
-        on_bad("no_text_field", f"{place}: has {', '.join(list(values)[:6])}")
-        return None
-    text = values[field]
-    if not isinstance(text, str):
-        on_bad("text_is_no_string", f"{place}: {field} is {type(text).__name__}")
-        return None
-    if "\0" in text:
-        on_bad("nul_character", place)
-        return None
-    if _LONE_SURROGATE.search(text):  # Valid JSON, but invalid Unicode.
-        on_bad("invalid_utf8", f"{place}: lone surrogate")
-        return None
-    language, probability, warnings = _metadata(values)
-    return Document(text, place, language, probability, warnings)
-
-
-def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[str, ...]]:
-    """Language, its probability, quality warnings; a value of an unexpected type is ignored."""
-    metadata = values.get("metadata")
-    warnings: list[str] = []
-    if isinstance(metadata, dict):  # OSCAR: 22.01 has annotation, 23.01 has the other two.
-        identification = metadata.get("identification")
-        if not isinstance(identification, dict):
-            identification = {}
-        language, probability = identification.get("label"), identification.get("prob")
-        for name in ("annotation", "quality_warnings", "categories"):
-            found = metadata.get(name)
-            warnings += map(str, found) if isinstance(found, list) else ()
-    else:
-        language = values.get("language", values.get("lang"))
-        probability = values.get("language_score", values.get("prob"))
-    # HPLT has lists, with the best value first.
-    language, probability = (value[0] if isinstance(value, list) and value else value
-                             for value in (language, probability))
-    if probability in (0, 1):  # Another integer may be too large for a float.
-        probability = float(probability)
-    return (language if isinstance(language, str) else None,
-            probability if isinstance(probability, float) else None,
-            tuple(warnings))
-
-
-def _decoded(data: bytes, place: str, on_bad: OnBad) -> str | None:
-    if b"\0" in data:
-        on_bad("nul_character", place)
-        return None
+def _parquet_rows(parquet: Any, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a row group, up to the first that cannot be read."""
+    pyarrow = import_optional("pyarrow", "requirements-data.txt")
+    row = 0
     try:
-        return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-    except UnicodeDecodeError as error:
-        on_bad("invalid_utf8", f"{place}: byte {data[error.start]:#04x} at {error.start}")
-        return None
+        for batch in parquet.iter_batches(_PARQUET_BATCH, row_groups=[group], columns=columns):
+            yield from _batch_rows(batch)
+            row += len(batch)
+    except (pyarrow.ArrowException, OSError):
+        # The rows of the batch that stand before the damaged page.
+        for number, batch in enumerate(parquet.iter_batches(1, row_groups=[group], columns=columns)):
+            if number >= row:
+                yield from _batch_rows(batch)
+
+
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a batch; one that is not UTF-8 has bytes for its text."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass
+    for number in range(len(batch)):
+        row = batch.slice(number, 1)
+        try:
+            yield from row.to_pylist()
+        except UnicodeDecodeError:
+            yield {name: row.column(name).cast("binary").to_pylist()[0]
+                   for name in TEXT_FIELDS if name in row.schema.names}

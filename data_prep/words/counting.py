@@ -1,8 +1,9 @@
 """Counts of the words of a corpus, in memory, by processes of this machine or as a Beam job."""
 
+import dataclasses
 import functools
 import hashlib
-import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -12,7 +13,9 @@ import tensorflow as tf
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.build.tasks import Task
 from data_prep.build.workers import pool
+from data_prep.command_line import MAX_BAD_FRACTION
 from data_prep.corpus import listing, readers
+from data_prep.corpus.counts import InputCounts
 from electra_es import files
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, import_optional
@@ -23,6 +26,8 @@ from electra_es.text import vocabulary
 # Settings of the text that counts depend on.
 SETTINGS = ("tokenizer", "lower_case", "strip_accents", "unicode_form")
 
+# Ending of the file in which a Beam job says what it has read.
+_DOCUMENTS = ".documents.json"
 _BATCH_CHARACTERS = 1 << 20
 _CHUNKS_AT_A_TIME = 100_000
 
@@ -112,75 +117,128 @@ def _words_of_chunks(chunks: Counter[bytes], config: TextConfig) -> Counter[str]
 
 
 def sampled_documents(task: Task, fraction: float, held_out_fraction: float = 0.0, *,
-                      held_out: bool = False) -> Iterator[str]:
-    """The texts of the sample in one part of a file; logs how much of the part is unreadable.
+                      held_out: bool = False, counts: InputCounts | None = None) -> Iterator[str]:
+    """The texts of the sample in one part of a file.
 
     Args:
       fraction: share of the documents in the sample.
       held_out_fraction: share of the documents that are not for training.
       held_out: yield these documents instead of those for training.
+      counts: all documents of the part are added to it, those outside the sample too.
     """
-    bad: Counter[str] = Counter()
-    documents = readers.read_documents(
-        task.path, start=task.start, end=task.end,
-        on_bad=lambda reason, detail: bad.update([reason]))
-    yield from sample((document.text for document in documents), fraction, held_out_fraction,
-                      held_out)
-    if bad:
-        logging.warning("%s from byte %d: left out %s", task.path, task.start, ", ".join(
-            f"{reason} {number} times" for reason, number in sorted(bad.items())))
+    read = InputCounts() if counts is None else counts
+
+    def texts() -> Iterator[str]:
+        for document in readers.read_documents(
+                task.path, start=task.start, end=task.end,
+                on_bad=functools.partial(read.add_bad, task.number, os.path.basename(task.path))):
+            read.add_kept(len(document.text.encode()))
+            yield document.text
+
+    yield from sample(texts(), fraction, held_out_fraction, held_out)
 
 
 def count_task(task: Task, config: TextConfig, fraction: float, held_out_fraction: float = 0.0
-               ) -> Counter[str]:
-    """Counts the words of one part of a file."""
-    return count_words(sampled_documents(task, fraction, held_out_fraction), config)
+               ) -> tuple[Counter[str], InputCounts]:
+    """Counts the words of one part of a file, and its documents."""
+    counts = InputCounts()
+    words = count_words(sampled_documents(task, fraction, held_out_fraction, counts=counts), config)
+    return words, counts
 
 
 def count_files(pattern: str, config: TextConfig, *, sample_fraction: float = 1.0,
-                held_out_fraction: float = 0.0, workers: int = 1) -> Counter[str]:
+                held_out_fraction: float = 0.0, workers: int = 1,
+                max_bad_fraction: float = MAX_BAD_FRACTION) -> Counter[str]:
     """Counts the words of files; the result does not depend on the number of workers.
 
     Raises:
-      UsageError: the glob matches no file, or a file cannot be opened.
+      UsageError: the glob matches no file, a file cannot be opened, or too much of the input cannot be
+        read.
     """
     tasks = pipeline_tasks.plan_tasks(listing.list_files(pattern))
     words: Counter[str] = Counter()
+    total = InputCounts()
     with pool(min(workers or usable_cores(), len(tasks))) as run_all:
-        for _, counted in run_all("parts of the input", count_task, [
+        for _, (counted, counts) in run_all("parts of the input", count_task, [
                 (task, config, sample_fraction, held_out_fraction) for task in tasks],
                 [task.size for task in tasks]):
             words.update(counted)
+            total.add(counts)
+    total.warn_of_bad()
+    total.check_readable(max_bad_fraction)
     return words
 
 
 def beam_count_files(pattern: str, output: str, config: TextConfig, *, sample_fraction: float,
-                     min_count: int, runner: str, workers: int, beam_options: Sequence[str]) -> None:
+                     min_count: int, runner: str, workers: int, beam_options: Sequence[str],
+                     max_bad_fraction: float = MAX_BAD_FRACTION) -> None:
     """The same as a Beam job: tasks -> (word, count) of each -> sums -> lines of one file."""
     beam = import_optional("apache_beam", "requirements-data.txt")
 
-    from data_prep.build.engine_beam import pipeline_options
+    from data_prep.build.engine_beam import make_pipeline, run_to_end
 
-    def count(task: Task) -> Iterable[tuple[str, int]]:
-        return count_task(task, config, sample_fraction).items()
+    pipeline = make_pipeline(runner, workers, beam_options)
+    counted = (
+        pipeline
+        | "Tasks" >> beam.Create(pipeline_tasks.plan_tasks(listing.list_files(pattern)))
+        | "Spread" >> beam.Reshuffle()
+        | "Count" >> beam.Map(count_task, config, sample_fraction)
+        .with_output_types(tuple[Counter, InputCounts]))
+    _ = (
+        counted
+        | "Words" >> beam.FlatMap(_word_counts).with_output_types(tuple[str, int])
+        | "Sum" >> beam.CombinePerKey(sum)
+        | "Frequent" >> beam.Filter(_is_frequent, min_count)
+        | "Together" >> beam.GroupBy(_one_key)
+        | "Write" >> beam.Map(_write_lines, output))
+    _ = (
+        counted
+        | "Documents" >> beam.Map(_input_counts).with_output_types(InputCounts)
+        | "AddUp" >> beam.CombineGlobally(_added_up)
+        | "WriteDocuments" >> beam.Map(_write_input_counts, output + _DOCUMENTS))
+    run_to_end(pipeline, runner)
+    total = InputCounts.from_values(files.read_json(output + _DOCUMENTS))
+    files.remove(output + _DOCUMENTS)
+    total.warn_of_bad()
+    try:
+        total.check_readable(max_bad_fraction)
+    except UsageError:
+        files.remove(output)
+        raise
 
-    with beam.Pipeline(options=pipeline_options(runner, workers, beam_options)) as pipeline:
-        _ = (
-            pipeline
-            | "Tasks" >> beam.Create(pipeline_tasks.plan_tasks(listing.list_files(pattern)))
-            | "Spread" >> beam.Reshuffle()
-            | "Count" >> beam.FlatMap(count).with_output_types(tuple[str, int])
-            | "Sum" >> beam.CombinePerKey(sum)
-            | "Frequent" >> beam.Filter(lambda item: item[1] >= min_count)
-            | "Line" >> beam.MapTuple(lambda word, number: f"{word}\t{number}")
-            | "Together" >> beam.GroupBy(lambda line: 0)
-            | "Write" >> beam.MapTuple(lambda _, lines: _write_lines(output, lines))
-        )
+
+# Functions of the module and not of its callers: workers elsewhere import them by name.
+
+def _word_counts(counted: tuple[Counter[str], InputCounts]) -> Iterable[tuple[str, int]]:
+    return counted[0].items()
 
 
-def _write_lines(path: str, lines: Iterable[str]) -> None:
+def _input_counts(counted: tuple[Counter[str], InputCounts]) -> InputCounts:
+    return counted[1]
+
+
+def _is_frequent(item: tuple[str, int], min_count: int) -> bool:
+    return item[1] >= min_count
+
+
+def _one_key(item: tuple[str, int]) -> int:
+    return 0
+
+
+def _added_up(counts: Iterable[InputCounts]) -> InputCounts:
+    total = InputCounts()
+    for each in counts:
+        total.add(each)
+    return total
+
+
+def _write_input_counts(counts: InputCounts, path: str) -> None:
+    files.write_json(path, dataclasses.asdict(counts))
+
+
+def _write_lines(together: tuple[int, Iterable[tuple[str, int]]], path: str) -> None:
     with files.atomic_write(path) as file:
-        file.writelines(f"{line}\n".encode() for line in lines)
+        file.writelines(f"{word}\t{number}\n".encode() for word, number in together[1])
 
 
 def ordered(words: Counter[str]) -> list[tuple[str, int]]:

@@ -24,8 +24,10 @@ from electra_es.text.vocabulary import CONTINUATION_PREFIX, WORD_START
 
 # SentencePiece's own limit is 16 characters; "correspondientemente" has 20.
 _MAX_PIECE_LENGTH = 32
-# SentencePiece leaves longer lines out; its own limit is 4,192 bytes.
+# SentencePiece leaves longer lines out; its own limit is 4,192 bytes. Longer lines are cut here.
 _MAX_LINE_BYTES = 1 << 20
+# It also leaves out each line with one of these, which it uses itself: for a space, and for [UNK].
+_RESERVED = str.maketrans({WORD_START: " ", "\u2585": " "})
 # Share of additional BPE pieces, which replace pieces that are never used.
 _SPARE = 0.4
 _ROUNDS = 2
@@ -167,10 +169,30 @@ def train_sentencepiece(source: Counter[str] | Iterable[str], config: TextConfig
     try:
         if isinstance(source, Counter):
             return _train_from_counts(source, settings)
-        return _train(iter(source), settings | dict(model_type="unigram"))
+        return _train(_usable_lines(source), settings | dict(model_type="unigram"))
     except RuntimeError as error:
         raise UsageError(f"vocab_size={config.vocab_size}: SentencePiece cannot make that of this "
                          f"text: {str(error).splitlines()[0].split('] ')[-1]}") from None
+
+
+def _usable_lines(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, without what SentencePiece would leave a line out for; says how many it has cut."""
+    number = 0
+    for line in lines:
+        line = line.translate(_RESERVED)
+        if len(line) * 4 <= _MAX_LINE_BYTES or len(line.encode()) <= _MAX_LINE_BYTES:
+            yield line
+            continue
+        number += 1
+        longest = _MAX_LINE_BYTES // 4  # characters
+        while line:
+            end = line.rfind(" ", 1, longest) if len(line) > longest else len(line)
+            end = end if end > 0 else longest
+            yield line[:end]
+            line = line[end:]
+    if number:
+        logging.warning("%d lines of over %d bytes: cut between words, as SentencePiece leaves longer "
+                        "lines out", number, _MAX_LINE_BYTES)
 
 
 def _train_bpe(words: Counter[str], size: int) -> bytes:

@@ -1,10 +1,14 @@
 """Records -> batches, with the position in the data as a plain number.
 
-The shards of the training split are dealt out to S streams. A stream reads its shards in an
-order derived from (seed, stream, epoch), without end. It reads each shard whole and shuffles it by a
-derived permutation. Example i of the run is number i // S of stream i % S. So the position in the
-data is one number, resuming reads only one shard per stream, and the examples of a step do not
-depend on how many hosts share the streams.
+An epoch is all N examples of the training split, each once: the shards in an order derived from
+(seed, epoch), the examples of each in a permutation derived from (seed, epoch, shard). It is cut into
+S streams of equal length, give or take one example. Example i of the run is number j = i mod N of epoch
+i // N, which is number j // S of stream j mod S. So after k epochs each example has been seen k times,
+whatever the sizes of the shards; the position in the data is one number; resuming reads only one shard
+per stream.
+
+Lane l of S holds the examples i with i mod S = l: those of one stream in each epoch. Hosts share the
+lanes, so the examples of a step do not depend on how many hosts there are.
 
 Shapes: B batch, L length.
 """
@@ -18,7 +22,7 @@ from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.parsing import make_parser, require
 from electra_es.data.records import RecordsInfo, check_vocabulary
 from electra_es.data.shards import Shards, usable_shards
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, warn
 from electra_es.model.batches import Inputs
 from electra_es.model.randomness import derive_key, fold_in, stateless_seed
 
@@ -32,6 +36,11 @@ def check_records(info: RecordsInfo, config: PretrainingConfig, model_config: Mo
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "
             f"{info.max_seq_length} tokens: expected at least that, or records built shorter")
+    if info.max_seq_length < config.max_seq_length:
+        padding = 1 - info.max_seq_length / config.max_seq_length
+        warn(f"max_seq_length={config.max_seq_length}: {data_dir} has examples of up to "
+             f"{info.max_seq_length} tokens, so {padding:.0%} or more of every batch is padding: "
+             "expected records of the same length")
     if config.max_seq_length > model_config.max_position_embeddings:
         raise UsageError(
             f"max_seq_length={config.max_seq_length}: expected at most "
@@ -69,53 +78,59 @@ def training_dataset(
       config: seed, length and streams.
       first_example: a multiple of train_batch_size.
       batch_size: rows per batch (those of one replica).
-      host, num_hosts: which of the streams to read.
+      host, num_hosts: which of the lanes to read.
       vocab_size: V; 0: the size that the records state.
 
     Returns:
       a dataset of `Inputs` of [batch_size, L]; for errors see `shards.bad_shard_named`.
     """
     streams = num_streams(config, len(shards), num_hosts)
-    paths = tf.ragged.constant([[path for path, _ in shards[s::streams]] for s in range(streams)])
-    counts = tf.ragged.constant(
-        [[count for _, count in shards[s::streams]] for s in range(streams)], dtype=tf.int64)
+    paths = tf.constant([path for path, _ in shards])
+    counts = tf.constant([count for _, count in shards], tf.int64)
+    total = sum(count for _, count in shards)
     key = derive_key(config.seed, "data order")
-    position = first_example // streams
+
+    def stream_range(stream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """First place and end of a stream in the order of an epoch."""
+        def first(stream: tf.Tensor) -> tf.Tensor:
+            return stream * (total // streams) + tf.minimum(stream, total % streams)
+
+        return first(stream), first(stream + 1)
 
     # Nothing here needs AutoGraph, and its analysis would take seconds.
     @tf.autograph.experimental.do_not_convert
-    def stream_examples(stream: tf.Tensor) -> tf.data.Dataset:
-        stream_key = fold_in(key, stream)
-        stream_paths, stream_counts = paths[stream], counts[stream]
-        epoch_length = tf.reduce_sum(stream_counts)
-        first_epoch = position // epoch_length
+    def lane_examples(lane: tf.Tensor) -> tf.data.Dataset:
+        first_index = first_example + lane
+        first_epoch = first_index // total
 
         def epoch_shards(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = _shuffled(tf.size(stream_counts), stateless_seed(stream_key, epoch))
-            ordered_counts = tf.gather(stream_counts, order)
-            starts = tf.cumsum(ordered_counts, exclusive=True)
-            offset = tf.where(epoch == first_epoch, position % epoch_length, 0)
-            skips = tf.clip_by_value(offset - starts, 0, ordered_counts)
+            begin, end = stream_range((lane - epoch * total) % streams)
+            done = tf.where(epoch == first_epoch, first_index % total // streams, 0)
+            order = _shuffled(len(shards), stateless_seed(key, epoch))
+            sizes = tf.gather(counts, order)
+            starts = tf.cumsum(sizes, exclusive=True)
+            # The part of each shard that lies between begin and end.
+            firsts = tf.clip_by_value(begin + done - starts, 0, sizes)
+            ends = tf.clip_by_value(end - starts, 0, sizes)
             epochs = tf.fill(tf.shape(order), epoch)
-            return tf.data.Dataset.from_tensor_slices((order, skips, epochs))
+            return tf.data.Dataset.from_tensor_slices((order, firsts, ends, epochs))
 
-        def shuffled_records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor
+        def shuffled_records(shard: tf.Tensor, first: tf.Tensor, end: tf.Tensor, epoch: tf.Tensor
                              ) -> tuple[tf.Tensor, tf.Tensor]:
-            path, count = stream_paths[shard], stream_counts[shard]
-            records = _shard_records(path, count)
-            order = _shuffled(count, stateless_seed(
-                fold_in(stream_key, epoch), tf.cast(shard, tf.int64) + 1))[skip:]
-            return tf.gather(records, order), tf.fill(tf.shape(order), path)
+            records = _shard_records(paths[shard], counts[shard])
+            order = _shuffled(counts[shard], stateless_seed(
+                fold_in(key, epoch), tf.cast(shard, tf.int64) + 1))[first:end]
+            return tf.gather(records, order), tf.fill(tf.shape(order), paths[shard])
 
         examples = tf.data.Dataset.counter(first_epoch, dtype=tf.int64).flat_map(epoch_shards)
-        # Shards that lie wholly before the position are not opened.
-        examples = examples.filter(lambda shard, skip, epoch: skip < stream_counts[shard])
+        # Shards of which the lane reads nothing are not opened.
+        examples = examples.filter(lambda shard, first, end, epoch: first < end)
         examples = examples.map(shuffled_records).prefetch(1).unbatch()
-        return examples.enumerate(position).map(
-            lambda i, example: (*example, i * streams + stream))
+        return examples.enumerate().map(
+            lambda i, example: (*example, first_index + i * streams))
 
     dataset = tf.data.Dataset.range(host, streams, num_hosts).interleave(
-        stream_examples, cycle_length=streams // num_hosts, block_length=1)
+        lane_examples, cycle_length=streams // num_hosts, block_length=1)
     dataset = dataset.batch(batch_size, drop_remainder=True)
     parse = make_parser(info, config.max_seq_length, vocab_size)
     return dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(

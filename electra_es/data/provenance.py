@@ -7,8 +7,8 @@ from electra_es import files
 from electra_es.data.records import STATS_FILE, RecordsInfo
 
 # Keys of stats.json. Its examples of bad input stay out: they name files of the machine that built it.
-_COUNTS = ("documents", "dropped_documents", "bad_input", "text_bytes", "tokens", "dropped_tokens",
-           "unk_fraction", "input", "settings")
+_COUNTS = ("documents", "dropped_documents", "dropped_bytes", "bad_input", "text_bytes", "tokens",
+           "dropped_tokens", "unk_fraction", "input", "settings")
 
 
 def describe_records(directory: str, info: RecordsInfo) -> dict[str, Any]:
@@ -18,6 +18,8 @@ def describe_records(directory: str, info: RecordsInfo) -> dict[str, Any]:
     """
     found = {"kind": info.kind, "fingerprint": info.fingerprint,
              "examples": {split: sum(counts) for split, counts in info.examples.items()}}
+    if info.sources:
+        found["sources_sha256"] = info.sources_sha256
     path = os.path.join(directory, STATS_FILE)
     if files.exists(path):
         stats = files.read_json(path)

@@ -19,11 +19,12 @@ The trainer also reads a directory that Google's `build_pretraining_dataset.py` 
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -55,6 +56,8 @@ class RecordsInfo:
       text: how text became ids; None for Google's layout, which does not say.
       special_ids: token -> id of [PAD], [UNK], [CLS], [SEP], [MASK]; empty for Google's layout.
       fingerprint: SHA-256 over everything the bytes depend on (settings, vocabulary, input files).
+      sources: of each input file name, bytes, checksum, and whether it is held out as a whole.
+      settings: those of the job that decide the bytes; `data_prep.verify_records` builds with them.
     """
 
     max_seq_length: int
@@ -64,6 +67,8 @@ class RecordsInfo:
     packing: str = ""
     scheme: str = ""
     fingerprint: str = ""
+    sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     features: dict[str, str] = dataclasses.field(default_factory=lambda: dict(FEATURES))
     version: int = FORMAT_VERSION
     kind: Literal["electra_es", "google"] = "electra_es"
@@ -79,6 +84,14 @@ class RecordsInfo:
 
     def num_examples(self, split: str) -> int:
         return sum(self.examples.get(split, []))
+
+    @property
+    def sources_sha256(self) -> str:
+        """One hash over the checksums of all input files; empty if they are not known."""
+        if not self.sources:
+            return ""
+        lines = "".join(f"{source['checksum']} {source['bytes']}\n" for source in self.sources)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"

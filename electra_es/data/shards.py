@@ -1,6 +1,7 @@
 """Which shards a run reads, and which shard is damaged when reading fails."""
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 
@@ -39,6 +40,32 @@ def usable_shards(data_dir: str, info: RecordsInfo, skip_corrupt: bool, vocab_si
     if len(faults) == len(shards):
         raise UsageError(f"{data_dir}: no shard can be read: expected at least one")
     return [(path, count) for path, count in shards if path not in faults]
+
+
+def check_validation(data_dir: str, info: RecordsInfo, skip_corrupt: bool, vocab_size: int
+                     ) -> RecordsInfo:
+    """Reads every validation shard once, before a run that would evaluate at its end only.
+
+    Returns:
+      `info`, where shards that are left out have no example.
+
+    Raises:
+      UsageError: a shard is damaged and not to be left out, or all are damaged.
+    """
+    paths = shard_paths(data_dir, info, "validation")
+    shards = usable_shards(data_dir, info, False, split="validation")
+    faults = dict(shard_faults(shards, info, vocab_size))
+    if not faults:
+        return info
+    if not skip_corrupt:
+        raise UsageError(f"{next(iter(faults.values()))}; --skip_corrupt_shards leaves it out")
+    if len(faults) == len(shards):
+        raise UsageError(f"{data_dir}: no validation shard can be read: expected at least one")
+    for fault in faults.values():
+        print(f"warning: left out of evaluations: {fault}", flush=True)
+    counts = [0 if path in faults else count
+              for path, count in zip(paths, info.examples["validation"], strict=True)]
+    return dataclasses.replace(info, examples={**info.examples, "validation": counts})
 
 
 def shard_faults(shards: Shards, info: RecordsInfo, vocab_size: int = 0

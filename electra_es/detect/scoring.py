@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from electra_es import files
@@ -14,6 +15,8 @@ from electra_es.errors import UsageError, quiet_libraries
 from electra_es.export.output import read_origin
 from electra_es.export.saved_model.text_model import Tensors, TextModel, usable_length
 from electra_es.run_config import CONFIG_FILE
+from electra_es.text.offsets import character_map, find_normalizer
+from electra_es.text.tokenizer import Tokenizer
 from electra_es.training.run_dir import load_model
 
 BATCH_SIZE = 32
@@ -25,16 +28,16 @@ class ScoredToken(NamedTuple):
 
     token: str
     word: int  # number of its word in the sentence, from 0
-    start: int  # characters of the sentence's normalised text, end exclusive
+    start: int  # characters of the sentence as it was given, end exclusive
     end: int
     logit: float  # above 0: classified as replaced
     probability: float
 
 
 class ScoredSentence(NamedTuple):
-    """A sentence as the model reads it."""
+    """A sentence and its tokens."""
 
-    text: str  # normalised
+    text: str  # as it was given; U+FFFD for what is no Unicode
     tokens: list[ScoredToken]  # without [CLS] and [SEP]
     truncated: bool  # whether it was longer than the model reads, and cut off
 
@@ -76,8 +79,9 @@ def load_detector(path: str) -> LoadedDetector:
     origin = read_origin(path) or read_origin(os.path.join(path, "discriminator"))
     step = origin.step if origin else None
     if files.exists(os.path.join(path, "saved_model.pb")):
-        with quiet_libraries():  # as for `SentencePieceTokenizer`
-            signatures = tf.saved_model.load(path).signatures
+        # Quiet as for `SentencePieceTokenizer`.
+        with quiet_libraries(), files.no_pattern(path) as opened:
+            signatures = tf.saved_model.load(opened).signatures
         if "detect" not in signatures:
             raise UsageError(f"--model={path}: a SavedModel without the signature detect: expected "
                              "one of electra_es.export.saved_model with a discriminator")
@@ -124,28 +128,42 @@ def hugging_face_folder(path: str) -> str | None:
 def _score(function: Callable[..., Tensors], sentences: Sequence[str]) -> list[ScoredSentence]:
     scored: list[ScoredSentence] = []
     for first in range(0, len(sentences), BATCH_SIZE):
+        batch = sentences[first:first + BATCH_SIZE]
         # "ignore": Python strings may hold lone surrogates, which have no UTF-8 form.
-        texts = [s.encode("utf-8", "ignore") for s in sentences[first:first + BATCH_SIZE]]
+        texts = [s.encode("utf-8", "ignore") for s in batch]
         outputs = {name: value.numpy() for name, value in function(texts=tf.constant(texts)).items()}
-        for row in range(len(texts)):
-            scored.append(_sentence({name: value[row] for name, value in outputs.items()}))
+        normalizer = find_normalizer(batch, outputs["normalized"].tolist())
+        for row, sentence in enumerate(batch):
+            values = {name: value[row] for name, value in outputs.items()}
+            scored.append(_sentence(values, sentence, normalizer))
     return scored
 
 
-def _sentence(row: dict) -> ScoredSentence:
-    data = row["normalized"]
+def _sentence(row: dict, given: str, normalizer: Tokenizer | None) -> ScoredSentence:
+    """The tokens with their places in the text as it was given; without `normalizer`, in `normalized`."""
+    if normalizer is None:
+        given = row["normalized"].decode("utf-8")
+        sizes = [len(character.encode()) for character in given]
+        first = np.repeat(np.arange(len(given)), sizes)
+        last = first + 1
+    else:
+        first, last = character_map(normalizer, given)
 
-    def characters(offset: int) -> int:
-        return len(data[:offset].decode("utf-8"))
+    def characters(start: int, end: int) -> tuple[int, int]:
+        if end > start:
+            return int(first[start]), int(last[end - 1])
+        at = int(first[start]) if start < len(first) else len(given)  # a mark of SentencePiece
+        return at, at
 
     tokens = [
-        ScoredToken(token.decode("utf-8"), int(word), characters(start), characters(end),
-                    float(logit), float(probability))
+        ScoredToken(token.decode("utf-8"), int(word), *characters(start, end), float(logit),
+                    float(probability))
         for token, word, (start, end), logit, probability in zip(
             row["tokens"], row["words"], row["offsets"], row["logits"], row["probabilities"],
             strict=True)
         if word >= 0]
-    return ScoredSentence(data.decode("utf-8"), tokens, bool(row["truncated"]))
+    return ScoredSentence(given.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), tokens,
+                          bool(row["truncated"]))
 
 
 def to_json(sentences: Sequence[ScoredSentence]) -> str:

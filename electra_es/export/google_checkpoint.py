@@ -59,11 +59,12 @@ def read_checkpoint(prefix: str) -> tuple[dict[str, np.ndarray], int]:
       UsageError: there is no checkpoint, or it cannot be read.
     """
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        names = sorted(reader.get_variable_to_shape_map())
-        step = int(reader.get_tensor("global_step")) if "global_step" in names else 0
-        arrays = {name: reader.get_tensor(name) for name in names
-                  if name.rpartition("/")[2] not in _IGNORED}
+        with files.no_pattern(prefix) as opened:
+            reader = tf.train.load_checkpoint(opened)
+            names = sorted(reader.get_variable_to_shape_map())
+            step = int(reader.get_tensor("global_step")) if "global_step" in names else 0
+            arrays = {name: reader.get_tensor(name) for name in names
+                      if name.rpartition("/")[2] not in _IGNORED}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         # The reader turns status codes into Python's errors: a truncated file gives an IndexError.
         raise UsageError(f"--checkpoint={prefix}: not a checkpoint that can be read "

@@ -77,7 +77,7 @@ class ProgressLog:
 
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports the steps since the last report, up to `step`."""
-        metrics = {**metrics, **self._speed(step)}
+        metrics = {**metrics, **self._speed(step, metrics.get("tokens"))}
         line = f"step {step}/{self.config.num_train_steps}" + _formatted(_TRAINING, metrics)
         if "flop_utilisation" in metrics:
             line += f"  MFU {100 * metrics['flop_utilisation']:.1f} %"
@@ -89,14 +89,17 @@ class ProgressLog:
         self._last_reported_step = step
         self.count_from(step)
 
-    def _speed(self, step: int) -> dict[str, float]:
+    def _speed(self, step: int, tokens: float | None) -> dict[str, float]:
+        """`tokens`: those of the steps since the last report, without padding."""
         if self._mark is None or step == self._mark[1]:
             return {}
         start, first_step = self._mark
         steps_per_second = (step - first_step) / max(time.monotonic() - start, 1e-9)
         examples = steps_per_second * self.config.train_batch_size
-        speed = {"steps_per_second": steps_per_second, "examples_per_second": examples,
-                 "tokens_per_second": examples * self.config.max_seq_length}
+        speed = {"steps_per_second": steps_per_second, "examples_per_second": examples}
+        if tokens is not None and step > self._last_reported_step:
+            tokens_per_step = tokens / (step - self._last_reported_step)
+            speed["tokens_per_second"] = steps_per_second * tokens_per_step
         if self.peak_flops:
             speed["flop_utilisation"] = examples * self.flops_per_example / self.peak_flops
         return speed

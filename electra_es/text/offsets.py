@@ -6,6 +6,8 @@ followed by itself: cut the text into segments that the step treats alone, apply
 segment, and count what comes out.
 """
 
+import functools
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from electra_es.text.tokenizer import NormalizationStep, Tokenizer
+from electra_es.config import SPECIAL_TOKENS, TextConfig
+from electra_es.text.tokenizer import NormalizationStep, Tokenizer, WordPieceTokenizer
 
 # Letters of Hangul syllables that join what stands before them; all others that do are marks (M*).
 _JOINING_JAMO = range(0x1160, 0x1200)
@@ -55,6 +58,23 @@ def tokenize_in_place(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Placed
                 spans[i] = first[start] if start < len(first) else len(text)
         placed.append(Placed(np.array(ids[row], np.int32), spans))
     return placed
+
+
+def find_normalizer(texts: Sequence[str], normalized: Sequence[bytes]) -> Tokenizer | None:
+    """A tokeniser whose normalisation makes `normalized` of `texts`, for `character_map`; None: there is
+    none. An exported model does not say how it normalises, but gives what came out.
+    """
+    data = tf.constant([text.encode("utf-8", "ignore") for text in texts], tf.string, [len(texts)])
+    for form, lower, strip in itertools.product(("NFC", "NFKC"), (False, True), (False, True)):
+        tokenizer = _normalizer(TextConfig(unicode_form=form, lower_case=lower, strip_accents=strip))
+        if tokenizer.normalize(data).numpy().tolist() == list(normalized):
+            return tokenizer
+    return None
+
+
+@functools.cache
+def _normalizer(config: TextConfig) -> Tokenizer:
+    return WordPieceTokenizer(config, (*SPECIAL_TOKENS, "."))  # the operation wants a piece
 
 
 def character_map(tokenizer: Tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:

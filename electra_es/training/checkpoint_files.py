@@ -71,7 +71,8 @@ def read_newest(model_dir: str, read: Callable[[str], Any], contents: str,
         prefix = checkpoint_path(model_dir, step)
         try:
             saved = _read_marker(model_dir, step)
-            read(prefix)
+            with files.no_pattern(prefix) as path:
+                read(path)
             return saved, damaged
         except UsageError:
             raise
@@ -108,9 +109,10 @@ def _is_damage(error: Exception, prefix: str) -> bool:
     """Whether the files are damaged. Errors of TensorFlow's index reader have no class of their own."""
     if type(error) is not tf.errors.OpError:
         return isinstance(error, _DAMAGE)
+    directory = os.path.dirname(prefix)
     try:
-        for name in tf.io.gfile.glob(prefix + ".*"):
-            with tf.io.gfile.GFile(name, "rb") as file:
+        for name in files.names_in(directory):
+            with tf.io.gfile.GFile(os.path.join(directory, name), "rb") as file:
                 file.read(1)
     except tf.errors.OpError as opening:
         return isinstance(opening, (*_DAMAGE, tf.errors.FailedPreconditionError))

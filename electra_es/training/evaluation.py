@@ -10,7 +10,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.data.inputs import check_records, validation_dataset
 from electra_es.data.records import ID_COUNTS_FILE, RecordsInfo, load_records_info, read_id_counts
-from electra_es.data.shards import bad_shard_named, usable_shards
+from electra_es.data.shards import bad_shard_named, check_validation, usable_shards
 from electra_es.model.batches import Inputs
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.monitoring.health import HealthWatch
@@ -135,6 +135,7 @@ def evaluate_run(model_config: ModelConfig, config: PretrainingConfig, *, data_d
     info = load_records_info(data_dir)
     check_records(info, config, model_config, tokenizer.config, data_dir,
                   split="validation")
+    info = check_validation(data_dir, info, config.skip_corrupt_shards, len(tokenizer.vocab))
     with strategy.scope():
         model = build_pretrainer(model_config, vocabulary_facts(tokenizer), config.precision)
     step = restore_weights(model_dir, model)

@@ -12,7 +12,7 @@ from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.data.inputs import check_records, training_dataset
 from electra_es.data.provenance import describe_records
 from electra_es.data.records import load_records_info, read_id_counts
-from electra_es.data.shards import bad_shard_named, usable_shards
+from electra_es.data.shards import bad_shard_named, check_validation, usable_shards
 from electra_es.errors import CheckFailed, UsageError
 from electra_es.files import only_run_in
 from electra_es.model.pretrainer import (
@@ -115,6 +115,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                 prepare_model_dir(model_dir, tokenizer, vocab_dir, model_config, config)
                 check_same_records(model_dir, data_dir, info)
                 store_id_counts(model_dir, data_dir, vocab_size)
+            held_out = check_validation(data_dir, info, config.skip_corrupt_shards, vocab_size)
         workers.check_same({
             "vocab_sha256": tokenizer.config.vocab_sha256, "training_examples": info.examples,
             **dataclasses.asdict(model_config), **dataclasses.asdict(config)})
@@ -166,7 +167,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
                                jit_compile=compiles_with_xla(config, strategy))
         loop = make_train_loop(train_step, strategy)
         evaluate = make_evaluation(
-            model, tokenizer, model_config, config, strategy, data_dir, info, id_counts)
+            model, tokenizer, model_config, config, strategy, data_dir, held_out, id_counts)
         examine = make_examination(model, tokenizer, model_config, config, strategy, model_dir)
 
         # ---- The loop: some steps on the devices, then reports, checkpoints and evaluations on the host.

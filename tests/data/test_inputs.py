@@ -45,25 +45,46 @@ def test_examples_are_numbered_from_the_start(records):
 
 @pytest.mark.parametrize("position", [4, 28, 32, 100])
 def test_going_on_from_a_position(records, position):
-    """28 and 32 lie on both sides of the end of the first epoch of the shortest stream."""
+    """28 and 32 lie on both sides of the end of the first epoch."""
     whole = read(records, position + 40)
     assert read(records, 40, first_example=position) == whole[position:]
 
 
-def test_an_epoch_of_a_stream_has_each_example_once_and_each_epoch_its_own_order(records):
+def all_ids(records) -> list[bytes]:
+    """The ids of all 31 training examples as the reader pads them."""
     data, info, _ = records
-    stream = [row for row in read(records, 4 * 48) if row[0] % 4 == 0]
-    # Stream 0 of 4 has shards 0 and 4 of 5: 7 + 9 examples.
-    epochs = [[ids for _, ids in stream[start:start + 16]] for start in (0, 16, 32)]
-    expected = []
-    for path in [shard_paths(data.data_dir, info, "train")[shard] for shard in (0, 4)]:
+    found = []
+    for path in shard_paths(data.data_dir, info, "train"):
         with open(path, "rb") as file:
             for record in read_records(file, path):
                 ids, _ = decode_example(record)
-                expected.append(np.pad(ids, [0, 13 - len(ids)]).astype(np.int32).tobytes())
-    for epoch in epochs:
-        assert sorted(epoch) == sorted(expected)
-    assert epochs[0] != epochs[1] and epochs[1] != epochs[2]
+                found.append(np.pad(ids, [0, 13 - len(ids)]).astype(np.int32).tobytes())
+    return found
+
+
+@pytest.mark.parametrize("settings", [
+    dict(train_batch_size=4, data_streams=4), dict(train_batch_size=3, data_streams=3),
+    dict(train_batch_size=5, data_streams=5), dict(train_batch_size=12, data_streams=12),
+    dict(train_batch_size=2, data_streams=1)])
+def test_every_epoch_has_each_example_once_in_an_order_of_its_own(records, settings):
+    """Shards of 7, 6, 5, 4 and 9 examples, and every number of streams that they suffice for."""
+    ids = [row for _, row in read(records, 31 * 12, **settings)]
+    epochs = [ids[start:start + 31] for start in range(0, 31 * 12, 31)]
+    expected = sorted(all_ids(records))
+    assert [sorted(epoch) for epoch in epochs] == [expected] * 12
+    assert len(set(map(tuple, epochs))) == 12
+
+
+@pytest.mark.parametrize("position", [4 * 23, 4 * 31, 4 * 500])
+def test_positions_of_any_epoch_are_exact(records, position):
+    whole = read(records, position + 24)
+    assert read(records, 24, first_example=position) == whole[position:]
+
+
+def test_shards_that_are_left_out_leave_the_others_equally_often(records):
+    data, info, shards = records
+    ids = [row for _, row in read((data, info, shards[:3] + shards[4:]), 27 * 4)]
+    assert [ids.count(row) for row in set(ids)] == [4] * 27
 
 
 def test_another_seed_another_order(records):
@@ -129,6 +150,16 @@ def test_googles_layout(tmp_path):
     assert batch.input_mask.numpy().tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
     assert batch.segment_ids.numpy().tolist() == [[0, 0, 0, 1, 1, 0, 0, 0]]
     assert batch.example_index.numpy().tolist() == [5]
+
+
+def test_records_that_are_shorter_than_the_run_are_told(capsys):
+    info = RecordsInfo(max_seq_length=4, examples={"train": [5]})
+    check_records(info, run_config(max_seq_length=16), model_config(), TextConfig(), "records")
+    assert capsys.readouterr().err == (
+        "warning: max_seq_length=16: records has examples of up to 4 tokens, so 75% or more of every "
+        "batch is padding: expected records of the same length\n")
+    check_records(info, run_config(max_seq_length=8), model_config(), TextConfig(), "records")
+    assert "so 50% or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("settings, message", [

@@ -12,7 +12,12 @@ from electra_es.data import shards as shards_module
 from electra_es.data import tfrecord
 from electra_es.data.inputs import training_dataset, validation_dataset
 from electra_es.data.records import load_records_info, shard_name
-from electra_es.data.shards import bad_shard_named, shard_faults, usable_shards
+from electra_es.data.shards import (
+    bad_shard_named,
+    check_validation,
+    shard_faults,
+    usable_shards,
+)
 from electra_es.errors import UsageError
 
 
@@ -119,6 +124,25 @@ def test_validation_shards_that_are_cut_off_or_short(records):
     shutil.copy(records / shard_name("validation", 1, 2), shard)
     with pytest.raises(UsageError, match=f"{shard}: 2 examples: expected 3"):
         evaluate(records)
+
+
+def test_validation_shards_are_checked_before_the_run(records, capsys):
+    """They were read at its end only, and --skip_corrupt_shards did not leave them out."""
+    shard = records / shard_name("validation", 0, 2)
+    info = load_records_info(str(records))
+    assert check_validation(str(records), info, False, VOCAB_SIZE) is info
+    with damaged(shard, keep_bytes=shard.stat().st_size - 7):
+        with pytest.raises(UsageError, match=f"{shard}: cut off.*; --skip_corrupt_shards leaves it out"):
+            check_validation(str(records), info, False, VOCAB_SIZE)
+        kept = check_validation(str(records), info, True, VOCAB_SIZE)
+        assert kept.examples == {**info.examples, "validation": [0, 2]}
+        assert f"warning: left out of evaluations: {shard}: cut off" in capsys.readouterr().out
+        batches = list(validation_dataset(str(records), kept, run_config(), batch_size=4,
+                                          global_batch_size=4))
+        assert int((batches[0].input_mask.numpy().sum(axis=1) > 0).sum()) == 2
+        (records / shard_name("validation", 1, 2)).write_bytes(b"none")
+        with pytest.raises(UsageError, match="no validation shard can be read"):
+            check_validation(str(records), info, True, VOCAB_SIZE)
 
 
 def test_the_search_ends_at_the_first_bad_shard(records, monkeypatch):

@@ -79,7 +79,8 @@ def command(*arguments) -> subprocess.CompletedProcess:
 
 def test_hostile_input_is_counted(bad_corpus, vocab_dir, tmp_path):
     result = command(f"--input={bad_corpus}", f"--vocab_dir={vocab_dir}", f"--output={tmp_path}/out",
-                     "--max_document_bytes=20000", "--workers=1", "--max_seq_length=40")
+                     "--max_document_bytes=20000", "--workers=1", "--max_seq_length=40",
+                     "--max_bad_fraction=1")  # by bytes, most of it is bad
     assert result.returncode == 0, result.stderr
     stats = stats_of(tmp_path / "out")
     assert stats["bad_input"] == EXPECTED_BAD
@@ -101,7 +102,17 @@ def test_too_much_bad_input_ends_the_job(bad_corpus, vocab_dir, tmp_path):
         assert "\n" not in str(error.value)
         assert not (tmp_path / runner / "COMPLETED").exists()
         # What is done stays, so that the answer to it is quick.
-        build_tfrecords(dataclasses.replace(settings, max_bad_fraction=0.9))
+        build_tfrecords(dataclasses.replace(settings, max_bad_fraction=1.0))
+
+
+def test_text_that_is_lost_counts_by_its_bytes(vocab_dir, tmp_path):
+    """13 MB of one sentence a line beside 40 short documents was 1 of 41 documents, and exit 0."""
+    (tmp_path / "a.txt").write_text("casa\n\n" * 40)
+    (tmp_path / "b.txt").write_text("una frase de la casa\n" * 5_000)
+    with pytest.raises(UsageError, match=r"99\.8% of the text, by its bytes, cannot be read, more than "
+                       r"max_bad_fraction=0\.05: huge_document 1 times, first at b\.txt: byte 0"):
+        build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/*.txt",
+                               max_document_bytes=50_000))
 
 
 def test_names_that_look_like_patterns(vocab_dir, tmp_path):

@@ -2,7 +2,9 @@
 
 import collections
 import gzip
+import hashlib
 import json
+import logging
 import random
 
 import numpy as np
@@ -47,6 +49,42 @@ def test_same_bytes_on_every_engine(built, corpus, vocab_dir, tmp_path, settings
     info = build_tfrecords(config(corpus, vocab_dir, tmp_path / "records", **settings))
     assert info == built[1]
     assert digests(tmp_path / "records") == digests(built[0])
+
+
+@pytest.mark.parametrize("settings, expected", [
+    ({}, "a049cdae04673601"), ({"dedup": "near", "packing": "none"}, "c6d9bdd73c6c024a"),
+    ({"dedup": "exact", "min_chars": 30}, "5eac8eb3c8316558"),
+    ({"scheme": "original"}, "ba45c0bb31169cf0")])
+def test_the_bytes_are_those_of_the_first_version(corpus, vocab_dir, tmp_path, settings, expected):
+    """A change of them is a change of every published record: it needs a new FORMAT_VERSION."""
+    build_tfrecords(config(corpus, vocab_dir, tmp_path / "records", **settings))
+    found = digests(tmp_path / "records")
+    together = "".join(found[name] for name in sorted(found) if name.endswith(".tfrecord"))
+    assert hashlib.sha256(together.encode()).hexdigest().startswith(expected)
+
+
+def test_the_summary_adds_up_to_the_input(vocab_dir, tmp_path, caplog):
+    """And says what every rule took, by documents and by bytes."""
+    texts = ["casa de la ñ " * 20, "corto", "casa de la ñ " * 20, "casa común " * 15,
+             "otra casa " * 900]
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in [*texts, 7]), encoding="utf-8")
+    with caplog.at_level(logging.INFO):
+        build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/a.jsonl",
+                               dedup="exact", min_chars=30, max_document_bytes=5_000, language="es",
+                               max_bad_fraction=1.0, validation_fraction=0.0))
+    table = {line.split("  ")[1].strip(): line for line in caplog.text.splitlines()
+             if " documents " in line and " MB " in line}
+    sizes = {name: float(line.split("documents")[1].split()[0]) for name, line in table.items()}
+    numbers = {name: int(line.split("documents")[0].split()[-1]) for name, line in table.items()}
+    assert numbers == {"kept": 2, "dropped: exact_duplicate": 1, "dropped: too_short": 1,
+                       "not readable: huge_document": 1, "not readable: text_is_no_string": 1, "sum": 6}
+    assert sum(sizes.values()) == pytest.approx(2 * sizes["sum"], abs=3e-3)
+    stats = stats_of(tmp_path / "records")
+    assert stats["text_bytes"] + sum(stats["dropped_bytes"].values()) == sum(
+        len(text.encode()) for text in texts[:4])
+    assert stats["bad_bytes"] == {"huge_document": 9_000, "text_is_no_string": 11}
+    assert "language=es: 4 of the 4 documents have no label of their language" in caplog.text
 
 
 def test_every_token_of_every_document_is_in_the_records_once(built, corpus, vocab_dir):
@@ -202,6 +240,11 @@ def test_duplicates_over_all_files(vocab_dir, tmp_path, dedup, settings):
     stats = stats_of(tmp_path / "records")
     assert stats["dropped_documents"] == {f"{dedup}_duplicate": expected}
     assert stats["documents"] == 41 - expected
+    assert stats["duplicate_clusters"] == ({"2": 4} if dedup == "exact" else {"2": 5, "3 to 4": 3})
+    build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "copies", dedup=dedup, max_copies=2,
+                           input=f"{tmp_path}/*.txt", **settings))
+    stats = stats_of(tmp_path / "copies")
+    assert stats["documents"] == 41 - (0 if dedup == "exact" else 3)
 
 
 def test_number_of_shards_follows_the_input():

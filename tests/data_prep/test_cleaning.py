@@ -67,3 +67,17 @@ def test_near_duplicates_are_found_and_others_kept():
     # One band in common has probability 1 - (1 - 0.917^rows)^bands: 0.998 with 9 bands of 13 rows.
     assert cleaning.band_shape(0.8) == (9, 13)
     assert later[60:].sum() >= 57
+
+
+def test_some_copies_are_kept_and_clusters_counted():
+    keys = np.array([[5, 1], [6, 2], [5, 3], [7, 2], [8, 4], [5, 4], [5, 9], [6, 7]], np.uint64)
+    assert cleaning.later_duplicates(keys, 2).tolist() == [
+        False, False, False, False, False, True, True, False]
+    assert cleaning.later_duplicates(keys, 3).tolist() == [*[False] * 6, True, False]
+    sizes = cleaning.cluster_sizes(keys)
+    # Document 5 is like 0 and 4: that it is the first of no group counts.
+    assert sizes.tolist() == [4, 2, 0, 0, 2, 0, 0, 0]
+    assert cleaning.sizes_by_range(sizes) == {"3 to 4": 1, "2": 2}
+    assert cleaning.sizes_by_range([1, 2, 3, 5, 8, 9, 16, 17, 1_000]) == {
+        "2": 1, "3 to 4": 1, "5 to 8": 2, "9 to 16": 2, "17 to 32": 1, "513 to 1024": 1}
+    assert cleaning.cluster_sizes(np.zeros((0, 1), np.uint64)).tolist() == []

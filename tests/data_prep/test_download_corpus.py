@@ -40,6 +40,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.requests.append((self.command, path, self.headers.get("Range")))
         if "/owner/gated" in path and self.headers.get("Authorization") != "Bearer secret":
             self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        elif "/owner/closed" in path:
+            self.answer(403, b"")
         elif "/owner/" not in path or "/owner/absent" in path:
             self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
         elif "/tree/" in path or "/revision/" in path:
@@ -181,6 +183,12 @@ def test_what_cannot_be_downloaded_is_one_line(hub, tmp_path, repo, settings, me
     with pytest.raises(UsageError) as error:
         download_corpus(repo, **{"pattern": "es/*", "output": str(tmp_path / "corpus"), **settings})
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_closed_corpus_names_the_open_ones(hub, tmp_path):
+    for repo in ("owner/gated", "owner/absent", "owner/closed"):
+        with pytest.raises(UsageError, match="; open to all: --corpus=fineweb-2, --corpus=hplt-2$"):
+            download_corpus(repo, "es/*", str(tmp_path / "corpus"))
 
 
 def test_gated_repository_with_token(hub, tmp_path, monkeypatch):

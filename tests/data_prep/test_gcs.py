@@ -1,7 +1,9 @@
 """gs:// input and output against a storage emulator on loopback, started and stopped here."""
 
+import http.server
 import logging
 import pathlib
+import threading
 
 import fsspec
 import pytest
@@ -13,7 +15,7 @@ from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
 from data_prep.corpus import listing
 from data_prep.inspect_tfrecords import read_examples
-from electra_es import files
+from electra_es import files, remote
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
 from electra_es.data.provenance import describe_records
 from electra_es.data.records import load_records_info, read_id_counts
@@ -94,6 +96,32 @@ def test_what_cannot_be_reached_is_one_line(bucket, monkeypatch):
         files.exists(f"{bucket}/a")
     with pytest.raises(UsageError, match="nowhere://a: .*expected the packages of requirements-gcs.txt"):
         files.exists("nowhere://a")
+
+
+def test_a_bucket_that_refuses_the_login_is_one_line_within_seconds(monkeypatch):
+    """gcsfs asks six times in half a minute, for every file."""
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            data = b'{"error": {"code": 401, "message": "Invalid Credentials"}}'
+            self.send_response(401)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(remote, "_SECONDS_TO_ANSWER", 2)
+    fsspec.filesystem("gs").clear_instance_cache()
+    try:
+        with pytest.raises(UsageError, match=r"gs://refusing/a: cannot be reached \(Invalid Cred"):
+            files.exists("gs://refusing/a")
+    finally:
+        server.shutdown()
+        fsspec.filesystem("gs").clear_instance_cache()
 
 
 class SmallState:

@@ -14,7 +14,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.corpus import readers
+from data_prep.corpus import formats, listing, readers
 from data_prep.corpus.readers import Document, read_documents
 from electra_es.errors import UsageError
 
@@ -22,7 +22,8 @@ from electra_es.errors import UsageError
 def read(path, **settings):
     """(documents, [(reason, detail)]) of a file."""
     bad: list[tuple[str, str]] = []
-    documents = list(read_documents(str(path), on_bad=lambda *args: bad.append(args), **settings))
+    documents = list(read_documents(
+        str(path), on_bad=lambda reason, detail, size: bad.append((reason, detail)), **settings))
     return documents, bad
 
 
@@ -188,10 +189,10 @@ def test_a_document_at_the_limit_is_kept(tmp_path):
 
 
 def test_format_by_name_or_as_told(tmp_path):
-    assert readers.input_format_of("x/es_meta_1.jsonl.zst") == ("jsonl", "zstd")
-    assert readers.input_format_of("x/es_dedup.txt.gz") == ("text", "gzip")
-    assert readers.input_format_of("x/0001.parquet") == ("parquet", None)
-    assert readers.input_format_of("x/a.txt.zst.gz") == ("text", "gzip")
+    assert formats.input_format_of("x/es_meta_1.jsonl.zst") == ("jsonl", "zstd")
+    assert formats.input_format_of("x/es_dedup.txt.gz") == ("text", "gzip")
+    assert formats.input_format_of("x/0001.parquet") == ("parquet", None)
+    assert formats.input_format_of("x/a.txt.zst.gz") == ("text", "gzip")
     path = tmp_path / "corpus"
     path.write_bytes(b'{"text": "uno"}\n')
     assert texts(path) == ['{"text": "uno"}']
@@ -200,3 +201,154 @@ def test_format_by_name_or_as_told(tmp_path):
         texts(path, input_format="csv")
     with pytest.raises(UsageError, match="nowhere: cannot be read"):
         texts(tmp_path / "nowhere")
+
+
+# ---- One contract for all readers: the same documents, in each format.
+
+CONTRACT = ["Uno dos.", "\ufeffcon marca", "  con espacios  ", "línea\u00a0una\nlínea dos", "ñ" * 99,
+            "x" * 199, "y" * 200, "ñ" * 100, "nul\0o", "final"]
+KEPT = ["Uno dos.", "con marca", "  con espacios  ", "línea\u00a0una\nlínea dos", "ñ" * 99, "x" * 199,
+        "final"]
+REASONS = ["huge_document", "huge_document", "nul_character"]
+
+
+def write_corpus(path, documents):
+    """The documents in the format that the name of the file states."""
+    if path.suffix == ".parquet":
+        kind = {"large": pyarrow.large_string(), "bytes": pyarrow.binary(),
+                "codes": pyarrow.dictionary(pyarrow.int32(), pyarrow.string())}.get(
+                    path.stem, pyarrow.string())
+        texts = [text.encode() for text in documents] if path.stem == "bytes" else documents
+        pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array(texts, kind)}), path)
+        return
+    if ".jsonl" in path.name:
+        data = "".join(json.dumps({"text": text}, ensure_ascii="escaped" in path.name) + "\n"
+                       for text in documents).encode()
+    else:
+        data = "\n\n".join(documents).encode()
+    path.write_bytes({".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress,
+                      ".zst": zstandard.compress, ".zstd": zstandard.compress,
+                      }.get(path.suffix, bytes)(data))
+
+
+ALL_FORMATS = ["a.txt", "a.txt.gz", "a.txt.zstd", "a.jsonl", "escaped.jsonl", "a.jsonl.zst",
+               "a.jsonl.bz2", "a.parquet", "large.parquet", "bytes.parquet", "codes.parquet"]
+
+
+@pytest.mark.parametrize("name", ALL_FORMATS)
+def test_every_reader_keeps_and_refuses_the_same_documents(tmp_path, name):
+    path = tmp_path / name
+    write_corpus(path, CONTRACT)
+    documents, bad = read(path, max_document_bytes=200)
+    assert [document.text for document in documents] == KEPT
+    assert [reason for reason, _ in bad] == REASONS
+
+
+@pytest.mark.parametrize("name", ALL_FORMATS)
+def test_every_reader_weighs_what_it_refuses(tmp_path, name):
+    path = tmp_path / name
+    write_corpus(path, ["bueno", "z" * 5_000_000, "bueno"])
+    lost = []
+    documents = list(read_documents(str(path), max_document_bytes=1_000,
+                                    on_bad=lambda reason, detail, size: lost.append(size)))
+    assert [document.text for document in documents] == ["bueno"] * 2
+    assert len(lost) == 1 and 5_000_000 <= lost[0] <= 5_000_100
+
+
+@pytest.mark.parametrize("blank", ["", " \t", "\r", "\u00a0", "\u3000 \u2003", "\x1c", "\x85", "\f"])
+def test_a_line_is_blank_where_the_original_takes_it_for_blank(tmp_path, blank):
+    assert not blank.strip()
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"uno\n{blank}\ndos".encode())
+    assert texts(path) == ["uno", "dos"]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(f'{{"text": "uno"}}\n{blank}\n{{"text": "dos"}}'.encode())
+    second = Document("dos", f"byte {17 + len(blank.encode())}")
+    assert read(path) == ([Document("uno", "byte 0"), second], [])
+
+
+@pytest.mark.parametrize("values, expected", [
+    ({"text": "An English text.", "language": "en", "metadata": {"source": "web"}}, ("en", None)),
+    ({"text": "a", "lang": "en", "prob": 0.5, "metadata": {"identification": {}}}, ("en", 0.5)),
+    ({"text": "a", "metadata": {"language": "en", "language_score": 1}}, ("en", 1.0)),
+    ({"text": "a", "language": None, "lang": "en", "language_score": None, "prob": 0.25}, ("en", 0.25)),
+    ({"text": "a", "language": "en", "prob": 0.5,
+      "metadata": {"identification": {"label": "es", "prob": 0.75}}}, ("es", 0.75)),
+    ({"text": None, "content": "a", "language": "en"}, ("en", None)),
+])
+def test_a_container_does_not_hide_the_language_beside_it(tmp_path, values, expected):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(values))
+    (document,), _ = read(path)
+    assert (document.language, document.language_probability) == expected
+
+
+def test_a_bad_string_of_a_parquet_file_is_one_row(tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = [f"documento {i}".encode() for i in range(2_000)]
+    rows[300] = b"malo \xff"
+    table = pyarrow.table({"text": pyarrow.Array.from_buffers(
+        pyarrow.string(), 2_000, pyarrow.array(rows, pyarrow.binary()).buffers())})
+    pyarrow.parquet.write_table(table, path)
+    documents, bad = read(path)
+    assert [document.text.encode() for document in documents] == rows[:300] + rows[301:]
+    assert bad == [("invalid_utf8", "row group 0, row 300: byte 0xff at 5")]
+
+
+def test_a_damaged_page_leaves_the_rows_before_it_and_the_other_row_groups(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": [f"documento {i} " + "x" * 90 for i in range(2_000)]})
+    pyarrow.parquet.write_table(table, path, row_group_size=1_000, data_page_size=4_096,
+                                use_dictionary=False, compression="gzip", write_batch_size=50,
+                                write_page_checksum=True)
+    metadata = pyarrow.parquet.read_metadata(path).row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    at = metadata.data_page_offset + metadata.total_compressed_size // 2
+    data[at:at + 40] = bytes(40)
+    path.write_bytes(data)
+    lost = []
+    documents = list(read_documents(str(path), on_bad=lambda *args: lost.append(args)))
+    numbers = [int(document.text.split()[1]) for document in documents]
+    kept = len(numbers) - 1_000
+    assert 300 < kept < 700 and numbers == [*range(kept), *range(1_000, 2_000)]
+    ((reason, detail, size),) = lost
+    assert reason == "unreadable_parquet" and detail.startswith(f"row group 0, from row {kept} on: ")
+    assert size == pytest.approx(110 * (1_000 - kept), rel=0.2)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress, lzma.compress, bz2.compress])
+def test_content_decides_where_the_name_does_not_say_that_it_is_compressed(tmp_path, compress):
+    path = tmp_path / "a.txt"
+    path.write_bytes(compress(b"uno\n\ndos"))
+    assert texts(path) == ["uno", "dos"]
+    assert formats.format_of_file(str(path)).compression
+    with pytest.raises(UsageError, match=r"a\.txt: is \w+, which its name does not say"):
+        texts(path, start=0, end=3)
+
+
+@pytest.mark.parametrize("name, data, message", [
+    ("a.csv", b"id,text\n1,uno", "a.csv: expected text, JSON lines or parquet"),
+    ("a.csv.gz", gzip.compress(b"id,text\n1,uno"), "a.csv.gz: expected text"),
+    ("a.txt", b"PK\x03\x04zip", "a.txt: is a zip archive: expected text, JSON lines or parquet")])
+def test_what_is_no_corpus_is_refused_before_the_work(tmp_path, name, data, message):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=message):
+        formats.format_of_file(str(path))
+    if name == "a.csv":
+        assert formats.format_of_file(str(path), "text") == ("text", None)
+
+
+def test_a_comma_in_a_path(tmp_path):
+    for name in ("a,b.txt", "c.txt"):
+        (tmp_path / name).write_text("uno")
+    (tmp_path / "x,y").mkdir()
+    (tmp_path / "x,y/d.txt").write_text("uno")
+
+    def names(pattern):
+        return [path.removeprefix(f"{tmp_path}/") for path, _ in listing.list_files(pattern)]
+
+    assert names(f"{tmp_path}/a,b.txt") == ["a,b.txt"]
+    assert names(f"{tmp_path}/a\\,b.txt,{tmp_path}/c.txt") == ["a,b.txt", "c.txt"]
+    assert names(f"{tmp_path}/x,y") == ["x,y/d.txt"]
+    assert names(f"{tmp_path}/*\\,*/*.txt") == ["x,y/d.txt"]

@@ -330,6 +330,37 @@ def test_tokens_per_word_by_hand():
         (4 + 6) / 7, 1 / 7)
 
 
+def test_a_vocabulary_that_is_refused_leaves_nothing(tmp_path):
+    (tmp_path / "v.txt").write_text("\n".join([*SPECIAL_TOKENS, "a" * 300]))
+    with pytest.raises(UsageError, match="v.txt: "):
+        train_vocabulary.wrap_vocabulary(str(tmp_path / "v.txt"), tmp_path / "v", TextConfig())
+    assert not (tmp_path / "v").exists()
+
+
+def test_sentencepiece_learns_from_long_lines_and_from_those_with_its_own_signs(caplog):
+    """It leaves out lines of more bytes than its limit, and lines with the two signs that it uses."""
+    draws = random.Random(2)
+    long = " ".join(draws.choices(["zanahoria", "berenjena", "calabaza"], k=140_000))
+    lines = [long, *["una casa"] * 12, *["el ▁ murciélago"] * 40, *["la ▅ lechuga"] * 40]
+    data = wordpieces.train_sentencepiece(
+        iter(lines), TextConfig(tokenizer="sentencepiece", vocab_size=70), 1.0)
+    pieces = "".join(text.make_tokenizer(data, TextConfig(tokenizer="sentencepiece")).vocab)
+    assert set("zjbglc") <= set(pieces) and {"é", "h"} <= set(pieces)
+    assert "1 lines of over 1048576 bytes: cut between words" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [
+    dict(), dict(tokenizer="sentencepiece", model_type="unigram")], ids=["counts", "lines"])
+def test_a_corpus_that_cannot_be_read_trains_no_vocabulary(tmp_path, settings):
+    (tmp_path / "a.txt").write_text("una casa\n\n" * 40 + "otra frase sin fin\n" * 700_000)
+    model_type = settings.pop("model_type", "bpe")
+    with pytest.raises(UsageError, match="of the text, by its bytes, cannot be read, more than "
+                       "max_bad_fraction=0.05: huge_document 1 times, first at a.txt: byte "):
+        train_vocabulary.train_vocabulary(str(tmp_path / "a.txt"), tmp_path / "v", TextConfig(
+            vocab_size=40, **settings), model_type=model_type)
+    assert not (tmp_path / "v").exists()
+
+
 def test_the_command(tmp_path):
     (tmp_path / "counts.tsv").write_text("casa\t7\nniña\t5\nla\t9\n")
     run = subprocess.run(
@@ -339,3 +370,17 @@ def test_the_command(tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"{tmp_path / 'v'}: 47 entries\n"
     assert vocabulary.load_text_config(tmp_path / "v").strip_accents
+
+
+def test_vocabularies_are_compared_on_the_same_words(tmp_path):
+    pieces = [*SPECIAL_TOKENS, "la", "ca", "##sa", "##s", ".", "niña", "ni", "##na"]
+    cased = text.WordPieceTokenizer(TextConfig(), pieces)
+    stripped = text.WordPieceTokenizer(TextConfig(strip_accents=True), pieces)
+    rows = measuring.compare(["la casa.", "la niña la ñ 7"], {"cased": cased, "stripped": stripped})
+    # la la la casa niña ñ; of letters: 6 words, 2 of them not ASCII.
+    assert rows[0] == ("cased", 13, 9 / 8, 2 / 8, 1 / 6, 0.0)
+    assert rows[1] == ("stripped", 13, 10 / 8, 2 / 8, 2 / 6, 1 / 2)
+    assert measuring.table(rows)[2] == "| cased | 13 | 1.125 | 25.000% | 16.7% | 0.0% |"
+    for name in ("a.svg", "b.svg", "c.png"):
+        measuring.draw(rows, str(tmp_path / name))
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

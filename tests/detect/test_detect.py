@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -66,6 +67,22 @@ def test_offsets_count_characters_and_long_sentences_say_that_they_were_cut(expo
     assert "".join(scored[0].text[t.start:t.end] for t in scored[0].tokens) == "«Ñandú»:sí."
     assert [len(s.tokens) for s in scored][1] == MAX_LENGTH - 2
     assert [s.truncated for s in scored] == [False, True]
+
+
+def test_offsets_are_those_of_the_line_as_it_was_given(exports):
+    """Whatever its normal form, and whatever the normalisation drops or adds."""
+    composed = "Mañana volverá  el\u00a0pingüino."
+    given = unicodedata.normalize("NFD", composed).replace("volver", "vol\u200bver") + "\t¡Sí!"
+    for form in exports:
+        (found,) = detect(form, [given])
+        assert found.text == given
+        covered = [unicodedata.normalize("NFC", given[t.start:t.end]).replace("\u200b", "")
+                   for t in found.tokens]
+        known = [(t.token.removeprefix("##"), text) for t, text in zip(found.tokens, covered, strict=True)
+                 if t.token != "[UNK]"]
+        assert [token for token, _ in known] == [text for _, text in known] and len(known) > 4
+        assert "".join(covered) == "Mañanavolveráelpingüino.¡Sí!"
+    assert json.loads(to_json(detect(exports[0], ["sí\ud800."])))[0]["text"] == "sí\ufffd."
 
 
 def test_table_has_a_line_a_token():

@@ -228,6 +228,22 @@ def test_unsaid_text_settings_are_those_of_berts_tokeniser(exported, tmp_path, s
     assert (text.lower_case, text.strip_accents) == (lower, strip)
 
 
+@pytest.mark.parametrize("variant", ["wordpiece", "wordpiece_stripped"])
+def test_tokenizer_json_says_how_text_is_treated_where_nothing_else_does(
+        exported, tmp_path, variant, capsys):
+    """As `tokenizers` alone saves it; a cased model was read back as lower-casing."""
+    folder = tmp_path / "alone"
+    shutil.copytree(exported(variant) / "discriminator", folder)
+    for name in ("tokenizer_config.json", "text.json"):
+        (folder / name).unlink()
+    text = load_folder(str(folder)).run.text
+    assert (text.lower_case, text.strip_accents) == (False, variant == "wordpiece_stripped")
+    assert "taken to be" not in capsys.readouterr().err
+    (folder / "tokenizer.json").unlink()
+    assert load_folder(str(folder)).run.text.lower_case
+    assert "says how text is treated: taken to be lower-cased" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("settings, parts", [
     (dict(embedding_sharing="untied"), ["discriminator", "generator"]),
     (dict(generator_kind="shared"), ["discriminator", "generator"]),

@@ -37,17 +37,20 @@ def test_format_duration(seconds, text):
 
 
 def test_speed_and_utilisation(tmp_path, monkeypatch, capsys):
-    """10 steps of 4 examples in 5 s: 8 examples/s, 104 tokens/s; 8 * 50 of 1000 FLOP/s."""
-    clock = iter([100.0, 105.0, 105.0])
+    """10 steps of 4 examples in 5 s: 8 examples/s; of 52 tokens a step, 104 tokens/s; 8 * 50 of 1000
+    FLOP/s. Then half of each row is padding, which does not count."""
+    clock = iter([100.0, 105.0, 105.0, 110.0, 110.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     log = ProgressLog(str(tmp_path), run_config(), flops_per_example=50.0, peak_flops=1000.0)
     log.count_from(20)
-    log.train(30, METRICS)
+    log.train(30, {**METRICS, "tokens": 30 * 52.0})
     line = capsys.readouterr().out
     assert "step 30/60  loss 24.500" in line
     assert "8.0 ex/s  104 tok/s  MFU 40.0 %  ETA 15s" in line
     written = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert (written["steps_per_second"], written["flop_utilisation"]) == (2.0, 0.4)
+    log.train(40, {**METRICS, "tokens": 10 * 26.0})
+    assert "8.0 ex/s  52 tok/s" in capsys.readouterr().out
 
 
 def test_first_line_has_no_speed(tmp_path, capsys):

@@ -55,6 +55,21 @@ def test_what_is_kept_and_restored(run, tmp_path):
     assert np.unique(variable.numpy()) == [50.0]
 
 
+@pytest.mark.parametrize("name", ["run[1]", "a*b?"])
+def test_a_model_dir_with_signs_of_patterns(tmp_path, name):
+    """TensorFlow looks for a checkpoint with a glob: it found none of them."""
+    model_dir = tmp_path / name
+    variable = tf.Variable(tf.zeros([20_000]))
+    state = tf.train.Checkpoint(model=tf.Module())
+    state.model.weights = variable
+    checkpoints = Checkpoints(str(model_dir), state, keep=2, keep_every=0)
+    save(checkpoints, variable, 10, 20)
+    variable.assign(tf.zeros([20_000]))
+    assert checkpoints.restore_latest() == (20, 80) and np.unique(variable.numpy()) == [20.0]
+    with damaged(data_file(model_dir, 20), keep_bytes=100):
+        assert checkpoints.restore_latest() == (10, 40) and np.unique(variable.numpy()) == [10.0]
+
+
 def test_the_values_are_those_at_the_time_of_the_call(run, tmp_path):
     checkpoints, variable = run
     variable.assign(tf.fill([20_000], 7.0))

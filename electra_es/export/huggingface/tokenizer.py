@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from google.protobuf import empty_pb2, unknown_fields
 
 from electra_es.config import SPECIAL_TOKENS, TextConfig
-from electra_es.errors import UsageError
+from electra_es.errors import UsageError, warn
 from electra_es.text.tokenizer import DROPPED, MAX_BYTES_PER_WORD, Tokenizer
 from electra_es.text.vocabulary import (
     CONTINUATION_PREFIX,
@@ -30,6 +30,7 @@ from electra_es.text.vocabulary import (
     save_text_config,
 )
 
+_MARKS = r"\p{Mn}"
 _WHITESPACE = r"[\t\n\r\p{Z}]"
 
 # Numbers in sentencepiece_model.proto: types of pieces, and of models.
@@ -135,7 +136,7 @@ def _normalizers(config: TextConfig) -> list[dict[str, Any]]:
     if config.lower_case:
         steps.append({"type": "Lowercase"})
     if config.strip_accents:
-        steps += [{"type": "NFD"}, _replace(r"\p{Mn}", "")]
+        steps += [{"type": "NFD"}, _replace(_MARKS, "")]
     return [*steps, {"type": config.unicode_form}]
 
 
@@ -192,9 +193,10 @@ def _post_processor(tokenizer: Tokenizer) -> dict[str, Any]:
 def write_vocabulary(files: dict[str, bytes], target: str, where: str) -> None:
     """Writes a vocabulary directory from the files of a Hugging Face folder.
 
-    A `text.json` among them, which our exports have, says how text is treated. Otherwise the settings
-    are those of BERT's tokeniser: lower-case unless the folder says no, and strip accents if it
-    lower-cases, unless the folder says otherwise.
+    A `text.json` among them, which our exports have, says how text is treated; else
+    `tokenizer_config.json`, and for what that leaves open the normaliser of `tokenizer.json`. BERT's
+    tokenisers strip accents if they lower-case, unless they say otherwise; where nothing is said, they do
+    both, which a warning tells.
 
     Args:
       files: name -> content of those files of the folder that exist.
@@ -220,10 +222,36 @@ def write_vocabulary(files: dict[str, bytes], target: str, where: str) -> None:
     if "vocab.txt" not in files:
         _write_vocab_txt(fast, target, where)
     normalizer = fast.get("normalizer") or {}
-    lower = settings.get("do_lower_case", normalizer.get("lowercase", True))
-    strip = settings.get("strip_accents", normalizer.get("strip_accents"))
-    strip = lower if strip is None else strip
-    save_text_config(target, TextConfig(lower_case=lower, strip_accents=strip))
+    text = _text_settings(normalizer)
+    if "do_lower_case" in settings or "strip_accents" in settings:
+        lower = settings.get("do_lower_case", text.get("lower_case", True))
+        strip = settings.get("strip_accents", normalizer.get("strip_accents"))
+        text |= {"lower_case": lower, "strip_accents": lower if strip is None else strip}
+    elif not text:
+        warn(f"{where}: neither tokenizer_config.json nor tokenizer.json says how text is treated: taken "
+             "to be lower-cased and without accents, as BERT's is by default")
+        text = {"lower_case": True, "strip_accents": True}
+    save_text_config(target, TextConfig(**text))
+
+
+def _text_settings(normalizer: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a text configuration that the normaliser of a `tokenizer.json` states; empty if
+    there is none."""
+    if not normalizer:
+        return {}
+    found: dict[str, Any] = {"lower_case": False, "strip_accents": False}
+    for step in normalizer.get("normalizers", [normalizer]):
+        kind = step.get("type")
+        if kind == "BertNormalizer":
+            lower, strip = step.get("lowercase", True), step.get("strip_accents")
+            found["lower_case"] |= lower
+            found["strip_accents"] |= lower if strip is None else strip
+        found["lower_case"] |= kind == "Lowercase"
+        found["strip_accents"] |= kind == "StripAccents" or (
+            kind == "Replace" and step.get("pattern") == {"Regex": _MARKS})
+        if kind == "NFKC":
+            found["unicode_form"] = "NFKC"
+    return found
 
 
 def _write_vocab_txt(fast: dict[str, Any], target: str, where: str) -> None:

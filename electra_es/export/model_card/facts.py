@@ -65,6 +65,9 @@ def _corpus(data: dict[str, Any]) -> Rows:
     if source := data.get("input"):
         names = ", ".join(source["names"][:3]) + (", …" if source["files"] > 3 else "")
         rows.append(("Files", f"{source['files']:,} ({_size(source['bytes'])}): {names}"))
+    if digest := data.get("sources_sha256"):
+        rows.append(("Hash of the files", f"`{digest}`: SHA-256 over the checksums in `info.json` of the "
+                     "records"))
     if "documents" in data:
         rows += [
             ("Documents kept", f"{data['documents']:,}, held-out ones included"),
@@ -93,9 +96,15 @@ def _cleaning(settings: dict[str, Any]) -> Rows:
         kept.append(f"at least {settings['min_chars']:,} characters")
     if settings["drop_quality_warnings"]:
         kept.append(f"without the warnings {', '.join(settings['drop_quality_warnings'])}")
+    if quality := settings.get("quality"):
+        kept.append(f"by the rules {quality} on repetition and quality")
+    if settings.get("decontaminated"):
+        kept.append("without a run of 13 words of the task files given")
     duplicates = {"none": "kept", "exact": "dropped where the text is the same",
                   "near": "dropped where the Jaccard similarity of word 5-grams is "
                           f"{settings['near_duplicate_threshold']:g} or more"}
+    if settings.get("max_copies", 1) > 1 and settings["dedup"] != "none":
+        duplicates[settings["dedup"]] += f", except for {settings['max_copies']:,} copies"
     packing = _PACKING.get(settings["packing"], settings["packing"])
     return [("Filter", "; ".join(kept) or "none but for empty documents"),
             ("Duplicates", duplicates[settings["dedup"]]),

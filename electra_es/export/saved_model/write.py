@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import quiet_libraries
 from electra_es.export.compare import MASK_PROBES, PROBES, Comparison, mask_logits, tokenized
 from electra_es.export.output import Exported, new_directory, origin_of
@@ -39,8 +40,9 @@ def export_saved_model(model_dir: str, output: str, *, overwrite: bool = False) 
     with new_directory(output, overwrite=overwrite, recognised_by="saved_model.pb") as scratch:
         text_model = TextModel(model, tokenizer, usable_length(run))
         save(text_model, scratch)
-        with quiet_libraries():  # as for `SentencePieceTokenizer`
-            signatures = tf.saved_model.load(scratch).signatures
+        # Quiet as for `SentencePieceTokenizer`.
+        with quiet_libraries(), files.no_pattern(scratch) as opened:
+            signatures = tf.saved_model.load(opened).signatures
         compared = Comparison("the reloaded SavedModel")
         _compare_encoder(compared, text_model, model, signatures["encode"])
         if model.discriminator_head is not None:

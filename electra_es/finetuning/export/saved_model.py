@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
+from electra_es import files
 from electra_es.errors import quiet_libraries
 from electra_es.export.compare import PROBES, Comparison, tokenized
 from electra_es.export.output import Exported, new_directory, origin_of
@@ -38,8 +39,9 @@ def export_finetuned_saved_model(model_dir: str, output: str, *, overwrite: bool
     with new_directory(output, overwrite=overwrite, recognised_by="saved_model.pb") as scratch:
         module = task_model(finetuned)
         save(module, scratch)
-        with quiet_libraries():  # as for `SentencePieceTokenizer`
-            signatures = tf.saved_model.load(scratch).signatures
+        # Quiet as for `SentencePieceTokenizer`.
+        with quiet_libraries(), files.no_pattern(scratch) as opened:
+            signatures = tf.saved_model.load(opened).signatures
         compared = Comparison("the reloaded SavedModel")
         _compare(compared, finetuned, module, signatures)
         origin = origin_of(model_dir, finetuned.step, FINETUNED_FILE)

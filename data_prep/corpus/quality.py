@@ -1,0 +1,233 @@
+"""Rules on repetition and quality, with the thresholds that FineWeb-2 publishes for Spanish.
+
+Definitions are those of Gopher (Rae et al. 2021, table A1 and section A.1.1) and of FineWeb as
+datatrove has them. The words are ours: runs of letters, digits and marks, with a dot and the like inside,
+and each other visible character alone; datatrove's are spaCy's. Penedo et al. 2025, "FineWeb2", describes
+how the thresholds were found.
+
+Everything that every document needs is computed for many documents at once: one array of code
+points, the hash of a word as a difference of two sums. Repeated runs of words are walked through one by
+one only where a bound that is quick to compute does not exclude the rule.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.corpus.word_arrays import SPACE, Batch, Words, tables
+
+PREFIX = "quality_"
+_NEW_LINE, _DOT, _ELLIPSIS = 10, ord("."), ord("…")
+@dataclass(frozen=True)
+class Thresholds:
+    """When a document is dropped; the order is that of the rules.
+
+    Attributes:
+      duplicate_lines: share of lines that repeat an earlier one: above.
+      top_runs: (n, share of characters) of the most frequent run of n words: above.
+      duplicate_runs: (n, share of characters) in runs of n words that repeat an earlier one: above.
+      line_punctuation: share of lines that end with a sentence: below.
+      duplicate_line_characters: share of characters in repeated lines: above.
+      new_lines: line ends per word: above.
+      words: outside; symbols do not count.
+      word_length: mean, outside.
+      symbols: "#" or ellipses per word: above.
+      bullets, ellipsis_lines: share of lines that begin with a bullet, end with an ellipsis: above.
+      alphabetic_words: share of words with a letter: below.
+      stop_words: of which two different ones are needed.
+    """
+
+    duplicate_lines: float
+    top_runs: tuple[tuple[int, float], ...]
+    duplicate_runs: tuple[tuple[int, float], ...]
+    line_punctuation: float
+    duplicate_line_characters: float
+    new_lines: float
+    words: tuple[int, int]
+    word_length: tuple[float, float]
+    symbols: float
+    bullets: float
+    ellipsis_lines: float
+    alphabetic_words: float
+    stop_words: tuple[str, ...]
+
+
+# The file for spa_Latn in FineWeb-2's repository, and Gopher's values where it has none.
+THRESHOLDS = {"fineweb2_es": Thresholds(
+    duplicate_lines=0.252,
+    top_runs=((2, 0.156), (3, 0.14), (4, 0.125)),
+    duplicate_runs=((5, 0.145), (6, 0.136), (7, 0.127), (8, 0.117), (9, 0.108), (10, 0.099)),
+    line_punctuation=0.182, duplicate_line_characters=0.1, new_lines=0.138,
+    words=(50, 100_000), word_length=(3, 14), symbols=0.1, bullets=0.9, ellipsis_lines=0.3,
+    alphabetic_words=0.825,
+    stop_words=("de", "la", "en", "el", "y", "a", "que", "del", "los", "se", "por", "un", "con", "una",
+                "las", "su"))}
+
+
+def reasons(texts: Sequence[str], thresholds: Thresholds) -> list[str | None]:
+    """For each text the first rule that drops it, or None; give it about 1 MB of text a call."""
+    if not texts:
+        return []
+    batch = Batch(texts)
+    lines, words = _Lines(batch), Words(batch)
+    chars = np.maximum(batch.lengths, 1)
+    t = thresholds
+    found: list[str | None] = [None] * len(texts)
+
+    def drop(name: str, dropped: np.ndarray) -> None:
+        for i in np.flatnonzero(dropped):
+            found[i] = found[i] or PREFIX + name
+
+    drop("duplicate_lines", lines.repeated / np.maximum(lines.number, 1) > t.duplicate_lines)
+    for name, dropped in _repeated_runs(batch, words, t):
+        drop(name, dropped)
+    drop("line_punctuation", lines.ending / np.maximum(lines.visible, 1) < t.line_punctuation)
+    without_line_ends = np.maximum(chars - batch.counts("\n"), 1)
+    drop("duplicate_line_characters",
+         lines.repeated_chars / without_line_ends > t.duplicate_line_characters)
+    number = np.maximum(words.number, 1)
+    drop("new_lines", batch.counts("\n") / number > t.new_lines)
+    drop("few_words", words.proper < t.words[0])
+    drop("many_words", words.proper > t.words[1])
+    length = words.proper_chars / np.maximum(words.proper, 1)
+    drop("word_length", (length < t.word_length[0]) | (length > t.word_length[1]))
+    drop("hashes", batch.counts("#") / number > t.symbols)
+    drop("ellipses", (batch.counts("...") + batch.counts("…")) / number > t.symbols)
+    drop("bullets", lines.bullets / np.maximum(lines.all, 1) > t.bullets)
+    drop("ellipsis_lines", lines.ellipses / np.maximum(lines.all, 1) > t.ellipsis_lines)
+    drop("alphabetic_words", words.alphabetic / number < t.alphabetic_words)
+    drop("stop_words", words.different(t.stop_words) < 2)
+    return found
+
+
+class _Lines:
+    """Figures of the lines of each text, int64 [texts].
+
+    Attributes:
+      number, repeated: lines that are not empty; those that repeat an earlier one.
+      visible, repeated_chars, ending: lines with something visible; characters of those that repeat an
+        earlier one; those that end with a terminal mark.
+      all, bullets, ellipses: all lines; those that begin with a bullet; that end with an ellipsis.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        ends = np.flatnonzero(batch.codes == _NEW_LINE)
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        of = batch.text_of(starts)
+        # The last line of a text is none if it is empty, as after a line end.
+        exists = (ends < batch.ends[of]) | (ends > starts)
+        self.all = batch.per_text(of[exists])
+        full = ends > starts
+        starts, ends, of = starts[full], ends[full], of[full]
+        keys = batch.keyed(batch.hash(starts, ends), of)
+        repeats = _repeats(keys)
+        # Splitting at line ends makes an empty line of one at the start or the end of a text.
+        first = batch.codes[batch.starts] == _NEW_LINE
+        last = (batch.codes[np.maximum(batch.ends - 1, 0)] == _NEW_LINE) & (batch.lengths > 0)
+        edges = first.astype(np.int64) + last
+        self.number = batch.per_text(of) + edges
+        self.repeated = batch.per_text(of[repeats]) + (edges == 2)
+        shown = np.flatnonzero(batch.classes != SPACE)
+        shown = shown if len(shown) else np.array([-1])
+        begin = shown[np.minimum(np.searchsorted(shown, starts), len(shown) - 1)]
+        seen = (begin >= starts) & (begin < ends)
+        self.visible = batch.per_text(of[seen])
+        counted = repeats & seen
+        self.repeated_chars = batch.per_text(of[counted], (ends - starts)[counted])
+        self.ending = batch.per_text(of[seen & tables().terminal[batch.codes[ends - 1]]])
+        starts, ends, of, begin = starts[seen], ends[seen], of[seen], begin[seen]
+        self.bullets = batch.per_text(of[np.isin(batch.codes[begin], (ord("•"), ord("-")))])
+        tail = shown[np.searchsorted(shown, ends) - 1]
+        dots = batch.codes[tail] == _DOT
+        for back in (1, 2):
+            dots &= (tail - back >= starts) & (batch.codes[np.maximum(tail - back, 0)] == _DOT)
+        self.ellipses = batch.per_text(of[dots | (batch.codes[tail] == _ELLIPSIS)])
+
+
+def _repeated_runs(batch: Batch, words: Words, t: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
+    """(rule, which texts it drops) for the rules on runs of words.
+
+    A run of n words is there twice only if the runs of n - 1 words at its start and its end are.
+    """
+    chars = np.maximum(batch.lengths, 1)
+    top, duplicate = dict(t.top_runs), dict(t.duplicate_runs)
+    at = np.arange(len(words.starts))
+    for n in range(2, max(duplicate) + 1):
+        at, keys = words.runs(n, at)
+        shared = _is_shared(keys)
+        at, keys = at[shared], keys[shared]
+        if n in top:
+            yield f"top_{n}_words", _top_characters(words, n, at, keys) > top[n] * chars
+        if n in duplicate:
+            most = duplicate[n] * chars
+            suspect = _characters_covered(words, n, at[_repeats(keys)]) > most
+            repeated = np.zeros(len(chars), np.int64)
+            for i in np.flatnonzero(suspect):
+                of = slice(*np.searchsorted(at, words.bounds[i:i + 2]))
+                repeated[i] = _repeated_characters(at[of], keys[of], words, n)
+            yield f"duplicate_{n}_words", repeated > most
+        follows = np.zeros(len(words.starts) + 1, bool)
+        follows[at] = True
+        at = at[follows[at + 1]]
+
+
+def _top_characters(words: Words, n: int, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Characters of the most frequent run of `n` words, all times together; of equally frequent ones the
+    first. `at`, `keys`: the runs that are there more than once."""
+    first = np.minimum(words.bounds[:-1], max(0, len(words.starts) - n))
+    found = np.where(words.number >= n, words.characters(first, n) + n - 1, 0) if len(
+        words.starts) >= n else np.zeros(len(words.number), np.int64)
+    if not len(at):
+        return found
+    order = np.argsort(keys, kind="stable")
+    begins = np.flatnonzero(np.append(True, keys[order[1:]] != keys[order[:-1]]))
+    counts, firsts = np.diff(np.append(begins, len(order))), at[order[begins]]
+    best = np.lexsort((firsts, -counts, words.of[firsts]))
+    texts, chosen = np.unique(words.of[firsts[best]], return_index=True)
+    best = best[chosen]
+    found[texts] = (words.characters(firsts[best], n) + n - 1) * counts[best]
+    return found
+
+
+def _characters_covered(words: Words, n: int, at: np.ndarray) -> np.ndarray:
+    """Characters of each text that are in the runs that begin at `at`, each once."""
+    change = np.zeros(len(words.starts) + 1, np.int64)
+    np.add.at(change, at, 1)
+    np.add.at(change, at + n, -1)
+    covered = np.cumsum(change[:-1]) > 0
+    return words.batch.per_text(words.of[covered], (words.ends - words.starts)[covered])
+
+
+def _repeated_characters(at: np.ndarray, keys: np.ndarray, words: Words, n: int) -> int:
+    """Characters in runs of `n` words that repeat an earlier one; runs that are counted do not overlap,
+    and what they cover counts for no earlier run."""
+    seen, characters, free = set(), 0, 0
+    for place, key, size in zip(at.tolist(), keys.tolist(), words.characters(at, n).tolist(),
+                                strict=True):
+        if place < free:
+            continue
+        if key in seen:
+            characters += size
+            free = place + n
+        else:
+            seen.add(key)
+    return characters
+
+
+def _is_shared(keys: np.ndarray) -> np.ndarray:
+    """Which keys are there more than once."""
+    ordered = np.sort(keys)
+    same = ordered[1:] == ordered[:-1]
+    twice = ordered[1:][same & np.append(True, ~same[:-1])] if len(same) else ordered[:0]
+    if not len(twice):
+        return np.zeros(len(keys), bool)
+    return twice[np.minimum(np.searchsorted(twice, keys), len(twice) - 1)] == keys
+
+
+def _repeats(keys: np.ndarray) -> np.ndarray:
+    """Which keys are equal to an earlier one."""
+    order = np.argsort(keys, kind="stable")
+    again = np.zeros(len(keys), bool)
+    again[order[1:]] = keys[order[1:]] == keys[order[:-1]]
+    return again
