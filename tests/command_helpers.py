@@ -13,7 +13,7 @@ COMMANDS = [
     "data_prep.download_corpus", "data_prep.inspect_tfrecords", "data_prep.train_vocabulary",
     "electra_es.detect.__main__", "electra_es.export.google_checkpoint",
     "electra_es.export.huggingface.__main__", "electra_es.export.onnx_model",
-    "electra_es.export.saved_model", "electra_es.monitoring.__main__", "electra_es.preflight",
+    "electra_es.export.saved_model", "electra_es.monitoring.__main__", "electra_es.preflight.__main__",
     "run_pretraining.py"]
 
 
