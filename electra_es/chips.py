@@ -18,15 +18,17 @@ class TpuChip(NamedTuple):
     peak_tflops: float
     memory_gbs: float  # HBM bandwidth of a device, GB/s
     link_gbs: float  # interconnect of a chip, GB/s in one direction
+    # Of the matrix units: peak / (2 * 128 * 128 * units of a device), v6e: 2 * 256 * 256 * units.
+    clock_ghz: float
 
 
 TPUS = {
-    "v2": TpuChip(8, 22.5, 350, 62),
-    "v3": TpuChip(16, 61.5, 450, 82),
-    "v4": TpuChip(32, 275, 1228, 150),
-    "v5e": TpuChip(16, 197, 819, 100),
-    "v5p": TpuChip(95, 459, 2765, 300),
-    "v6e": TpuChip(32, 918, 1640, 224),
+    "v2": TpuChip(8, 22.5, 350, 62, 0.7),
+    "v3": TpuChip(16, 61.5, 450, 82, 0.94),
+    "v4": TpuChip(32, 275, 1228, 150, 1.05),
+    "v5e": TpuChip(16, 197, 819, 100, 1.5),
+    "v5p": TpuChip(95, 459, 2765, 300, 1.75),
+    "v6e": TpuChip(32, 918, 1640, 224, 1.75),
 }
 # Names that a TPU VM uses for its version, before the number of cores.
 _OTHER_NAMES = {"v5lite": "v5e", "v5litepod": "v5e"}

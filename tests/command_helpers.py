@@ -14,7 +14,7 @@ COMMANDS = [
     "electra_es.detect.__main__", "electra_es.exam.__main__", "electra_es.export.google_checkpoint",
     "electra_es.export.huggingface.__main__", "electra_es.export.onnx_model.__main__",
     "electra_es.export.saved_model.__main__", "electra_es.monitoring.__main__",
-    "electra_es.preflight",
+    "electra_es.preflight.__main__",
     "electra_es.zero_shot.__main__", "run_pretraining.py"]
 
 

@@ -8,6 +8,10 @@ import pytest
 from engine_helpers import MODEL
 from paths import ROOT
 
+from electra_es.errors import CheckFailed
+from electra_es.preflight.compiler import as_on_tpu
+from electra_es.preflight.cycles import count_cycles
+
 
 def preflight(*flags: str) -> subprocess.CompletedProcess:
     """In a separate process, because libtpu changes signal handlers and other settings."""
@@ -32,3 +36,40 @@ def test_unknown_topology():
     assert done.returncode == 2
     assert '--topology=v2-9: expected one of v2-8, ' in done.stderr
     assert 'did you mean "v2-8"?' in done.stderr and "Traceback" not in done.stderr
+
+
+PROGRAM = """HloModule step
+%body.4 (p: (f32[2])) -> (f32[2]) {
+  %fusion.9 = f32[2]{0} fusion(%p), kind=kLoop, metadata={op_name="a/generator_predictions/Einsum"}, backend_config={"estimated_cycles":"30"}
+  %rng-bit-generator.2 = u32[8]{0} rng-bit-generator(%p), algorithm=rng_default
+}
+
+ENTRY %main.0 (p.1: f32[2]) -> f32[2] {
+  %fusion.1 = f32[2]{0} fusion(%p.1), kind=kLoop, metadata={op_name="a/layer_3/attention/MatMul"}, backend_config={"estimated_cycles":"7"}
+  %copy.5 = f32[2]{0} copy(%p.1), backend_config={"estimated_cycles":"4"}
+  %while.8 = (f32[2]{0}) while(%copy.5), condition=%less.3, body=%body.4, backend_config={"known_trip_count":{"n":"5"}}
+  %sort.2 = (f32[2]{0}) sort(%copy.5), dimensions={0}
+  ROOT %add.1 = f32[2]{0} add(%copy.5, %copy.5)
+}
+"""
+
+
+def test_cycles_by_part():
+    """Added by hand; the body of the loop runs five times."""
+    cycles = count_cycles(PROGRAM)
+    parts = {name: n for name, n in cycles.parts.items() if n}
+    assert parts == {"attention": 7, "MLM head and sampling": 150, "the rest": 4}
+    assert cycles.total == 161
+    assert cycles.uncounted == {"rng-bit-generator": 5, "sort": 1}
+
+
+def test_random_bits_are_those_of_a_tpu():
+    cpu = ("  %s, %1 = stablehlo.rng_bit_generator %0, algorithm = PHILOX : (tensor<3xui64>)"
+           " -> (tensor<3xui64>, tensor<8xui32>)\n  %3 = mhlo.copy %1 : tensor<8xui32>")
+    assert as_on_tpu(cpu) == (
+        "  %seed_0 = stablehlo.slice %0 [0:2] : (tensor<3xui64>) -> tensor<2xui64>\n"
+        "  %s, %1 = stablehlo.rng_bit_generator %seed_0, algorithm = DEFAULT : (tensor<2xui64>)"
+        " -> (tensor<2xui64>, tensor<8xui32>)\n"
+        "  %3 = stablehlo.optimization_barrier %1 : tensor<8xui32>")
+    with pytest.raises(CheckFailed, match="Philox"):
+        as_on_tpu("something_new algorithm = PHILOX")

@@ -10,6 +10,7 @@ Shapes: B batch, L length, H hidden, N heads, D = H / N.
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -32,6 +33,57 @@ def layer_norm(config: ModelConfig, name: str) -> tf_keras.layers.LayerNormaliza
     """LayerNorm over the last axis, always in float32."""
     return tf_keras.layers.LayerNormalization(
         epsilon=config.layer_norm_epsilon, dtype=tf.float32, name=name)
+
+
+def attention_probabilities(query: tf.Tensor, key: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """float32 [B, N, L, L] from [B, N, D, L] twice and a bias that is added to the scores."""
+    scores = tf.matmul(query, key, transpose_a=True)
+    # In float32: with its 8 bits, bfloat16 cannot tell probabilities near 1 apart.
+    return tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
+
+
+def attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tensor,
+              kept: tf.Tensor | None, scale: float) -> tf.Tensor:
+    """Attention with dropout of its probabilities, for training.
+
+    The gradient is written here because the derived one reads and writes four more arrays of B N L L
+    numbers. The sum over a row of probability times its gradient, which softmax's derivative needs,
+    equals the product of output and its gradient (Dao et al. 2022, "FlashAttention", appendix B.2):
+    D numbers instead of L.
+
+    Args:
+      query, key, value: [B, N, D, L]; `query` is divided by sqrt(D) already.
+      bias: float32 [B, 1, 1 or L, L].
+      kept: bool [B, N, L, L], which probabilities dropout keeps; None: all.
+      scale: what it multiplies them by.
+
+    Returns:
+      [B, N, D, L].
+    """
+    def drop(x: tf.Tensor) -> tf.Tensor:
+        return x if kept is None else tf.where(kept, x * tf.cast(scale, x.dtype), 0)
+
+    @tf.custom_gradient
+    def mix(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        probabilities = tf.cast(attention_probabilities(query, key, bias), value.dtype)
+        dropped = drop(probabilities)
+        mixed = tf.matmul(value, dropped, transpose_b=True)
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            with tf.name_scope("attention_gradient"):
+                to_value = tf.matmul(upstream, dropped)
+                to_probabilities = drop(tf.matmul(upstream, value, transpose_a=True))
+                row = tf.reduce_sum(
+                    tf.cast(upstream, tf.float32) * tf.cast(mixed, tf.float32), axis=2)
+                to_scores = tf.cast(probabilities, tf.float32) * (
+                    tf.cast(to_probabilities, tf.float32) - row[..., tf.newaxis])
+                to_scores = tf.cast(to_scores, value.dtype)
+                return (tf.matmul(key, to_scores, transpose_b=True),
+                        tf.matmul(query, to_scores), to_value)
+
+        return mixed, gradient
+
+    return mix(query, key, value)
 
 
 class Block(tf_keras.layers.Layer):
@@ -60,16 +112,33 @@ class Block(tf_keras.layers.Layer):
         self.feed_forward_output_dropout = Dropout(config.hidden_dropout, after_feed_forward)
         self.feed_forward_norm = layer_norm(config, "feed_forward_layer_norm")
 
-    def call(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    def build(self, input_shape: tf.TensorShape) -> None:
+        for layer in (self.query, self.key, self.value, self.attention_output):
+            layer.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, x: tf.Tensor, bias: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, L, H] and the bias of `attention_probabilities` -> float32 [B, L, H]."""
-        probabilities = self.attention_dropout(self.attention_probabilities(x, bias))
-        mixed = tf.einsum("bnqk,bknd->bqnd", probabilities, self._heads(self.value(x)))
-        attention = self.attention_output(tf.reshape(mixed, tf.shape(x)))
-        x = self.attention_norm(x + self.attention_output_dropout(attention))
+        with tf.name_scope("attention"):
+            attended = self._attend(x, bias, training)
+        x = self.attention_norm(x + self.attention_output_dropout(attended))
         # GELU is computed in float32, as in Model Garden: it reports worse convergence in bfloat16.
         inner = gelu(tf.cast(self.intermediate(x), tf.float32))
         output = self.feed_forward_output_dropout(self.feed_forward_output(inner))
         return self.feed_forward_norm(x + tf.cast(output, tf.float32))
+
+    def _attend(self, x: tf.Tensor, bias: tf.Tensor, training: bool) -> tf.Tensor:
+        value = self._heads(self.value, x)
+        if training:
+            length = x.shape[1] or tf.shape(x)[1]
+            batch = x.shape[0] or tf.shape(x)[0]
+            kept = self.attention_dropout.kept([batch, self.num_heads, length, length])
+            mixed = attention(self._queries(x), self._heads(self.key, x), value, bias, kept,
+                              self.attention_dropout.scale)
+        else:
+            probabilities = tf.cast(self.attention_probabilities(x, bias), value.dtype)
+            mixed = tf.matmul(value, probabilities, transpose_b=True)
+        return self._project_heads(mixed)
 
     def attention_probabilities(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         """float32 [B, N, L, L]: how much a token (third axis) attends to each token (last axis).
@@ -79,12 +148,27 @@ class Block(tf_keras.layers.Layer):
           bias: float32 [B, 1, 1 or L, L], added to the scores: 0, or very low where a token must
             not attend.
         """
-        query = self._heads(self.query(x)) * self.head_size ** -0.5
-        scores = tf.einsum("bqnd,bknd->bnqk", query, self._heads(self.key(x)))
-        # In float32: with its 8 bits, bfloat16 cannot tell probabilities near 1 apart.
-        return tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
+        return attention_probabilities(self._queries(x), self._heads(self.key, x), bias)
 
-    def _heads(self, x: tf.Tensor) -> tf.Tensor:
-        """[B, L, H] -> [B, L, N, D]."""
+    def _queries(self, x: tf.Tensor) -> tf.Tensor:
+        return self._heads(self.query, x) * self.head_size ** -0.5
+
+    def _heads(self, layer: tf_keras.layers.Dense, x: tf.Tensor) -> tf.Tensor:
+        """[B, L, H] -> [B, N, D, L], by the kernel and bias of `layer`.
+
+        The positions are the last axis: a TPU's registers are 128 wide, so that an axis of D = 64 numbers
+        at the end would leave half of each empty, and each change between both orders is a copy.
+        """
         length = x.shape[1] or tf.shape(x)[1]
-        return tf.reshape(x, [-1, length, self.num_heads, self.head_size])
+        x = tf.cast(x, self.compute_dtype)
+        y = tf.einsum("blh,hf->bfl", x, tf.cast(layer.kernel, x.dtype))
+        y += tf.cast(layer.bias, x.dtype)[:, tf.newaxis]
+        return tf.reshape(y, [-1, self.num_heads, self.head_size, length])
+
+    def _project_heads(self, x: tf.Tensor) -> tf.Tensor:
+        """[B, N, D, L] -> [B, L, H], by the kernel and bias of `attention_output`."""
+        length = x.shape[3] or tf.shape(x)[3]
+        x = tf.reshape(x, [-1, self.num_heads * self.head_size, length])
+        layer = self.attention_output
+        return (tf.einsum("bhl,ho->blo", x, tf.cast(layer.kernel, x.dtype))
+                + tf.cast(layer.bias, x.dtype))

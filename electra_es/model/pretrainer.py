@@ -17,7 +17,13 @@ from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
 from electra_es.model.block import gelu, initializer, layer_norm
 from electra_es.model.encoder import Direction, Embeddings, EncoderOutput, Tower
 from electra_es.model.masking import candidate_positions, gather_positions, scatter_update
-from electra_es.model.sampling import sample_from_softmax
+from electra_es.model.sampling import (
+    Softmax,
+    cross_entropy,
+    sample,
+    sample_from_softmax,
+    softmax_of,
+)
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -192,21 +198,22 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             cloze = self.cloze_logits(inputs)
             logits = gather_positions(cloze, masked.positions)
             candidates = candidate_positions(inputs, self.vocab)
+            softmax = softmax_of(logits)
             mlm_losses = _cross_entropy(cloze, inputs.input_ids)
             mlm_weights = tf.cast(candidates, tf.float32)
         else:
             cloze = None
             logits = self.mlm_logits(masked, inputs)
-            mlm_losses = _cross_entropy(logits, masked.original_ids)
+            with tf.name_scope("vocabulary_softmax"):
+                softmax = softmax_of(logits)
+                mlm_losses = cross_entropy(logits, masked.original_ids, softmax.log_partition)
             mlm_weights = masked.weights
         discriminator_weights = tf.cast(inputs.input_mask, tf.float32)
         if self.discriminator_head is None:
             return Outputs(logits, mlm_losses, mlm_weights,
                            discriminator_weights=discriminator_weights)
         if sampled_ids is None:
-            sampled_ids = sample_from_softmax(
-                logits / config.temperature, draws,
-                masked.original_ids if config.disallow_correct else None)
+            sampled_ids = self._sampled_ids(logits, softmax, masked.original_ids, draws)
         corrupted_ids, written = scatter_update(inputs.input_ids, sampled_ids, masked.positions)
         differs = tf.cast(corrupted_ids != inputs.input_ids, tf.int32)
         labels = written if config.objective == "electric" else written * differs
@@ -218,6 +225,15 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             tf.cast(labels, tf.float32), discriminator_logits)
         return Outputs(logits, mlm_losses, mlm_weights, sampled_ids, corrupted_ids, labels,
                        discriminator_logits, discriminator_losses, discriminator_weights)
+
+    def _sampled_ids(self, logits: tf.Tensor, softmax: Softmax, original_ids: tf.Tensor,
+                     draws: tf.Tensor) -> tf.Tensor:
+        config = self.config
+        with tf.name_scope("sampling"):
+            if config.temperature == 1 and not config.disallow_correct:
+                return sample(softmax, draws)
+            return sample_from_softmax(logits / config.temperature, draws,
+                                       original_ids if config.disallow_correct else None)
 
     def _noise_log_odds(self, cloze: tf.Tensor, corrupted_ids: tf.Tensor) -> tf.Tensor:
         """[B, L]: log q(token) + log(p / (1 - p)), which turns the energy into the logit of

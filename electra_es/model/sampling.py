@@ -1,22 +1,70 @@
-"""Sampling of replacements from the generator's distribution.
+"""Softmax over the vocabulary: the generator's loss, and replacements drawn from its distribution.
 
-Shapes: B batch, K predictions, V vocabulary.
+[B, K, V] is the largest array of a step, and each pass over it takes as long as its product with the
+table on a TPU. So the loss and the sample share one pass: the sums of the exponentials by block.
+
+Shapes: B batch, K predictions, V vocabulary, n blocks of W ids each (n W >= V).
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
+
+
+class Softmax(NamedTuple):
+    """What loss and sample need of softmax(logits)."""
+
+    blocks: tf.Tensor  # float32 [B, K, n, W]: the logits
+    top: tf.Tensor  # float32 [B, K]: the greatest logit
+    sums: tf.Tensor  # float32 [B, K, n]: exp(logits - top), summed over all blocks up to this one
+
+    @property
+    def log_partition(self) -> tf.Tensor:
+        """float32 [B, K]: the logarithm of the sum of exp(logits)."""
+        return self.top + tf.math.log(self.sums[..., -1])
+
+
+def softmax_of(logits: tf.Tensor) -> Softmax:
+    """The sums of float32 logits [B, K, V]; no gradient flows through them."""
+    logits = tf.stop_gradient(logits)
+    vocab_size = logits.shape[-1]
+    width = _block_width(vocab_size)
+    padding = -vocab_size % width
+    top = tf.reduce_max(logits, axis=-1)
+    if padding:  # with ids of probability 0
+        logits = tf.pad(logits, [[0, 0], [0, 0], [0, padding]], constant_values=-math.inf)
+    batch, k = tf.unstack(tf.shape(logits)[:2])
+    blocks = tf.reshape(logits, [batch, k, (vocab_size + padding) // width, width])
+    sums = tf.reduce_sum(tf.exp(blocks - top[..., tf.newaxis, tf.newaxis]), axis=-1)
+    return Softmax(blocks, top, tf.cumsum(sums, axis=-1))
+
+
+def cross_entropy(logits: tf.Tensor, ids: tf.Tensor, log_partition: tf.Tensor) -> tf.Tensor:
+    """float32 [B, K]: minus the logarithm of the probability of `ids` [B, K].
+
+    The gradient is written here because that of `gather` would be one more array of the size of the
+    logits. The probabilities are computed anew in it, and not kept.
+    """
+    @tf.custom_gradient
+    def loss(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope("vocabulary_softmax_gradient"):
+                scale = upstream[..., tf.newaxis]
+                is_target = tf.range(logits.shape[-1], dtype=ids.dtype) == ids[..., tf.newaxis]
+                probabilities = tf.exp(logits - log_partition[..., tf.newaxis])
+                return probabilities * scale - tf.where(is_target, scale, 0)
+
+        return log_partition - tf.gather(logits, ids, batch_dims=2), gradient
+
+    return loss(logits)
 
 
 def sample_from_softmax(
     logits: tf.Tensor, draws: tf.Tensor, disallowed_ids: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Draws one id per position from softmax(logits), by inversion.
-
-    The original adds a Gumbel variable to each of the V logits and takes the maximum. One
-    uniform number and a two-level search of the cumulative distribution (first the block of
-    about sqrt(V) ids, then the id in it) draw from the same distribution with V times fewer
-    random numbers. An id of probability 0 is never drawn.
+    """Draws one id per position from softmax(logits), see `sample`.
 
     Args:
       logits: float32 [B, K, V], already divided by the temperature.
@@ -27,23 +75,26 @@ def sample_from_softmax(
       int32 [B, K]; no gradient flows through it.
     """
     logits = tf.stop_gradient(tf.cast(logits, tf.float32))
-    vocab_size = logits.shape[-1]
     if disallowed_ids is not None:
         # The original subtracts 1000 from the logit; in float32 that is probability 0.
-        logits -= 1000.0 * tf.one_hot(disallowed_ids, vocab_size)
+        logits -= 1000.0 * tf.one_hot(disallowed_ids, logits.shape[-1])
+    return sample(softmax_of(logits), draws)
+
+
+def sample(softmax: Softmax, draws: tf.Tensor) -> tf.Tensor:
+    """Draws one id per position, int32 [B, K], from draws in [0, 1), float32 [B, K], by inversion.
+
+    The original adds a Gumbel variable to each of the V logits and takes the maximum. One
+    uniform number and a two-level search of the cumulative distribution (first the block of
+    about sqrt(V) ids, then the id in it) draw from the same distribution with V times fewer
+    random numbers. An id of probability 0 is never drawn.
+    """
     # The weights stay unnormalised: the search multiplies the draw by their sum.
-    weights = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
-    width = _block_width(vocab_size)
-    padding = -vocab_size % width
-    if padding:
-        weights = tf.pad(weights, [[0, 0], [0, 0], [0, padding]])
-    batch, k = tf.shape(weights)[0], tf.shape(weights)[1]
-    blocks = tf.reshape(weights, [batch, k, (vocab_size + padding) // width, width])
-    block_sums = tf.cumsum(tf.reduce_sum(blocks, axis=-1), axis=-1)
-    block, remainder = _search(block_sums, draws * block_sums[..., -1])
-    inside = tf.cumsum(tf.gather(blocks, block, batch_dims=2), axis=-1)
+    block, remainder = _search(softmax.sums, draws * softmax.sums[..., -1])
+    logits = tf.gather(softmax.blocks, block, batch_dims=2)
+    inside = tf.cumsum(tf.exp(logits - softmax.top[..., tf.newaxis]), axis=-1)
     offset, _ = _search(inside, remainder)
-    return block * width + offset
+    return block * softmax.blocks.shape[-1] + offset
 
 
 def _search(cumulative: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

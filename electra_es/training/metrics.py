@@ -40,7 +40,8 @@ def metric_names(config: ModelConfig) -> list[str]:
 def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> dict[str, tf.Tensor]:
     """Sums over one batch: float32 scalars under the names of `metric_names`."""
     used = masked.weights
-    predicted = tf.argmax(outputs.mlm_logits, axis=-1, output_type=tf.int32)
+    target = tf.gather(outputs.mlm_logits, masked.original_ids, batch_dims=2)
+    mlm_right = tf.cast(target >= tf.reduce_max(outputs.mlm_logits, axis=-1), tf.float32)
     tokens = outputs.discriminator_weights
     assert tokens is not None
     sums = {
@@ -48,7 +49,7 @@ def metric_sums(outputs: Outputs, masked: MaskedInputs, config: ModelConfig) -> 
         "mlm_loss": tf.reduce_sum(outputs.mlm_losses * outputs.mlm_weights),
         "mlm_weight": tf.reduce_sum(outputs.mlm_weights),
         "selected": tf.reduce_sum(used),
-        "mlm_right": tf.reduce_sum(used * tf.cast(predicted == masked.original_ids, tf.float32)),
+        "mlm_right": tf.reduce_sum(used * mlm_right),
     }
     if outputs.discriminator_logits is not None:
         assert outputs.discriminator_losses is not None

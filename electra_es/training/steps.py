@@ -66,7 +66,8 @@ class TrainStep:
           metric sums of this replica, and `bad`, `gradient_norm` (the same on every replica).
         """
         replica = tf.distribute.get_replica_context()
-        masked = mask_tokens(inputs, self.model_config, self.model.vocab, self.keys.masking)
+        with tf.name_scope("masks"):
+            masked = mask_tokens(inputs, self.model_config, self.model.vocab, self.keys.masking)
         denominators = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss_denominators(
             inputs, masked, self.model_config, self.model.vocab))
         seed = stateless_seed(self.keys.dropout, number_of_step(self.optimizer))
@@ -124,9 +125,10 @@ def apply_gradients(optimizer: Adam, loss: tf.Tensor, gradients: list[tf.Tensor]
     replica = tf.distribute.get_replica_context()
     gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
     loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
-    gradients, norm = clip_by_global_norm(gradients, clip_norm)
-    is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-    optimizer.apply(gradients, is_finite)
+    with tf.name_scope("optimizer"):
+        gradients, norm = clip_by_global_norm(gradients, clip_norm)
+        is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+        optimizer.apply(gradients, is_finite)
     # A step that is not applied does not count in the metrics either.
     sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
     sums["bad"] = tf.cast(~is_finite, tf.float32)

@@ -15,7 +15,7 @@ from paths import ROOT
 from electra_es import chips, devices, hardware
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.errors import UsageError, quiet_libraries
-from electra_es.preflight import SLICES
+from electra_es.preflight.compiler import SLICES
 from electra_es.training import devices as training_devices
 from electra_es.training import flops
 from electra_es.training.devices import TpuAddress, check_reachable, devices_line, set_up_devices

@@ -1,0 +1,70 @@
+"""The block's written gradients against derived ones, and the rate of dropout."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from electra_es.model.block import attention, attention_probabilities
+from electra_es.model.dropout import Dropout, dropout_seed
+from electra_es.model.sampling import cross_entropy, softmax_of
+
+B, N, D, L = 2, 3, 4, 5
+
+
+def normal(seed: int, *shape: int) -> tf.Tensor:
+    return tf.random.stateless_normal(shape, [seed, 7])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_gradient_of_attention(rate):
+    """Equal to what TensorFlow derives from the formula with the same mask."""
+    query, key, value, upstream = (normal(i, B, N, D, L) for i in range(4))
+    bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
+    kept = None if not rate else normal(9, B, N, L, L) > -0.3
+    scale = 1 / (1 - rate)
+
+    def by_formula():
+        probabilities = attention_probabilities(query, key, bias)
+        if kept is not None:
+            probabilities *= tf.cast(kept, tf.float32) * scale
+        return tf.einsum("bnqk,bndk->bndq", probabilities, value)
+
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([query, key, value])
+        found, expected = attention(query, key, value, bias, kept, scale), by_formula()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    for x in (query, key, value):
+        np.testing.assert_allclose(tape.gradient(found, x, upstream),
+                                   tape.gradient(expected, x, upstream), atol=2e-6)
+
+
+def test_cross_entropy_and_its_gradient():
+    logits, upstream = 3 * normal(1, 2, 3, 11), normal(2, 2, 3)
+    ids = tf.constant([[0, 10, 4], [5, 5, 1]])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        found = cross_entropy(logits, ids, softmax_of(logits).log_partition)
+        expected = tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(found, logits, upstream),
+                               tape.gradient(expected, logits, upstream), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("rate", [0.1, 0.37, 0.99999])
+def test_dropout_keeps_the_share_and_the_expectation(batch, rate):
+    layer = Dropout(rate, 3)
+    with dropout_seed(tf.constant([5, 6])):
+        found = layer(tf.ones([batch, 600, 200]), training=True).numpy()
+    assert set(np.unique(found)) <= {0.0, np.float32(layer.scale)}
+    share = 1 / layer.scale
+    deviation = np.sqrt(share * (1 - share) / found.size)
+    assert abs((found > 0).mean() - share) < 5 * deviation
+    assert share == pytest.approx(1 - rate, abs=1e-5)
+
+
+def test_halves_of_the_batch_have_masks_of_their_own():
+    with dropout_seed(tf.constant([5, 6])):
+        kept = Dropout(0.5, 3).kept([6, 40, 50]).numpy()
+    first, second = kept[:3], kept[3:]
+    assert 0.45 < (first == second).mean() < 0.55
