@@ -40,16 +40,16 @@ def test_unknown_topology():
 
 PROGRAM = """HloModule step
 %body.4 (p: (f32[2])) -> (f32[2]) {
-  %fusion.9 = f32[2]{0} fusion(%p), kind=kLoop, metadata={op_name="a/generator_predictions/Einsum"}, backend_config={"estimated_cycles":"30"}
-  %rng-bit-generator.2 = u32[8]{0} rng-bit-generator(%p), algorithm=rng_default
+  %f.9 = f32[2] fusion(%p), metadata={op_name="generator_predictions/x"}, c={"estimated_cycles":"30"}
+  %rng-bit-generator.2 = u32[8] rng-bit-generator(%p), algorithm=rng_default
 }
 
 ENTRY %main.0 (p.1: f32[2]) -> f32[2] {
-  %fusion.1 = f32[2]{0} fusion(%p.1), kind=kLoop, metadata={op_name="a/layer_3/attention/MatMul"}, backend_config={"estimated_cycles":"7"}
-  %copy.5 = f32[2]{0} copy(%p.1), backend_config={"estimated_cycles":"4"}
-  %while.8 = (f32[2]{0}) while(%copy.5), condition=%less.3, body=%body.4, backend_config={"known_trip_count":{"n":"5"}}
-  %sort.2 = (f32[2]{0}) sort(%copy.5), dimensions={0}
-  ROOT %add.1 = f32[2]{0} add(%copy.5, %copy.5)
+  %f.1 = f32[2] fusion(%p.1), metadata={op_name="layer_3/attention/x"}, c={"estimated_cycles":"7"}
+  %copy.5 = f32[2] copy(%p.1), c={"estimated_cycles":"4"}
+  %w.8 = (f32[2]) while(%copy.5), body=%body.4, c={"known_trip_count":{"n":"5"}}
+  %sort.2 = (f32[2]) sort(%copy.5), dimensions={0}
+  ROOT %add.1 = f32[2] add(%copy.5, %copy.5)
 }
 """
 
@@ -68,8 +68,9 @@ def test_random_bits_are_those_of_a_tpu():
            " -> (tensor<3xui64>, tensor<8xui32>)\n  %3 = mhlo.copy %1 : tensor<8xui32>")
     assert as_on_tpu(cpu) == (
         "  %seed_0 = stablehlo.slice %0 [0:2] : (tensor<3xui64>) -> tensor<2xui64>\n"
-        "  %s, %1 = stablehlo.rng_bit_generator %seed_0, algorithm = DEFAULT : (tensor<2xui64>)"
+        "  %state_0, %1 = stablehlo.rng_bit_generator %seed_0, algorithm = DEFAULT : (tensor<2xui64>)"
         " -> (tensor<2xui64>, tensor<8xui32>)\n"
+        "  %s = stablehlo.optimization_barrier %0 : tensor<3xui64>\n"
         "  %3 = stablehlo.optimization_barrier %1 : tensor<8xui32>")
     with pytest.raises(CheckFailed, match="Philox"):
         as_on_tpu("something_new algorithm = PHILOX")

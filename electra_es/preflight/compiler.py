@@ -120,11 +120,12 @@ def as_on_tpu(stablehlo: str) -> str:
       CheckFailed: Philox is left, so the program would not be that of a TPU.
     """
     text = re.sub(
-        r"( *)(\S+, \S+) = stablehlo\.rng_bit_generator %(\S+), algorithm = *PHILOX : "
-        r"\(tensor<3xui64>\) -> \(tensor<3xui64>, ",
-        r"\1%seed_\3 = stablehlo.slice %\3 [0:2] : (tensor<3xui64>) -> tensor<2xui64>\n"
-        r"\1\2 = stablehlo.rng_bit_generator %seed_\3, algorithm = DEFAULT : "
-        r"(tensor<2xui64>) -> (tensor<2xui64>, ", stablehlo)
+        r"( *)(\S+), (\S+) = stablehlo\.rng_bit_generator %(\S+), algorithm = *PHILOX : "
+        r"\(tensor<3xui64>\) -> \(tensor<3xui64>, (\S+)\)",
+        r"\1%seed_\4 = stablehlo.slice %\4 [0:2] : (tensor<3xui64>) -> tensor<2xui64>\n"
+        r"\1%state_\4, \3 = stablehlo.rng_bit_generator %seed_\4, algorithm = DEFAULT : "
+        r"(tensor<2xui64>) -> (tensor<2xui64>, \5)\n"
+        r"\1\2 = stablehlo.optimization_barrier %\4 : tensor<3xui64>", stablehlo)
     if re.search(r"algorithm = *PHILOX", text):
         raise CheckFailed(
             "the step draws with Philox: expected XLA's default generator, which a TPU uses")
