@@ -99,7 +99,7 @@ def summarise(answers: Sequence[Answer]) -> ExamResult:
 
 def collect(pairs: Sequence[Pair], **preferences: Sequence[Preference] | None) -> list[Answer]:
     """Answers from the preferences of each examinee, by its name; None: took no part."""
-    taken = {name: preferences[name] for name in EXAMINEES if preferences.get(name) is not None}
+    taken = {name: given for name in EXAMINEES if (given := preferences.get(name)) is not None}
     return [Answer(pair, {name: given[i] for name, given in taken.items()})
             for i, pair in enumerate(pairs)]
 

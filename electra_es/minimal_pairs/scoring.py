@@ -51,7 +51,7 @@ class Rows(NamedTuple):
     """A batch of one length. Its last rows repeat one, so that all batches of a length have one shape."""
 
     numbers: np.ndarray  # int64 [B], which rows these are
-    count: int  # of the rows that are not repetitions
+    used: int  # number of the rows that are not repetitions
     ids: np.ndarray  # int32 [B, L]
     mask: np.ndarray  # int32 [B, L]
 
@@ -115,7 +115,7 @@ def judge_by_counts(both: Both, id_counts: np.ndarray) -> list[Preference]:
     return _preferences(both, np.array([logs[encoded.pieces].sum() for pair in both for encoded in pair]))
 
 
-def original_log_probability(logits: np.ndarray) -> float:
+def original_log_probability(logits: np.ndarray | Sequence[float]) -> float:
     """log of the product of 1 - p over the pieces of a word, in float64: it is not rounded to 0."""
     return -float(np.logaddexp(0.0, np.asarray(logits, np.float64)).sum())
 
@@ -133,7 +133,7 @@ def _discriminator(model: ElectraPretrainer, strategy: tf.distribute.Strategy, b
         scores = np.zeros(len(sentences))
         for batch in rows:
             logits = compiled(batch.ids, batch.mask)
-            for number, row in zip(batch.numbers[:batch.count], logits, strict=False):
+            for number, row in zip(batch.numbers[:batch.used], logits, strict=False):
                 scores[number] = original_log_probability(row[sentences[number].places])
         return _preferences(both, scores)
 
@@ -161,7 +161,7 @@ def _generator(model: ElectraPretrainer, strategy: tf.distribute.Strategy, both:
         scores = np.zeros(2 * len(both))
         for batch in rows:
             values = compiled(batch.ids, batch.mask, places[batch.numbers], targets[batch.numbers])
-            np.add.at(scores, sentence[batch.numbers[:batch.count]], values[:batch.count])
+            np.add.at(scores, sentence[batch.numbers[:batch.used]], values[:batch.used])
         return _preferences(both, scores)
 
     return judge

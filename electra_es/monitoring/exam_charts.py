@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
-from electra_es.minimal_pairs.results import EXAMINEES, LABELS
+from electra_es.minimal_pairs.results import EXAMINEES, LABELS, Examinee
 from electra_es.monitoring.charts import FAINT, RUN_COLOURS, Draw, DrawnRun, colour_of, dress
 from electra_es.monitoring.metrics_log import Line
 
@@ -30,7 +30,7 @@ def _draw(axes: plt.Axes, *, name: str, runs: list[DrawnRun], bottom: float) -> 
     """One run has a colour for each examinee, and a band: the interval of 95 % of the first. Several runs
     have a colour each."""
     several = len(runs) > 1
-    drawn = []
+    drawn: list[Examinee] = []
     for number, run in enumerate(runs):
         for examinee in EXAMINEES:
             points = [(line["step"], result[examinee]) for line in run.log.exams

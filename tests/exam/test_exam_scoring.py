@@ -159,7 +159,7 @@ def test_batches_have_few_shapes_and_every_row_once():
     rows = [np.arange(1, 1 + length, dtype=np.int32) for length in (3, 8, 9, 17, 2, 20, *[5] * 70)]
     found = list(batches(rows, pad_id=0, max_length=19 + 1))
     assert {batch.ids.shape for batch in found} == {(BATCH_SIZE, 8), (BATCH_SIZE, 16), (BATCH_SIZE, 20)}
-    numbers = np.concatenate([batch.numbers[:batch.count] for batch in found])
+    numbers = np.concatenate([batch.numbers[:batch.used] for batch in found])
     assert sorted(numbers) == list(range(len(rows)))
     for batch in found:
         for number, ids, mask in zip(batch.numbers, batch.ids, batch.mask, strict=True):
