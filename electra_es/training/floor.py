@@ -1,8 +1,9 @@
 """The floor of an evaluation: what counting tokens reaches on the same masks and samples.
 
 The frequency detector scores a token by minus the logarithm of its count in the training records,
-whatever stands beside it. The unigram model predicts every masked token with the same probabilities,
-which are shares of the counts. A model that does no better has learnt nothing about context.
+whatever stands beside it. The unigram model predicts every [MASK] with the same probabilities, which are
+shares of the counts, and repeats a selected token that it can see: those were left as they were, so a
+copy costs nothing. A model that does no better has learnt nothing about context.
 
 Shapes: B batch, L length, K predictions, V vocabulary.
 """
@@ -12,24 +13,30 @@ import tensorflow as tf
 
 from electra_es.config import ModelConfig
 from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
+from electra_es.model.masking import gather_positions
 from electra_es.model.pretrainer import Outputs
 from electra_es.training.metrics import area_under_curve
 
 
 def id_histograms(outputs: Outputs, inputs: Inputs, masked: MaskedInputs, config: ModelConfig,
-                  vocab_size: int) -> dict[str, tf.Tensor]:
+                  vocab: VocabularyFacts) -> dict[str, tf.Tensor]:
     """How often each id occurs, float32 [V]: as `original_ids` and `replaced_ids` in the corrupted text
-    with a discriminator, as `target_ids` among what a generator that learns has to predict."""
+    with a discriminator, as `target_ids` among what a generator that learns has to predict unseen."""
     found = {}
     if config.generator_kind != "uniform":
         sees_all = config.generator_kind == "two_tower"  # it predicts every token, not the masked ones
-        targets = inputs.input_ids if sees_all else masked.original_ids
-        found["target_ids"] = _histogram(targets, outputs.mlm_weights, vocab_size)
+        if sees_all:
+            targets, weights = inputs.input_ids, outputs.mlm_weights
+        else:
+            shown = gather_positions(masked.input_ids[..., tf.newaxis], masked.positions)[..., 0]
+            hidden = tf.cast(shown == vocab.mask_id, tf.float32)
+            targets, weights = masked.original_ids, outputs.mlm_weights * hidden
+        found["target_ids"] = _histogram(targets, weights, vocab.size)
     if outputs.discriminator_logits is not None:
         replaced = tf.cast(outputs.labels, tf.float32) * outputs.discriminator_weights
         original = outputs.discriminator_weights - replaced
-        found["original_ids"] = _histogram(outputs.corrupted_ids, original, vocab_size)
-        found["replaced_ids"] = _histogram(outputs.corrupted_ids, replaced, vocab_size)
+        found["original_ids"] = _histogram(outputs.corrupted_ids, original, vocab.size)
+        found["replaced_ids"] = _histogram(outputs.corrupted_ids, replaced, vocab.size)
     return found
 
 
@@ -43,13 +50,13 @@ def floor_metrics(sums: dict[str, np.ndarray], metrics: dict[str, float], id_cou
     """What counting reaches, for the parts that the model has.
 
     Args:
-      sums: sums of `id_histograms`.
+      sums: sums of `id_histograms` and of `metric_sums`.
       metrics: `summarise` of the same evaluation.
       id_counts: int [V], of the training records.
       vocab: says which ids are never masked.
 
     Returns:
-      for a generator: floor_masked_lm_loss, that of the unigram model; for a discriminator:
+      for a generator: floor_masked_lm_loss, that of the unigram model which copies; for a discriminator:
       floor_disc_auc, exact, ties count half; floor_disc_accuracy, that of always saying "original", which
       no count makes better as long as most tokens of each count are original; and by how much the
       discriminator is above both, disc_auc_above_floor and disc_accuracy_above_floor.
@@ -60,7 +67,7 @@ def floor_metrics(sums: dict[str, np.ndarray], metrics: dict[str, float], id_cou
         used = sums["target_ids"] > 0  # an id that is never masked has probability 0
         targets = sums["target_ids"][used]
         found["floor_masked_lm_loss"] = float(
-            -(targets * log_p[used]).sum() / max(targets.sum(), 1e-6))
+            -(targets * log_p[used]).sum() / max(float(sums["mlm_weight"]), 1e-6))
     if "replaced_ids" in sums:
         # The score is a function of the count, so that the histogram over counts has its exact ranks.
         _, rank = np.unique(-id_counts, return_inverse=True)

@@ -196,7 +196,7 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
     def replica_step(inputs: Inputs) -> Sums:
         masked, outputs = forward(inputs)
         return {**metric_sums(outputs, masked, model_config), **auc_histograms(outputs),
-                **id_histograms(outputs, inputs, masked, model_config, model.vocab.size)}
+                **id_histograms(outputs, inputs, masked, model_config, model.vocab)}
 
     @tf.function(autograph=False)
     def step(inputs: Inputs) -> Sums:

@@ -166,7 +166,7 @@ def test_card_shows_what_counting_reaches(published, real_run):
                          "disc_auc_above_floor")):
         assert found[label] == f"{evaluation[name]:.4f}"
     found = rows(read_card(published, "generator"))
-    assert found["Loss of counting: each token predicted by its share of the training text"] == (
+    assert found["Loss of counting: [MASK] predicted by shares of the training text"] == (
         f"{evaluation['floor_masked_lm_loss']:.4f}")
 
 

@@ -34,7 +34,7 @@ def test_floor_by_hand(vocab_facts):
     replaced[[5, 7, 8]] = 1, 2, 1
     targets[[5, 8]] = 3, 1
     found = floor_metrics(
-        {"original_ids": original, "replaced_ids": replaced, "target_ids": targets},
+        {"original_ids": original, "replaced_ids": replaced, "target_ids": targets, "mlm_weight": 5},  # one of 5 is seen
         {"replaced_share": 0.5, "disc_auc": 0.9, "disc_accuracy": 0.75}, counts, vocab_facts)
     # Of 16 pairs 5 over 2: 1, 5 over 5: 2 ties; 7 over 2, 5, 5: 3, 7 over 6: a tie, twice; 8: 4.
     auc = (1 + 2 * 0.5 + 2 * (3 + 0.5) + 4) / 16
@@ -42,7 +42,7 @@ def test_floor_by_hand(vocab_facts):
     assert found == pytest.approx({
         "floor_disc_auc": auc, "disc_auc_above_floor": 0.9 - auc, "floor_disc_accuracy": 0.5,
         "disc_accuracy_above_floor": 0.25,
-        "floor_masked_lm_loss": -(3 * np.log(10 / total) + np.log(1 / total)) / 4})
+        "floor_masked_lm_loss": -(3 * np.log(10 / total) + np.log(1 / total)) / 5})
     probabilities = np.exp(unigram_log_probabilities(counts, vocab_facts))
     assert probabilities.sum() == pytest.approx(1) and not probabilities[[0, 2, 3, 4]].any()
 
@@ -64,7 +64,7 @@ def test_floor_of_each_kind_of_model(tiny_config, vocab_facts, settings, names):
     outputs = model(inputs, masked, tf.fill([3, 2], 0.5))
     sums = {name: value.numpy().astype(np.float64) for name, value in {
         **metric_sums(outputs, masked, config), **auc_histograms(outputs),
-        **id_histograms(outputs, inputs, masked, config, 61)}.items()}
+        **id_histograms(outputs, inputs, masked, config, vocab_facts)}.items()}
     counts = np.random.default_rng(2).integers(0, 30, 61)
     found = floor_metrics(sums, summarise(sums, 1.0, 50.0), counts, vocab_facts)
     assert found.keys() == names
@@ -77,7 +77,12 @@ def test_floor_of_each_kind_of_model(tiny_config, vocab_facts, settings, names):
         used = outputs.mlm_weights.numpy() > 0
         assert used.sum() == (24 if config.generator_kind == "two_tower" else 4)
         log_p = unigram_log_probabilities(counts, vocab_facts)
-        assert found["floor_masked_lm_loss"] == pytest.approx(-log_p[ids.numpy()[used]].mean())
+        losses = -log_p[ids.numpy()[used]]
+        if config.generator_kind != "two_tower":  # what was left as it was can be copied
+            shown = np.take_along_axis(masked.input_ids.numpy(), masked.positions.numpy(), 1)[used]
+            assert (shown == vocab_facts.mask_id).any()
+            losses[shown != vocab_facts.mask_id] = 0
+        assert found["floor_masked_lm_loss"] == pytest.approx(losses.mean())
 
 
 # ---- Real evaluations.
@@ -92,7 +97,7 @@ def evaluated(real_run, tmp_path_factory):
                            vocab_dir=model_dir, model_dir=model_dir)
     model, _, run, _ = load_model(model_dir)
     forward = evaluation_forward(model, run.model, run.pretraining.seed)
-    dumped: dict[str, list] = {name: [] for name in ("ids", "labels", "logits", "targets")}
+    dumped: dict[str, list] = {name: [] for name in ("ids", "labels", "logits", "targets", "shown")}
     for inputs in validation_dataset(
             real_run.data.data_dir, load_records_info(real_run.data.data_dir), run.pretraining,
             batch_size=4, global_batch_size=4):
@@ -101,7 +106,10 @@ def evaluated(real_run, tmp_path_factory):
         for name, values in (("ids", outputs.corrupted_ids), ("labels", outputs.labels),
                              ("logits", outputs.discriminator_logits)):
             dumped[name].append(values.numpy()[tokens])
-        dumped["targets"].append(masked.original_ids.numpy()[masked.weights.numpy() > 0])
+        used = masked.weights.numpy() > 0
+        dumped["targets"].append(masked.original_ids.numpy()[used])
+        dumped["shown"].append(
+            np.take_along_axis(masked.input_ids.numpy(), masked.positions.numpy(), 1)[used])
     return model_dir, metrics, {name: np.concatenate(parts) for name, parts in dumped.items()}
 
 
@@ -117,8 +125,10 @@ def test_floor_equals_scikit_learns_on_the_scores(evaluated, real_run):
         roc_auc_score(dumped["labels"], dumped["logits"]), abs=1e-3)
     assert metrics["disc_auc_above_floor"] == pytest.approx(metrics["disc_auc"] - expected)
     assert metrics["floor_disc_accuracy"] == pytest.approx(1 - dumped["labels"].mean())
-    assert metrics["floor_masked_lm_loss"] == pytest.approx(
-        -unigram_log_probabilities(counts, vocab)[dumped["targets"]].mean())
+    losses = -unigram_log_probabilities(counts, vocab)[dumped["targets"]]
+    copied = dumped["shown"] == dumped["targets"]
+    assert 0.05 < copied.mean() < 0.3  # 15 % of the selected tokens are left as they were
+    assert metrics["floor_masked_lm_loss"] == pytest.approx(losses[~copied].sum() / len(losses))
 
 
 def test_other_records_are_compared_with_the_counts_of_training(evaluated, real_run, tmp_path):

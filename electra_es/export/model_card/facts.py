@@ -31,7 +31,7 @@ _MASKED_LM = {
     "masked_lm_accuracy": "Accuracy of the best guess for a masked token",
     "sampled_masked_lm_accuracy": "Accuracy of a token sampled from its distribution",
     "masked_lm_loss": "Loss (cross-entropy per masked token)",
-    "floor_masked_lm_loss": "Loss of counting: each token predicted by its share of the training text",
+    "floor_masked_lm_loss": "Loss of counting: [MASK] predicted by shares of the training text",
 }
 
 
