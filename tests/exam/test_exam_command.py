@@ -13,7 +13,7 @@ from electra_es.exam.__main__ import main
 from electra_es.exam.any_model import examine
 from electra_es.export.huggingface.read import import_folder
 from electra_es.export.huggingface.write import export_huggingface
-from electra_es.export.saved_model import export_saved_model
+from electra_es.export.saved_model.write import export_saved_model
 from electra_es.minimal_pairs.pairs import load_pairs
 
 PAIRS = load_pairs("", ["ser_estar", "tense"])[::4]

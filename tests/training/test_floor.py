@@ -34,7 +34,7 @@ def test_floor_by_hand(vocab_facts):
     replaced[[5, 7, 8]] = 1, 2, 1
     targets[[5, 8]] = 3, 1
     found = floor_metrics(
-        {"original_ids": original, "replaced_ids": replaced, "target_ids": targets, "mlm_weight": 5},  # one of 5 is seen
+        {"original_ids": original, "replaced_ids": replaced, "target_ids": targets, "mlm_weight": 5},
         {"replaced_share": 0.5, "disc_auc": 0.9, "disc_accuracy": 0.75}, counts, vocab_facts)
     # Of 16 pairs 5 over 2: 1, 5 over 5: 2 ties; 7 over 2, 5, 5: 3, 7 over 6: a tie, twice; 8: 4.
     auc = (1 + 2 * 0.5 + 2 * (3 + 0.5) + 4) / 16
