@@ -233,7 +233,7 @@ def find(pattern: str) -> list[tuple[str, int]]:
 
 
 def checksum(path: str) -> str:
-    """What identifies the content of a file: "md5:..." in base 64, as Google's buckets keep it of theirs."""
+    """What identifies the content of a file: "md5:..." in base 64, as Google's buckets keep it."""
     if is_remote(path):
         return remote.checksum(path)
     with open_read(path) as file:
