@@ -68,7 +68,8 @@ def verify(directory: str, input: str, validation_input: str = "", decontaminate
             tasks, job, len(tokenizer.vocab), new, os.path.join(scratch, "work"), workers, 1.0,
             only=chosen)
         for source, (path, _) in zip(info.sources, [*inputs, *held_out], strict=True):
-            if source["checksum"].startswith("sha256:") and source["checksum"] != checksums[path]:
+            kinds = {checksum.partition(":")[0] for checksum in (source["checksum"], checksums[path])}
+            if len(kinds) == 1 and source["checksum"] != checksums[path]:
                 raise CheckFailed(f"{path}: {checksums[path]}, {directory} was built from "
                                   f"{source['checksum']}")
         for shard, count in zip(chosen, found, strict=True):

@@ -5,6 +5,7 @@ Local paths go through the standard library, everything with "://" through fsspe
 while training, summaries, SavedModels) stays with TensorFlow.
 """
 
+import base64
 import contextlib
 import errno
 import fcntl
@@ -232,11 +233,12 @@ def find(pattern: str) -> list[tuple[str, int]]:
 
 
 def checksum(path: str) -> str:
-    """What identifies the content of a file: "sha256:..." of a local one, else what its bucket says."""
+    """What identifies the content of a file: "md5:..." in base 64, as Google's buckets keep it."""
     if is_remote(path):
         return remote.checksum(path)
     with open_read(path) as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return "md5:" + base64.b64encode(digest.digest()).decode()
 
 
 def total_size(paths: Sequence[str]) -> int:

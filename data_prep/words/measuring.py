@@ -105,6 +105,7 @@ def draw(rows: Sequence[Cutting], path: str) -> None:
     matplotlib = import_optional("matplotlib", "requirements.txt")
     matplotlib.use("Agg")
     pyplot = import_optional("matplotlib.pyplot", "requirements.txt")
+    matplotlib.rcParams["svg.hashsalt"] = "electra-es"  # the same figures, the same bytes
     figure, panels = pyplot.subplots(1, len(_COLUMNS), figsize=(11, 0.9 + 0.4 * len(rows)), sharey=True)
     for panel, (field, title, form) in zip(panels, _COLUMNS, strict=True):
         bars = panel.barh([f"{row.name} ({row.entries:,})" for row in rows],
