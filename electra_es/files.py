@@ -236,8 +236,10 @@ def checksum(path: str) -> str:
     """What identifies the content of a file: "md5:..." in base 64, as Google's buckets keep it."""
     if is_remote(path):
         return remote.checksum(path)
+    digest = hashlib.md5(usedforsecurity=False)
     with open_read(path) as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+        while block := file.read(2**20):
+            digest.update(block)
     return "md5:" + base64.b64encode(digest.digest()).decode()
 
 

@@ -38,7 +38,7 @@ class InputCounts:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """From what `dataclasses.asdict` gave and JSON kept: objects but for `shown` are counters."""
-        read = {name: Counter(value) if isinstance(value, dict) else value
+        read: dict[str, Any] = {name: Counter(value) if isinstance(value, dict) else value
                 for name, value in values.items()}
         read["shown"] = {reason: [(task, number, detail) for task, number, detail in shown]
                          for reason, shown in values["shown"].items()}

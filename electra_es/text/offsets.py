@@ -10,7 +10,7 @@ import functools
 import itertools
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -65,7 +65,8 @@ def find_normalizer(texts: Sequence[str], normalized: Sequence[bytes]) -> Tokeni
     none. An exported model does not say how it normalises, but gives what came out.
     """
     data = tf.constant([text.encode("utf-8", "ignore") for text in texts], tf.string, [len(texts)])
-    for form, lower, strip in itertools.product(("NFC", "NFKC"), (False, True), (False, True)):
+    forms: tuple[Literal["NFC", "NFKC"], ...] = ("NFC", "NFKC")
+    for form, lower, strip in itertools.product(forms, (False, True), (False, True)):
         tokenizer = _normalizer(TextConfig(unicode_form=form, lower_case=lower, strip_accents=strip))
         if tokenizer.normalize(data).numpy().tolist() == list(normalized):
             return tokenizer
