@@ -76,7 +76,8 @@ def main() -> None:
     seconds = time.process_time() - began
     megabytes = sum(len(" ".join(words)) for words in unrelated) / 1e6
     print(f"{UNRELATED:,} unrelated documents: {int(cleaning.later_duplicates(keys).sum())} dropped; "
-          f"keys at {megabytes / seconds:.1f} MB/s of CPU time, {keys.nbytes // len(keys)} bytes a document")
+          f"keys at {megabytes / seconds:.1f} MB/s of CPU time, "
+          f"{keys.nbytes // len(keys)} bytes a document")
     for millions in (1, 4):
         keys = np.random.default_rng(0).integers(0, 2**63, (millions * 10**6, bands), np.uint64)
         began = time.process_time()
