@@ -107,7 +107,7 @@ class Job:
         """JSON values, without paths, which are others on another machine."""
         values = dataclasses.asdict(self)
         del values["vocab_dir"], values["decontaminate"]
-        return values
+        return json.loads(json.dumps(values))  # with lists for tuples, as they are read back
 
     @classmethod
     def from_values(cls, values: dict[str, Any], vocab_dir: str, decontaminate: str) -> "Job":
