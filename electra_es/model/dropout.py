@@ -39,9 +39,8 @@ class Dropout(tf_keras.layers.Layer):
     def __init__(self, rate: float, number: int):
         super().__init__()
         self.rate, self.number = rate, number
-        # The rate in units of 2^-16. What is left is scaled by that rate: the expectation stays exact.
-        self.threshold = min(round(rate * _PARTS), _PARTS - 1)
-        self.scale = _PARTS / (_PARTS - self.threshold)
+        self.threshold = min(round(rate * _PARTS), _PARTS - 1)  # the rate in units of 2^-16
+        self.scale = 1.0 / (1.0 - rate)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Raises RuntimeError in training outside `dropout_seed`."""

@@ -22,7 +22,7 @@ from electra_es import files
 from electra_es.config import BATCH
 from electra_es.errors import UsageError, run_main
 from electra_es.flags import define, parse_flags, refuse_flags, required
-from electra_es.settings import NAME, PATH
+from electra_es.settings import NAME, PATH, Text
 from electra_es.zero_shot.labels import TEMPLATE, check_texts, hypotheses, parse_aliases, parse_labels
 
 
@@ -34,7 +34,8 @@ def main() -> None:
     model = define("model", str, "", "Model of inference: the directory model/ of a trial.", PATH)
     label_flags = _texts("labels", "Labels separated by commas, those with a comma in double quotes; "
                          "may be repeated.")
-    template = define("template", str, TEMPLATE, "Sentence about a text, with {} for the label.")
+    template = define("template", str, TEMPLATE, "Sentence about a text, with {} for the label.",
+                      Text("a sentence with {} for the label", str.strip))
     multi_label = define("multi_label", bool, False, "Several labels may be true of a text.")
     source = define("input", str, "", "File with a text a line (.txt), or JSON lines (.jsonl).", PATH)
     text_column = define("text_column", str, "text", "Key of the text in JSON lines.", NAME)

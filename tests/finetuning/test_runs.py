@@ -306,9 +306,11 @@ def test_from_scratch_begins_with_other_weights_than_the_model(place):
 
 
 def test_each_trial_from_scratch_begins_with_weights_of_its_own(place):
-    pretrained = load_pretrained(f"{place}/tiny", "m", scratch_seed=3)
-    finetuner = Finetuner(pretrained, task_of("tagging"), from_dict(FinetuningConfig, QUICK), 4,
-                          tf.distribute.OneDeviceStrategy("device:CPU:0"))
+    strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
+    with strategy.scope():
+        pretrained = load_pretrained(f"{place}/tiny", "m", scratch_seed=3)
+    finetuner = Finetuner(
+        pretrained, task_of("tagging"), from_dict(FinetuningConfig, QUICK), 4, strategy)
     seen = []
     for number in (1, 2, 1):
         finetuner.begin(TrialKeys(3, number))

@@ -1,5 +1,6 @@
 """Progress lines, warnings, operations per example, the log of a run, and its report."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -20,7 +21,7 @@ from electra_es.durations import format_duration
 from electra_es.errors import UsageError
 from electra_es.monitoring import charts, progress
 from electra_es.monitoring.health import HealthWatch
-from electra_es.monitoring.metrics_log import RunLog, append_metrics, read_log, tidy
+from electra_es.monitoring.metrics_log import append_metrics, read_log, tidy
 from electra_es.monitoring.progress import ProgressLog
 from electra_es.monitoring.report import load_runs, run_names, write_report
 from electra_es.monitoring.samples import SampleToken, readable, sample_markdown
@@ -372,7 +373,7 @@ def test_tensorboard_draws_the_floor_with_what_it_belongs_to(real_run):
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_floor_is_a_dashed_line(real_run, count):
     log = read_log(str(real_run.model_dir))
-    drawn = [charts.DrawnRun(RunLog(log.starts, log.training, log.evaluations[:count]), ())]
+    drawn = [charts.DrawnRun(dataclasses.replace(log, evaluations=log.evaluations[:count]), ())]
     panels = {panel.title: panel for panel in charts.panels_of(drawn)}
     for title, metric in (("Discriminator: AUC (validation)", "floor_disc_auc"),
                           ("Generator: loss", "floor_masked_lm_loss")):

@@ -19,7 +19,9 @@ OUR_MESSAGES = re.compile("|".join((
     r"(error|warning|check failed|stopped by a signal)\b",
     r"vocabulary of \d+: ",
     r"held-out text, \d+ characters: ",
-    r"\d+ documents, \d+ tokens, ",
+    r"\d+ files?, [\d.]+ MB; the text in them:",
+    r"  (kept|dropped: \w+|sum) +[\d,]+ documents? ",
+    r"[\d,]+ tokens, \d+ of them in no example; ",
     r"the text has only \d+ pieces",
     r"[\w -]+: \d+ of \d+, .* ETA ",
 )))
