@@ -14,6 +14,7 @@ scores are those of transformers' pipeline zero-shot-classification. With --labe
 compared with the data: accuracy and macro F1.
 """
 
+import re
 from typing import Literal
 
 from absl import flags
@@ -25,6 +26,9 @@ from electra_es.flags import define, parse_flags, refuse_flags, required
 from electra_es.settings import NAME, PATH, Text
 from electra_es.zero_shot.labels import TEMPLATE, check_texts, hypotheses, parse_aliases, parse_labels
 
+_SENTENCE = Text("a sentence in one line, up to 500 characters, with {} for the label",
+                 re.compile(r"[^\x00-\x1f-][^\x00-\x1f]{0,499}").fullmatch)
+
 
 def _texts(name: str, help: str) -> flags.FlagHolder[list[str]]:
     return flags.DEFINE_multi_string(name, [], help, flag_values=flags.FLAGS)
@@ -35,7 +39,7 @@ def main() -> None:
     label_flags = _texts("labels", "Labels separated by commas, those with a comma in double quotes; "
                          "may be repeated.")
     template = define("template", str, TEMPLATE, "Sentence about a text, with {} for the label.",
-                      Text("a sentence with {} for the label", str.strip))
+                      _SENTENCE)
     multi_label = define("multi_label", bool, False, "Several labels may be true of a text.")
     source = define("input", str, "", "File with a text a line (.txt), or JSON lines (.jsonl).", PATH)
     text_column = define("text_column", str, "text", "Key of the text in JSON lines.", NAME)

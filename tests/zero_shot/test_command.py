@@ -25,6 +25,7 @@ def run(monkeypatch, capsys):
     """`run(*arguments)`: what the command prints on stdout and stderr."""
     def run(*arguments: str) -> tuple[str, str]:
         fresh_flags(monkeypatch, "zero-shot", arguments)
+        capsys.readouterr()  # what training the model has printed
         main_of("electra_es.zero_shot.__main__")()
         return capsys.readouterr()
 
