@@ -13,7 +13,6 @@ All take turns, so that a machine whose speed drifts favours none; ratios are me
 
 import os
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from benchmarks.turns import take_turns
 from electra_es.config import ModelConfig, model_config
 from electra_es.errors import CheckFailed, run_main
 from electra_es.finetuning.alignment import tagging_features
@@ -49,8 +49,6 @@ _TURNS = flags.DEFINE_integer("turns", 5, "How often each takes its turn.")
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per step.")
 _LENGTH = 128
 _STEP_GOAL, _SCORING_GOAL = 1.2, 1.5
-
-Actions = dict[str, Callable[[], Any]]
 
 
 def our_finetuner(task: Task, config: FinetuningConfig, settings: ModelConfig, tokenizer: Tokenizer
@@ -136,21 +134,6 @@ def peer_scoring(peer: Any, features: Sequence[Features], batch_size: int, to_lo
     return score
 
 
-def medians(actions: Actions, turns: int) -> dict[str, list[float]]:
-    """Seconds of each action in each turn, after one turn that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for turn in range(turns + 1):
-        for name, action in actions.items():
-            start = time.perf_counter()
-            action()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-            else:
-                print(f"  {name}: first turn, compiling included, {time.perf_counter() - start:.1f} s",
-                      flush=True)
-    return seconds
-
-
 def report(seconds: dict[str, list[float]], unit: float) -> dict[str, float]:
     """Prints the medians; returns by how much the first is faster than each of the others."""
     first, *others = seconds
@@ -185,7 +168,7 @@ def main() -> None:
             torch_step()
 
     print(f"one step, {_SIZE.value}, {_BATCH.value} x {_LENGTH}:", flush=True)
-    ratios = {"step": report(medians({"ours": our_steps, "transformers": their_steps}, _TURNS.value),
+    ratios = {"step": report(take_turns({"ours": our_steps, "transformers": their_steps}, _TURNS.value),
                              _STEPS.value)["transformers"]}
     if _CONLL.value:
         examples = list(read_conll(task, _CONLL.value, Rows(False)))[:_SENTENCES.value or None]
@@ -194,7 +177,7 @@ def main() -> None:
         print(f"scoring {len(examples):,} sentences, {len(features):,} windows of "
               f"{pieces / len(features):.1f} tokens:", flush=True)
         size = config.eval_batch_size
-        found = report(medians({
+        found = report(take_turns({
             "ours, by length": lambda: run_forward(task, features, finetuner.forward, config),
             "transformers, padded to 128": peer_scoring(peer, features, size, False),
             "transformers, padded to each batch's longest": peer_scoring(peer, features, size, True),

@@ -7,14 +7,13 @@ Three things take turns, so that a machine whose speed drifts does not favour on
 loop on one batch in memory; what `train()` does, over records, with a progress line every 25 steps
 and a checkpoint every 100, as hparams/debug.json has them; and
 ElectraForMaskedLM plus ElectraForPreTraining with heads at every position and AdamW, the way they
-come. The last line is the overhead that issue 5 allows 10 % of. Examples/s are medians.
+come. The last line is the overhead; more than 10 % is a failure. Examples/s are medians.
 """
 
 import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from benchmarks.turns import take_turns
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_config
 from electra_es.data import records, tfrecord
 from electra_es.data.inputs import synthetic_batch, training_dataset
@@ -141,12 +141,6 @@ def pytorch_steps(config: ModelConfig, batch_size: int, length: int, vocab_size:
     return run
 
 
-def timed(action: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     parse_flags_only()
     batch, length, vocab_size, steps = _BATCH.value, _LENGTH.value, _VOCAB.value, _STEPS.value
@@ -160,12 +154,7 @@ def main() -> None:
         if _PYTORCH.value:
             turns["transformers"] = pytorch_steps(
                 model_settings, batch, length, vocab_size, steps)
-        for action in turns.values():
-            action()
-        seconds: dict[str, list[float]] = {name: [] for name in turns}
-        for _ in range(_TURNS.value):
-            for name, action in turns.items():
-                seconds[name].append(timed(action))
+        seconds = take_turns(turns, _TURNS.value)
     speeds = {name: steps * batch / statistics.median(times) for name, times in seconds.items()}
     for name, speed in speeds.items():
         print(f"{name:13} {speed:8.1f} examples/s")

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_prep.build import engine_local
+from data_prep.build.job import shown_name
 from data_prep.build.tasks import Job, plan_tasks
 from data_prep.command_line import WORKERS, prepare_tool
 from data_prep.corpus import listing
@@ -82,8 +83,7 @@ def verify(directory: str, input: str, validation_input: str = "", decontaminate
 
 
 def _check_names(found: Sequence[tuple[str, int]], info: RecordsInfo) -> None:
-    names = [(os.path.basename(path).encode("utf-8", "backslashreplace").decode(), size)
-             for path, size in found]
+    names = [(shown_name(path), size) for path, size in found]
     expected = [(source["name"], source["bytes"]) for source in info.sources]
     if names == expected:
         return

@@ -13,7 +13,9 @@ from paths import SAMPLE
 
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig
+from electra_es.export.huggingface.write import export_huggingface
 from electra_es.export.saved_model.text_model import TextModel, usable_length
+from electra_es.export.saved_model.write import export_saved_model
 from electra_es.model.pretrainer import ElectraPretrainer, build_pretrainer
 from electra_es.model.variables import named_variables
 from electra_es.run_config import Run
@@ -82,6 +84,16 @@ def write_model_dir(target: pathlib.Path, variant: str, seed: int = 20, random: 
 def model_dir(variant: str) -> pathlib.Path:
     """The model directory of a variant. All tests share it and must not write into it."""
     return write_model_dir(_root / "models" / variant, variant)
+
+
+@functools.cache
+def exports_dir() -> pathlib.Path:
+    """The WordPiece model as `saved_model` and `published`. All tests share it and must not write into
+    it."""
+    root = _root / "exports"
+    export_saved_model(str(model_dir("wordpiece")), str(root / "saved_model"))
+    export_huggingface(str(model_dir("wordpiece")), str(root / "published"))
+    return root
 
 
 def loaded(variant: str) -> tuple[ElectraPretrainer, Tokenizer, Run]:

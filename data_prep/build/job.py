@@ -76,7 +76,7 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.runner,
                 config.workers, beam_options, config.max_bad_fraction)
         sources = [
-            {"name": _shown_name(path), "bytes": size, "checksum": checksums[path], "held_out": whole}
+            {"name": shown_name(path), "bytes": size, "checksum": checksums[path], "held_out": whole}
             for found, whole in ((inputs, False), (held_out, True)) for path, size in found]
         info = RecordsInfo(
             max_seq_length=job.max_seq_length, text=tokenizer.config, fingerprint=fingerprint,
@@ -207,7 +207,7 @@ def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict
     documents are kept."""
     return {
         "input": {"files": len(inputs), "bytes": sum(size for _, size in inputs),
-                  "names": [_shown_name(path) for path, _ in inputs[:SHOWN_NAMES]]},
+                  "names": [shown_name(path) for path, _ in inputs[:SHOWN_NAMES]]},
         "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
                      "near_duplicate_threshold": job.near_duplicate_threshold,
                      "max_copies": job.max_copies,
@@ -217,7 +217,7 @@ def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict
     }
 
 
-def _shown_name(path: str) -> str:
+def shown_name(path: str) -> str:
     """The file's name as text; bytes of it that are not UTF-8 are written as \\udcff is."""
     return os.path.basename(path).encode("utf-8", "backslashreplace").decode()
 

@@ -39,7 +39,7 @@ class InputCounts:
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """From what `dataclasses.asdict` gave and JSON kept: objects but for `shown` are counters."""
         read: dict[str, Any] = {name: Counter(value) if isinstance(value, dict) else value
-                for name, value in values.items()}
+                                for name, value in values.items()}
         read["shown"] = {reason: [(task, number, detail) for task, number, detail in shown]
                          for reason, shown in values["shown"].items()}
         return cls(**read)
@@ -70,8 +70,8 @@ class InputCounts:
             elif not isinstance(mine, dict):
                 setattr(self, each.name, mine + theirs)
         for reason, shown in other.shown.items():
-            both = self.shown.get(reason, []) + [(*entry[:2], entry[2]) for entry in shown]
-            self.shown[reason] = sorted(both)[:SHOWN_BAD_EXAMPLES]
+            both = sorted([*self.shown.get(reason, []), *shown])
+            self.shown[reason] = both[:SHOWN_BAD_EXAMPLES]
 
     def check_readable(self, max_bad_fraction: float) -> None:
         """Raises UsageError if too much of the input cannot be read, by documents or by bytes."""

@@ -10,7 +10,7 @@ import itertools
 import string
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -113,24 +113,25 @@ class Words:
         """
         at = at[at <= len(self.starts) - n]
         at = at[self.of[at] == self.of[at + n - 1]]
-        keys = np.zeros(len(at), np.uint64)
-        for k in range(n):
-            keys = keys * np.uint64(_BASE) + self.hashes[at + k]
+        keys = _keys_of_runs(self.hashes[at + k] for k in range(n))
         return at, self.batch.keyed(keys, self.of[at])
 
     def proper_runs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The runs of `n` words that are no symbols: keys, equal in all texts, and the text of each."""
         hashes, of = self.hashes[self.is_proper], self.of[self.is_proper]
         count = max(0, len(hashes) - n + 1)
-        keys = np.zeros(count, np.uint64)
-        for k in range(n):
-            keys = keys * np.uint64(_BASE) + hashes[k:k + count]
+        keys = _keys_of_runs(hashes[k:k + count] for k in range(n))
         inside = of[:count] == of[len(of) - count:]
         return keys[inside], of[:count][inside]
 
     def characters(self, at: np.ndarray, n: int) -> np.ndarray:
         """Of the runs of `n` words that begin at `at`, without what stands between the words."""
         return self.sums[at + n] - self.sums[at]
+
+
+def _keys_of_runs(hashes: Iterable[np.ndarray]) -> np.ndarray:
+    """Keys of runs, uint64, from the hashes of their first words, their second words and so on."""
+    return functools.reduce(lambda keys, each: keys * np.uint64(_BASE) + each, hashes)
 
 
 class Tables(NamedTuple):

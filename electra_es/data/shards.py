@@ -35,10 +35,12 @@ def usable_shards(data_dir: str, info: RecordsInfo, skip_corrupt: bool, vocab_si
     if not skip_corrupt:
         return shards
     faults = dict(shard_faults(shards, info, vocab_size))
+    is_training = split == "train"
     for fault in faults.values():
-        print(f"warning: left out: {fault}", flush=True)
-    if len(faults) == len(shards):
-        raise UsageError(f"{data_dir}: no shard can be read: expected at least one")
+        print(f"warning: left out{'' if is_training else ' of evaluations'}: {fault}", flush=True)
+    if faults and len(faults) == len(shards):
+        raise UsageError(f"{data_dir}: no {'' if is_training else f'{split} '}shard can be read: "
+                         "expected at least one")
     return [(path, count) for path, count in shards if path not in faults]
 
 
@@ -52,19 +54,12 @@ def check_validation(data_dir: str, info: RecordsInfo, skip_corrupt: bool, vocab
     Raises:
       UsageError: a shard is damaged and not to be left out, or all are damaged.
     """
-    paths = shard_paths(data_dir, info, "validation")
-    shards = usable_shards(data_dir, info, False, split="validation")
-    faults = dict(shard_faults(shards, info, vocab_size))
-    if not faults:
-        return info
+    shards = dict(usable_shards(data_dir, info, skip_corrupt, vocab_size, split="validation"))
     if not skip_corrupt:
-        raise UsageError(f"{next(iter(faults.values()))}; --skip_corrupt_shards leaves it out")
-    if len(faults) == len(shards):
-        raise UsageError(f"{data_dir}: no validation shard can be read: expected at least one")
-    for fault in faults.values():
-        print(f"warning: left out of evaluations: {fault}", flush=True)
-    counts = [0 if path in faults else count
-              for path, count in zip(paths, info.examples["validation"], strict=True)]
+        for _, fault in shard_faults(list(shards.items()), info, vocab_size):
+            raise UsageError(f"{fault}; --skip_corrupt_shards leaves it out")
+        return info
+    counts = [shards.get(path, 0) for path in shard_paths(data_dir, info, "validation")]
     return dataclasses.replace(info, examples={**info.examples, "validation": counts})
 
 

@@ -8,8 +8,9 @@ docs/fidelity.md says how both were compared.
 Shapes: B batch, L length, H hidden, N heads, D = H / N.
 """
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -43,7 +44,7 @@ def attention_probabilities(query: tf.Tensor, key: tf.Tensor, bias: tf.Tensor) -
 
 
 def attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tensor,
-              kept: tf.Tensor | None, scale: float) -> tf.Tensor:
+              drop: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """Attention with dropout of its probabilities, for training.
 
     The gradient is written here because the derived one reads and writes four more arrays of B N L L
@@ -54,15 +55,11 @@ def attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tenso
     Args:
       query, key, value: [B, N, D, L]; `query` is divided by sqrt(D) already.
       bias: float32 [B, 1, 1 or L, L].
-      kept: bool [B, N, L, L], which probabilities dropout keeps; None: all.
-      scale: what it multiplies them by.
+      drop: dropout of [B, N, L, L], with the same mask each time.
 
     Returns:
       [B, N, D, L].
     """
-    def drop(x: tf.Tensor) -> tf.Tensor:
-        return x if kept is None else tf.where(kept, x * tf.cast(scale, x.dtype), 0)
-
     @tf.custom_gradient
     def mix(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Any]:
         probabilities = tf.cast(attention_probabilities(query, key, bias), value.dtype)
@@ -133,9 +130,9 @@ class Block(tf_keras.layers.Layer):
             length = x.shape[1] or tf.shape(x)[1]
             batch = x.shape[0] or tf.shape(x)[0]
             kept = self.attention_dropout.kept([batch, self.num_heads, length, length])
-            mixed = attention(self._queries(x), self._heads(self.key, x), value, bias, kept,
-                              self.attention_dropout.scale)
-        else:
+            mixed = attention(self._queries(x), self._heads(self.key, x), value, bias,
+                              functools.partial(self.attention_dropout.drop, kept=kept))
+        else:  # without a written gradient, which exported graphs would have to hold
             probabilities = tf.cast(self.attention_probabilities(x, bias), value.dtype)
             mixed = tf.matmul(value, probabilities, transpose_b=True)
         return self._project_heads(mixed)

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 _AUTO_SELECT = 3  # tf.random.Algorithm.AUTO_SELECT: the device's own generator
-_PARTS = 2**16  # a draw has 16 bits
+_LEVELS = 2**16  # a draw has 16 bits
 _dropout_seed = threading.local()
 
 
@@ -39,13 +39,16 @@ class Dropout(tf_keras.layers.Layer):
     def __init__(self, rate: float, number: int):
         super().__init__()
         self.rate, self.number = rate, number
-        self.threshold = min(round(rate * _PARTS), _PARTS - 1)  # the rate in units of 2^-16
+        self.threshold = min(round(rate * _LEVELS), _LEVELS - 1)  # the rate in units of 2^-16
         self.scale = 1.0 / (1.0 - rate)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Raises RuntimeError in training outside `dropout_seed`."""
         shape = tf.unstack(tf.shape(x)) if None in x.shape else x.shape.as_list()
-        kept = self.kept(shape) if training else None
+        return self.drop(x, self.kept(shape)) if training else x
+
+    def drop(self, x: tf.Tensor, kept: tf.Tensor | None) -> tf.Tensor:
+        """0 where `kept` of the same shape is false, the rest scaled up; None: `x`."""
         return x if kept is None else tf.where(kept, x * tf.cast(self.scale, x.dtype), 0)
 
     def kept(self, shape: list[tf.Tensor | int]) -> tf.Tensor | None:
@@ -71,6 +74,6 @@ class Dropout(tf_keras.layers.Layer):
             alg=_AUTO_SELECT, dtype=tf.uint32)
         shifts = tf.reshape(tf.constant([0, 16], tf.uint32), [2] + [1] * len(shape))
         draws = tf.bitwise.bitwise_and(
-            tf.bitwise.right_shift(bits, shifts), tf.constant(_PARTS - 1, tf.uint32))
+            tf.bitwise.right_shift(bits, shifts), tf.constant(_LEVELS - 1, tf.uint32))
         kept = tf.cast(draws, tf.int32) >= self.threshold  # [2, half, ...]
         return tf.reshape(kept, [2 * half, *inner])[:batch]

@@ -198,7 +198,7 @@ class ElectraPretrainer(tf_keras.layers.Layer):
             cloze = self.cloze_logits(inputs)
             logits = gather_positions(cloze, masked.positions)
             candidates = candidate_positions(inputs, self.vocab)
-            softmax = softmax_of(logits)
+            softmax = None
             mlm_losses = _cross_entropy(cloze, inputs.input_ids)
             mlm_weights = tf.cast(candidates, tf.float32)
         else:
@@ -226,11 +226,12 @@ class ElectraPretrainer(tf_keras.layers.Layer):
         return Outputs(logits, mlm_losses, mlm_weights, sampled_ids, corrupted_ids, labels,
                        discriminator_logits, discriminator_losses, discriminator_weights)
 
-    def _sampled_ids(self, logits: tf.Tensor, softmax: Softmax, original_ids: tf.Tensor,
+    def _sampled_ids(self, logits: tf.Tensor, softmax: Softmax | None, original_ids: tf.Tensor,
                      draws: tf.Tensor) -> tf.Tensor:
+        """int32 [B, K]; with `softmax` of the loss where replacements have the same distribution."""
         config = self.config
         with tf.name_scope("sampling"):
-            if config.temperature == 1 and not config.disallow_correct:
+            if softmax and config.temperature == 1 and not config.disallow_correct:
                 return sample(softmax, draws)
             return sample_from_softmax(logits / config.temperature, draws,
                                        original_ids if config.disallow_correct else None)
@@ -245,7 +246,7 @@ class ElectraPretrainer(tf_keras.layers.Layer):
 
 
 def _cross_entropy(logits: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
+    return cross_entropy(logits, ids, softmax_of(logits).log_partition)
 
 
 def loss_denominators(inputs: Inputs, masked: MaskedInputs, config: ModelConfig,

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from electra_es.config import ModelConfig, PretrainingConfig
-from electra_es.data.records import read_id_counts
 from electra_es.minimal_pairs.pairs import load_pairs
 from electra_es.minimal_pairs.scoring import make_exam
 from electra_es.model.pretrainer import ElectraPretrainer
@@ -15,7 +15,7 @@ from electra_es.text.tokenizer import Tokenizer
 
 def make_examination(
     model: ElectraPretrainer, tokenizer: Tokenizer, model_config: ModelConfig,
-    config: PretrainingConfig, strategy: tf.distribute.Strategy, model_dir: str,
+    config: PretrainingConfig, strategy: tf.distribute.Strategy, id_counts: np.ndarray | None,
 ) -> Callable[[ProgressLog, int], None]:
     """Returns a function that examines the model and reports it; with exam_every=0 it does nothing.
 
@@ -27,7 +27,7 @@ def make_examination(
     exam = make_exam(
         model, tokenizer, load_pairs(), strategy=strategy,
         max_length=min(config.max_seq_length, model_config.max_position_embeddings),
-        id_counts=read_id_counts(model_dir, len(tokenizer.vocab)))
+        id_counts=id_counts)
 
     def examine(log: ProgressLog, step: int) -> None:
         log.exam(step, exam())

@@ -24,8 +24,7 @@ def id_histograms(outputs: Outputs, inputs: Inputs, masked: MaskedInputs, config
     with a discriminator, as `target_ids` among what a generator that learns has to predict unseen."""
     found = {}
     if config.generator_kind != "uniform":
-        sees_all = config.generator_kind == "two_tower"  # it predicts every token, not the masked ones
-        if sees_all:
+        if config.generator_kind == "two_tower":  # it predicts every token, not the masked ones
             targets, weights = inputs.input_ids, outputs.mlm_weights
         else:
             shown = gather_positions(masked.input_ids[..., tf.newaxis], masked.positions)[..., 0]

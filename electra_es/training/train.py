@@ -168,7 +168,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
         loop = make_train_loop(train_step, strategy)
         evaluate = make_evaluation(
             model, tokenizer, model_config, config, strategy, data_dir, held_out, id_counts)
-        examine = make_examination(model, tokenizer, model_config, config, strategy, model_dir)
+        examine = make_examination(model, tokenizer, model_config, config, strategy, id_counts)
 
         # ---- The loop: some steps on the devices, then reports, checkpoints and evaluations on the host.
         evaluation: dict[str, float] = {}

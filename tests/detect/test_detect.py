@@ -8,7 +8,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from export_helpers import MAX_LENGTH, loaded, model_dir, sentences, write_model_dir
+from export_helpers import MAX_LENGTH, exports_dir, loaded, model_dir, sentences, write_model_dir
 from paths import ROOT
 
 from electra_es.detect.scoring import (
@@ -22,8 +22,6 @@ from electra_es.detect.scoring import (
     to_terminal,
 )
 from electra_es.errors import UsageError
-from electra_es.export.huggingface.write import export_huggingface
-from electra_es.export.saved_model.write import export_saved_model
 
 ROSA = ScoredSentence("El pan rosa.", [
     ScoredToken("El", 0, 0, 2, -3.1, 0.0431), ScoredToken("pan", 1, 3, 6, -0.5, 0.3775),
@@ -32,13 +30,9 @@ ROSA = ScoredSentence("El pan rosa.", [
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory):
+def exports():
     """The WordPiece model as a model directory, a SavedModel and a Hugging Face folder."""
-    root = tmp_path_factory.mktemp("forms")
-    source = str(model_dir("wordpiece"))
-    export_saved_model(source, str(root / "saved_model"))
-    export_huggingface(source, str(root / "published"))
-    return [source, *(str(root / name) for name in (
+    return [str(model_dir("wordpiece")), *(str(exports_dir() / name) for name in (
         "saved_model", "published", "published/discriminator"))]
 
 

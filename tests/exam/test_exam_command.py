@@ -6,14 +6,12 @@ import shutil
 
 import pytest
 from command_helpers import fresh_flags
-from export_helpers import model_dir
+from export_helpers import exports_dir, model_dir
 
 from electra_es.errors import UsageError
 from electra_es.exam.__main__ import main
 from electra_es.exam.any_model import examine
 from electra_es.export.huggingface.read import import_folder
-from electra_es.export.huggingface.write import export_huggingface
-from electra_es.export.saved_model.write import export_saved_model
 from electra_es.minimal_pairs.pairs import load_pairs
 
 PAIRS = load_pairs("", ["ser_estar", "tense"])[::4]
@@ -30,12 +28,8 @@ def run(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory):
-    root = tmp_path_factory.mktemp("forms")
-    source = str(model_dir("wordpiece"))
-    export_saved_model(source, str(root / "saved_model"))
-    export_huggingface(source, str(root / "published"))
-    return root
+def exports():
+    return exports_dir()
 
 
 def test_every_form_of_the_model_has_the_same_results(exports):

@@ -1,5 +1,7 @@
 """The block's written gradients against derived ones, and the rate of dropout."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,6 +24,7 @@ def test_gradient_of_attention(rate):
     bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
     kept = None if not rate else normal(9, B, N, L, L) > -0.3
     scale = 1 / (1 - rate)
+    drop = functools.partial(Dropout(rate, 3).drop, kept=kept)
 
     def by_formula():
         probabilities = attention_probabilities(query, key, bias)
@@ -31,7 +34,7 @@ def test_gradient_of_attention(rate):
 
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([query, key, value])
-        found, expected = attention(query, key, value, bias, kept, scale), by_formula()
+        found, expected = attention(query, key, value, bias, drop), by_formula()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     for x in (query, key, value):
         np.testing.assert_allclose(tape.gradient(found, x, upstream),

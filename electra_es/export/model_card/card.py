@@ -5,6 +5,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
 
@@ -65,13 +66,8 @@ def model_card(part: Part, run: Run, tokenizer: Tokenizer, *, options: CardOptio
     names = _names(options.name or f"electra-es-{run.model.model_size}")
     results = read_results(options.results) if part == "discriminator" else {}
     evaluation = log.evaluations[-1] if log.evaluations else None
-    # Nothing is escaped, because Markdown is not HTML. huggingface_hub.ModelCardData is not used for the
-    # metadata: then every export would need the packages of the Hub, and not only --push_to_hub.
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True,
-                                     lstrip_blocks=True, keep_trailing_newline=True,
-                                     undefined=jinja2.StrictUndefined)
-    text = environment.get_template("card.md").render(
-        part=part, name=names[part], run=run, options=options, quoted=json.dumps, step=step,
+    return render(
+        "card.md", part=part, name=names[part], run=run, options=options, quoted=json.dumps, step=step,
         other=_other(part, run, names), audit=audit(tokenizer), example_text=EXAMPLE,
         example="\n".join(f"{token:<15}{logit:6.2f}" for token, logit in example),
         configuration=facts.configuration(part, run, parameters),
@@ -82,6 +78,18 @@ def model_card(part: Part, run: Run, tokenizer: Tokenizer, *, options: CardOptio
         exam=facts.exam(part, log),
         results=results_table(names[part], parameters, results) if results else [],
         notes=read_notes(options.notes), version=__version__)
+
+
+def render(template: str, folders: Sequence[pathlib.Path] = (), **values: Any) -> str:
+    """The Markdown of a template in one of `folders` or in this package's.
+
+    Nothing is escaped, because Markdown is not HTML. huggingface_hub.ModelCardData is not used for the
+    metadata: then every export would need the packages of the Hub, and not only --push_to_hub.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]), trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    text = environment.get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

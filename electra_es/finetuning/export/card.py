@@ -7,13 +7,10 @@ import pathlib
 import re
 from typing import Any
 
-import jinja2
-
 from electra_es import __version__, files
 from electra_es.errors import UsageError
 from electra_es.export.model_card import CardOptions
-from electra_es.export.model_card.card import TEMPLATES as SHARED_TEMPLATES
-from electra_es.export.model_card.card import read_notes
+from electra_es.export.model_card.card import read_notes, render
 from electra_es.finetuning.export.transformers_form import ARCHITECTURES
 from electra_es.finetuning.results import TRIAL_FILE
 from electra_es.finetuning.saved import Finetuned
@@ -39,13 +36,11 @@ def finetuned_card(finetuned: Finetuned, model_dir: str, *, options: CardOptions
     Raises:
       UsageError: the notes cannot be read.
     """
-    environment = jinja2.Environment(  # nothing is escaped, because Markdown is not HTML
-        loader=jinja2.FileSystemLoader([TEMPLATES, SHARED_TEMPLATES]), trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     task, trial = finetuned.task, _trial(model_dir)
     settings = dataclasses.asdict(finetuned.config)
-    text = environment.get_template("finetuned_card.md").render(
-        name=options.name or f"electra-es-{task.name}", options=options, quoted=json.dumps, task=task,
+    return render(
+        "finetuned_card.md", [TEMPLATES], name=options.name or f"electra-es-{task.name}",
+        options=options, quoted=json.dumps, task=task,
         kind=task.kind.replace("_", " "), architecture=ARCHITECTURES[task.kind],
         pipeline=PIPELINES[task.kind], pairs="text_pair" in task.columns,
         pretrained=_without_folders(finetuned.pretrained), parameters=parameters,
@@ -53,7 +48,6 @@ def finetuned_card(finetuned: Finetuned, model_dir: str, *, options: CardOptions
         metrics=[(name, f"{value:.4f}") for name, value in trial.get("metrics", {}).items()],
         one_class=trial.get("one_class", []), threshold=trial.get("threshold"),
         notes=read_notes(options.notes), version=__version__, is_recorded=True, part="finetuned")
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def _trial(model_dir: str) -> dict[str, Any]:
