@@ -1,9 +1,10 @@
-"""Batches of few lengths: which examples go together, in an order derived from seed and epoch.
+"""Batches of similar length: which examples go together, in an order derived from seed and epoch.
 
-Each batch is padded to one of a few lengths, so that few programs are compiled. Rows that fill up
-a batch have weight 0.
+A batch is as long as its longest row. Where a program takes one length only, as XLA's do, the batch
+is padded to one of a few lengths, so that few programs are compiled. Rows that fill up a batch have
+weight 0.
 
-Shapes: B batch, L length of a bucket.
+Shapes: B batch, L length.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
 class Planned(NamedTuple):
     """A batch before it is made."""
 
-    length: int  # of its bucket
+    length: int  # of its longest row
     rows: np.ndarray  # int64 [at most B], numbers of features
 
 
@@ -43,13 +44,25 @@ def bucket_of(length: int, longest: int) -> int:
     return min([longest, *(bucket for bucket in _LENGTHS if length <= bucket)])
 
 
-def training_plan(lengths: np.ndarray, batch_size: int, longest: int, key: Key) -> list[Planned]:
+def padded_to_bucket(batch: Batch, longest: int) -> Batch:
+    """The NumPy arrays of `batch`, with padding up to the bucket of its length.
+
+    Args:
+      longest: the greatest bucket.
+    """
+    length = batch.input_ids.shape[1]
+    more = [(0, 0), (0, bucket_of(length, longest) - length)]
+    of_tokens = batch.weights.ndim == 2  # tagging: labels and weights are those of tokens
+    return Batch(*(np.pad(array, more) if i < 3 or of_tokens else array
+                   for i, array in enumerate(batch)))
+
+
+def training_plan(lengths: np.ndarray, batch_size: int, key: Key) -> list[Planned]:
     """The batches of an epoch: every row once, in ceil(n / B) batches.
 
     Args:
       lengths: int [n], tokens of each row.
       batch_size: B.
-      longest: the greatest bucket.
       key: of the epoch; the order depends on nothing else.
     """
     numbers = np.random.default_rng([int(key.high), int(key.low)])
@@ -57,18 +70,18 @@ def training_plan(lengths: np.ndarray, batch_size: int, longest: int, key: Key) 
     batches = []
     for start in range(0, len(order), _POOL * batch_size):
         pool = order[start:start + _POOL * batch_size]
-        batches += _cut(pool[np.argsort(lengths[pool], kind="stable")], lengths, batch_size, longest)
+        batches += _cut(pool[np.argsort(lengths[pool], kind="stable")], lengths, batch_size)
     return [batches[i] for i in numbers.permutation(len(batches))]
 
 
-def scoring_plan(lengths: np.ndarray, batch_size: int, longest: int) -> list[Planned]:
+def scoring_plan(lengths: np.ndarray, batch_size: int) -> list[Planned]:
     """Every row once, sorted by length."""
-    return _cut(np.argsort(lengths, kind="stable"), lengths, batch_size, longest)
+    return _cut(np.argsort(lengths, kind="stable"), lengths, batch_size)
 
 
-def _cut(order: np.ndarray, lengths: np.ndarray, size: int, longest: int) -> list[Planned]:
+def _cut(order: np.ndarray, lengths: np.ndarray, size: int) -> list[Planned]:
     pieces = [order[start:start + size] for start in range(0, len(order), size)]
-    return [Planned(bucket_of(int(lengths[rows].max()), longest), rows) for rows in pieces]
+    return [Planned(int(lengths[rows].max()), rows) for rows in pieces]
 
 
 def num_batches(rows: int, batch_size: int) -> int:

@@ -69,10 +69,10 @@ class Finetuner:
             self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
         self.state = tf.train.Checkpoint(
             model=self.model, optimizer=self.optimizer, seconds=self.seconds)
-        step = FinetuningStep(self.model, self.optimizer, variables, self.engine,
-                              compiles_with_xla(self.engine, strategy))
-        self.train = make_train_step(step, strategy)
-        self.forward = make_forward(self.model, strategy)
+        xla = compiles_with_xla(self.engine, strategy)
+        step = FinetuningStep(self.model, self.optimizer, variables, self.engine, xla)
+        self.train = make_train_step(step, strategy, config.max_seq_length, few_lengths=xla)
+        self.forward = make_forward(self.model, strategy, config.max_seq_length)
 
     def begin(self, keys: TrialKeys) -> None:
         """Puts the pretrained weights (from scratch: the trial's own), a new head and a fresh

@@ -17,7 +17,8 @@ def outputs_for(finetuned: Finetuned, examples: Sequence[Any]) -> list[Any]:
     """The output (see `predictions`) for each example; labels of examples play no part, but have to
     be labels of the task."""
     features = make_features(finetuned.task, finetuned.tokenizer, examples, finetuned.config)
-    forward = make_forward(finetuned.model, tf.distribute.get_strategy())
+    forward = make_forward(finetuned.model, tf.distribute.get_strategy(),
+                           finetuned.config.max_seq_length)
     return predict(finetuned.task, examples, features, forward, finetuned.config)
 
 

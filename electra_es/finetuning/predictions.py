@@ -46,7 +46,7 @@ def run_forward(task: Task, features: Sequence[Features], forward: Callable[[Bat
                 config: FinetuningConfig) -> list[np.ndarray]:
     """The model's array for each of the features, in their order."""
     values: list[np.ndarray] = [np.zeros(0)] * len(features)
-    for planned in scoring_plan(lengths_of(features), config.eval_batch_size, config.max_seq_length):
+    for planned in scoring_plan(lengths_of(features), config.eval_batch_size):
         found = forward(make_batch(features, planned, config.eval_batch_size, task))
         for row, number in enumerate(planned.rows):
             values[number] = found[row]

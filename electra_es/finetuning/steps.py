@@ -1,16 +1,17 @@
-"""The compiled step of fine-tuning and the forward pass: one program for each length of a batch.
+"""The compiled step of fine-tuning and the forward pass.
 
 Losses, sums over replicas, clipping and what happens to a non-finite step are pretraining's
 (`training/steps.py`). Shapes: B batch, L length.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from electra_es.config import PretrainingConfig
-from electra_es.finetuning.batches import Batch
+from electra_es.finetuning.batches import Batch, padded_to_bucket
 from electra_es.finetuning.heads import losses, probabilities
 from electra_es.finetuning.model import FinetuningModel
 from electra_es.model.dropout import dropout_seed
@@ -53,48 +54,69 @@ class FinetuningStep:
                 {"loss": loss_sum, "weight": tf.reduce_sum(batch.weights)})
 
 
-def make_train_step(step: FinetuningStep, strategy: tf.distribute.Strategy
-                    ) -> Callable[[Batch, Key], Sums]:
-    """Returns `train(batch, dropout_key) -> sums` over all replicas, for a NumPy batch."""
-    programs: dict[int, Callable] = {}
+def make_train_step(step: FinetuningStep, strategy: tf.distribute.Strategy, longest: int, *,
+                    few_lengths: bool) -> Callable[[Batch, Key], Sums]:
+    """Returns `train(batch, dropout_key) -> sums` over all replicas, for a NumPy batch.
+
+    Args:
+      longest: the greatest length of a batch.
+      few_lengths: whether batches are padded to one of a few lengths, each with a program of its own,
+        because the step is compiled for one length only.
+    """
+    program = Program(lambda batch, key: run_step(step, strategy, batch, key), strategy, longest,
+                      few_lengths)
 
     def train(batch: Batch, dropout_key: Key) -> Sums:
-        length = batch.input_ids.shape[1]
-        parts = spread(strategy, batch)
-        key = Key(*(tf.constant(part, tf.uint32) for part in dropout_key))
-        if length not in programs:
-            programs[length] = _program(
-                lambda parts, key: run_step(step, strategy, parts, key), parts, key)
-        return programs[length](parts, key)
+        return program(batch, Key(*(tf.constant(part, tf.uint32) for part in dropout_key)))
 
     return train
 
 
-def make_forward(model: FinetuningModel, strategy: tf.distribute.Strategy
+def make_forward(model: FinetuningModel, strategy: tf.distribute.Strategy, longest: int
                  ) -> Callable[[Batch], np.ndarray]:
     """Returns `forward(batch) -> float32 [B, ...]` for a NumPy batch: probabilities of labels; for
-    the kinds without labels the logits."""
-    programs: dict[int, Callable] = {}
-
+    the kinds without labels the logits. For each row they are at least as long as the row."""
     def replica_forward(batch: Batch) -> tf.Tensor:
         return probabilities(model.kind, model(*batch[:3]))
 
+    program = Program(lambda batch: strategy.run(replica_forward, args=(batch,)), strategy, longest,
+                      few_lengths=False)
+
     def forward(batch: Batch) -> np.ndarray:
-        length = batch.input_ids.shape[1]
-        parts = spread(strategy, batch)
-        if length not in programs:
-            programs[length] = _program(
-                lambda parts: strategy.run(replica_forward, args=(parts,)), parts)
-        found = strategy.experimental_local_results(programs[length](parts))
+        found = strategy.experimental_local_results(program(batch))
         return np.concatenate([part.numpy() for part in found])
 
     return forward
 
 
-def _program(function: Callable, *example: object) -> Callable:
-    """The compiled form of `function` for arguments of these shapes. Each length has its own: one
-    tf.function for all would warn of how often it is traced."""
-    return tf.function(function, autograph=False).get_concrete_function(*example)
+class Program:
+    """A function of a batch, compiled: once for batches of any length where the device can do that, else
+    once for each of a few lengths (on a TPU, with XLA, and with several replicas)."""
+
+    def __init__(self, function: Callable, strategy: tf.distribute.Strategy, longest: int,
+                 few_lengths: bool):
+        self.function, self.strategy, self.longest = function, strategy, longest
+        self.few_lengths = (few_lengths or strategy.num_replicas_in_sync > 1
+                            or isinstance(strategy, tf.distribute.TPUStrategy))
+        self._compiled: dict[int | None, Callable] = {}
+
+    def __call__(self, batch: Batch, *others: object) -> Any:
+        """Applies the function to a NumPy batch, in parts for the replicas, and to `others`."""
+        if self.few_lengths:
+            batch = padded_to_bucket(batch, self.longest)
+        parts = spread(self.strategy, batch)
+        length = batch.input_ids.shape[1] if self.few_lengths else None
+        if length not in self._compiled:
+            example = parts if self.few_lengths else Batch(*map(_of_any_length, parts))
+            # One tf.function for all lengths would warn of how often it is traced.
+            self._compiled[length] = tf.function(
+                self.function, autograph=False).get_concrete_function(example, *others)
+        return self._compiled[length](parts, *others)
+
+
+def _of_any_length(tensor: tf.Tensor) -> tf.TensorSpec:
+    """The shape [B] or [B, None]."""
+    return tf.TensorSpec([tensor.shape[0], *(None for _ in tensor.shape[1:])], tensor.dtype)
 
 
 def spread(strategy: tf.distribute.Strategy, batch: Batch) -> Batch:

@@ -96,8 +96,7 @@ def train_trial(finetuner: Finetuner, data: TaskData, directory: str, number: in
             break
 
         # ---- The batches of the epoch that are left.
-        for planned in training_plan(lengths, config.train_batch_size, config.max_seq_length,
-                                     keys.order(epoch + 1))[position:]:
+        for planned in training_plan(lengths, config.train_batch_size, keys.order(epoch + 1))[position:]:
             batch = make_batch(features, planned, config.train_batch_size, data.task)
             stretch.begin()
             stretch.add(finetuner.train(batch, keys.dropout))

@@ -8,6 +8,7 @@ from electra_es.finetuning.batches import (
     bucket_of,
     make_batch,
     num_batches,
+    padded_to_bucket,
     scoring_plan,
     training_plan,
 )
@@ -18,21 +19,23 @@ from electra_es.finetuning.tasks import Task
 LENGTHS = np.random.default_rng(1).integers(3, 100, 1_003)
 
 
-def test_an_epoch_has_every_row_once_in_batches_of_few_lengths():
-    plan = training_plan(LENGTHS, 7, 100, TrialKeys(1, 1).order(1))
+def test_an_epoch_has_every_row_once_in_batches_of_similar_length():
+    plan = training_plan(LENGTHS, 7, TrialKeys(1, 1).order(1))
     assert len(plan) == num_batches(len(LENGTHS), 7) == 144
     assert sorted(np.concatenate([batch.rows for batch in plan])) == list(range(1_003))
     assert sorted(len(batch.rows) for batch in plan)[:2] == [2, 7]
-    assert {batch.length for batch in plan} <= {16, 24, 32, 48, 64, 96, 100}
     for batch in plan:
-        assert LENGTHS[batch.rows].max() <= batch.length
-    padded = sum(batch.length * len(batch.rows) for batch in plan)
-    assert padded < 1.25 * LENGTHS.sum()
+        assert LENGTHS[batch.rows].max() == batch.length
+    buckets = [bucket_of(batch.length, 100) for batch in plan]
+    assert set(buckets) <= {16, 24, 32, 48, 64, 96, 100}
+    for limit, lengths in ((1.05, [batch.length for batch in plan]), (1.25, buckets)):
+        padded = sum(n * len(batch.rows) for n, batch in zip(lengths, plan, strict=True))
+        assert padded < limit * LENGTHS.sum()
 
 
 def test_the_order_follows_from_seed_trial_and_epoch():
     def rows(keys: TrialKeys, epoch: int) -> list[int]:
-        return np.concatenate([b.rows for b in training_plan(LENGTHS, 7, 100, keys.order(epoch))]
+        return np.concatenate([b.rows for b in training_plan(LENGTHS, 7, keys.order(epoch))]
                               ).tolist()
 
     first = rows(TrialKeys(1, 1), 1)
@@ -42,7 +45,7 @@ def test_the_order_follows_from_seed_trial_and_epoch():
 
 
 def test_scoring_goes_by_length():
-    plan = scoring_plan(LENGTHS, 7, 100)
+    plan = scoring_plan(LENGTHS, 7)
     assert sorted(np.concatenate([batch.rows for batch in plan])) == list(range(1_003))
     lengths = [batch.length for batch in plan]
     assert lengths == sorted(lengths)
@@ -77,3 +80,17 @@ def test_scores_of_a_regression_are_shares_of_the_range():
     batch = make_batch([row(3, 1.0), row(2, 4.0)], Planned(4, np.array([0, 1])), 3, task)
     np.testing.assert_array_equal(batch.labels, [0.0, 0.75, 0.0])
     np.testing.assert_array_equal(batch.weights, [1.0, 1.0, 0.0])
+
+
+def test_a_padded_batch_says_the_same():
+    task = Task(name="t", kind="tagging", labels=("O", "X"), metric="accuracy",
+                columns={"word": 0, "label": 1})
+    rows = [row(3, [NONE, 1, NONE]), row(2, [0, NONE])]
+    batch = make_batch(rows, Planned(3, np.array([0, 1])), 3, task)
+    padded = padded_to_bucket(batch, 12)
+    for before, after in zip(batch, padded, strict=True):
+        assert after.shape == (3, 12) and after.dtype == before.dtype
+        np.testing.assert_array_equal(after[:, :3], before)
+        assert not after[:, 3:].any()
+    pairs = batch._replace(labels=np.zeros(3, np.int32), weights=np.ones(3, np.float32))
+    assert [array.shape for array in padded_to_bucket(pairs, 12)] == [(3, 12)] * 3 + [(3,)] * 2

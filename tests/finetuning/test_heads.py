@@ -18,11 +18,18 @@ from finetuning_helpers import (
 )
 from paths import GOLDEN
 
-from electra_es.finetuning.batches import Batch, lengths_of, make_batch, training_plan
+from electra_es.finetuning.batches import (
+    Batch,
+    lengths_of,
+    make_batch,
+    scoring_plan,
+    training_plan,
+)
 from electra_es.finetuning.finetuner import TrialKeys
 from electra_es.finetuning.heads import Head, losses
 from electra_es.finetuning.scores import score_split
 from electra_es.finetuning.settings import FinetuningConfig
+from electra_es.finetuning.steps import FinetuningStep, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def test_each_kind_learns_eight_examples(model_dir, kind):
     rows = data.features["dev"]
     finetuner = make_finetuner(model_dir, task, config, 300)
     finetuner.begin(TrialKeys(1, 1))
-    planned = training_plan(lengths_of(rows), len(rows), 16, TrialKeys(1, 1).order(1))
+    planned = training_plan(lengths_of(rows), len(rows), TrialKeys(1, 1).order(1))
     assert len(planned) == 1
     batch = make_batch(rows, planned[0], len(rows), task)
     first = score_split(data, "dev", finetuner.forward, config).metrics
@@ -69,7 +76,7 @@ def test_updates_have_the_layers_rates_of_the_original(tmp_path):
     depths = finetuner.model.variables_by_depth()
     before = [[v.numpy() for v in variables] for variables in depths]
     batch = make_batch(data.features["train"], training_plan(
-        lengths_of(data.features["train"]), 8, 16, TrialKeys(1, 1).order(1))[0], 8, task)
+        lengths_of(data.features["train"]), 8, TrialKeys(1, 1).order(1))[0], 8, task)
     finetuner.train(batch, TrialKeys(1, 1).dropout)
     rates = original["layer_lrs"]
     names = ["/embeddings/", *(f"encoder/layer_{i}/" for i in range(layers)), "task_specific/"]
@@ -133,3 +140,32 @@ def test_settings_for_training_are_those_of_finetuning():
     assert {"learning_rate", "weight_decay", "clip_norm", "adam_epsilon", "seed"} <= shared
     for name in shared:
         assert getattr(engine, name) == getattr(config, name)
+
+
+@pytest.mark.parametrize("kind", ("tagging", "classification"))
+def test_one_program_for_all_lengths_trains_as_those_of_few_lengths(kind, tmp_path):
+    """Without XLA one program takes batches of any length; with it they are padded."""
+    model_dir = make_model_dir(tmp_path, **NO_DROPOUT)
+    config = FinetuningConfig(**{**QUICK, "head_dropout": 0.0, "max_question_length": 4, "stride": 4})
+    task = task_of(kind)
+    rows = task_data(task, model_dir, config, train=examples_of(task)).features["train"]
+    finetuner = make_finetuner(model_dir, task, config, 10)
+    strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
+    variables = [v for depth in finetuner.model.variables_by_depth() for v in depth]
+    step = FinetuningStep(finetuner.model, finetuner.optimizer, variables, finetuner.engine, False)
+    plan = scoring_plan(lengths_of(rows), 3)
+    assert len({planned.length for planned in plan}) > 1
+    found = []
+    for few_lengths in (False, True):
+        finetuner.begin(TrialKeys(1, 1))
+        train = make_train_step(step, strategy, config.max_seq_length, few_lengths=few_lengths)
+        sums = []
+        for planned in plan:
+            sums.append(train(make_batch(rows, planned, 3, task), TrialKeys(1, 1).dropout))
+        found.append(([{name: float(value) for name, value in one.items()} for one in sums],
+                      [v.numpy() for v in finetuner.model.variables]))
+    (sums, weights), (padded_sums, padded_weights) = found
+    for one, other in zip(sums, padded_sums, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    for one, other in zip(weights, padded_weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6)
