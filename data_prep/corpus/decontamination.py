@@ -40,6 +40,17 @@ def load_keys(pattern: str) -> np.ndarray:
     return keys
 
 
+def write_keys(pattern: str, path: str) -> None:
+    """Writes `load_keys` into a file, so that workers need not read the files of tasks."""
+    files.write_array(path, load_keys(pattern))
+
+
+@functools.lru_cache(maxsize=2)
+def read_keys(path: str) -> np.ndarray:
+    """What `write_keys` wrote; the workers of one machine share its memory."""
+    return files.read_array(path) if files.is_remote(path) else np.load(path, mmap_mode="r")
+
+
 def runs_sha256(pattern: str) -> str:
     """A hash of all runs that documents must not have; empty without a pattern."""
     return hashlib.sha256(load_keys(pattern).tobytes()).hexdigest() if pattern else ""
