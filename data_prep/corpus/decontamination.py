@@ -57,7 +57,7 @@ def runs_sha256(pattern: str) -> str:
 
 
 def share_a_run(texts: Sequence[str], keys: np.ndarray) -> np.ndarray:
-    """Which texts have one of the runs in `keys`: bool [texts]; give it about 1 MB of text a call."""
+    """Which texts have one of the runs in `keys`: bool [texts]; give it about 256 KB of text a call."""
     found, of = run_keys(texts)
     places = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
     return np.bincount(of[keys[places] == found], minlength=len(texts)) > 0
