@@ -49,7 +49,7 @@ def document(draws: random.Random, words: int = WORDS) -> list[str]:
 
 
 def changed(words: list[str], similarity: float, draws: random.Random) -> list[str]:
-    """A copy of which this share of all runs, its own and those of `words`, is in both, or a little more."""
+    """A copy of which this share of all runs, its own and those of `words`, is in both, or a bit more."""
     words = list(words)
     runs = len(words) - cleaning.SHINGLE_WORDS + 1
     # One changed word changes five runs of each document.
@@ -179,20 +179,21 @@ def show_scale(threshold: float, documents: int, seed: int) -> None:
             seconds += time.process_time() - began
             paths.append(f"{scratch}/{first}.npy")
             np.save(paths[-1], np.ascontiguousarray(keys.T))
-        print(f"\n{documents:,} documents of {SHORT_WORDS} words: keys at {size / 1e6 / seconds:.1f} MB/s "
-              f"of CPU time, {keys.shape[1] * 8} bytes a document in files")
+        rate, key_bytes = size / 1e6 / seconds, keys.shape[1] * 8
+        print(f"\n{documents:,} documents of {SHORT_WORDS} words: keys at {rate:.1f} MB/s of CPU time, "
+              f"{key_bytes} bytes a document in files")
         used, group_seconds = measured(lambda: cleaning.group_duplicates(
             np.concatenate([np.load(path, mmap_mode="r")[band] for path in paths])
             for band in range(keys.shape[1])))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f"grouping them: {group_seconds:.1f} s of CPU time, {used / documents:.0f} bytes a document "
-              f"in memory; peak of this process {peak:.2f} GB")
+        print(f"grouping them: {group_seconds:.1f} s of CPU time, {used / documents:.0f} bytes a "
+              f"document in memory; peak of this process {peak:.2f} GB")
     number = CORPUS_BYTES / DOCUMENT_BYTES
     print(f"{CORPUS_BYTES / 1e9:.0f} GB in {number / 1e6:.0f} million documents, calculated: "
-          f"{number * used / documents / 1e9:.1f} GB of memory, {number * keys.shape[1] * 8 / 1e9:.1f} GB "
-          f"of files, {CORPUS_BYTES / (size / seconds) / 3600:.1f} core hours for the keys, "
+          f"{number * used / documents / 1e9:.1f} GB of memory, {number * key_bytes / 1e9:.1f} GB of "
+          f"files, {CORPUS_BYTES / rate / 3600e6:.1f} core hours for the keys, "
           f"{number / documents * group_seconds / 60:.0f} minutes for the groups; on Beam "
-          f"{number * keys.shape[1] * beam_bytes() / 1e9:.0f} GB through a GroupByKey")
+          f"{number * key_bytes / 8 * beam_bytes() / 1e9:.0f} GB through a GroupByKey")
 
 
 def measured(action: Callable[[], object]) -> tuple[int, float]:

@@ -161,8 +161,10 @@ def merge_entries(pieces: Iterable[bytes]) -> list[bytes]:
 
 @dataclass
 class _Block:
+    """Texts in UTF-8, which are sent to another process at less cost, and their hashes."""
+
     is_validation: bool
-    texts: list[str] = dataclasses.field(default_factory=list)
+    texts: list[bytes] = dataclasses.field(default_factory=list)
     hashes: list[int] = dataclasses.field(default_factory=list)
     size: int = 0
 
@@ -182,7 +184,7 @@ def _blocks(task: Task, job: Job, statistics: Statistics, duplicates: frozenset[
                          or _hash(job.seed, "split", content_hash) < validation_below)
         statistics.add_kept(len(data))
         block = open_blocks[is_validation]
-        block.texts.append(document.text)
+        block.texts.append(data)
         block.hashes.append(content_hash)
         block.size += len(data)
         if block.size >= BLOCK_BYTES:
@@ -196,12 +198,14 @@ def _block_records(job: Job, task_number: int, numbered: tuple[int, _Block]
     """The entries of the block with this number in its task, and its counts."""
     number, block = numbered
     tokenizer = _tokenizer(job.vocab_dir)
-    statistics = Statistics.empty(len(tokenizer.vocab))
+    statistics = Statistics()
     flat = _block_examples(block, job, tokenizer, statistics)
     encoded = tfrecord.encode_examples(*flat)
     statistics.examples["validation" if block.is_validation else "train"] += len(encoded)
     statistics.positions += len(flat.ids)
-    statistics.id_counts += np.bincount(flat.ids, minlength=len(statistics.id_counts))
+    counts = np.bincount(flat.ids, minlength=len(tokenizer.vocab))
+    # As small as it can be, because it is sent to another process.
+    statistics.id_counts = counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
     key = _hash(job.seed, "order", task_number, number, block.hashes[0])
     shards = job.validation_shards if block.is_validation else job.train_shards
     first_shard = job.train_shards if block.is_validation else 0
@@ -216,7 +220,7 @@ def _block_records(job: Job, task_number: int, numbered: tuple[int, _Block]
 
 def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
                     statistics: Statistics) -> examples.FlatExamples:
-    lines_of = [[line for line in text.split("\n") if line and not line.isspace()]
+    lines_of = [[line for line in text.decode().split("\n") if line and not line.isspace()]
                 for text in block.texts]
     sentences = iter(tokenizer.encode_batch([line for lines in lines_of for line in lines]))
     documents = [[next(sentences) for _ in lines] for lines in lines_of]
