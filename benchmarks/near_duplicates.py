@@ -32,7 +32,8 @@ SIMILARITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 CLUSTERS = {2: 100, 10: 20, 100: 4, 1_000: 1}  # size -> how many
 CHAINS = {3: 100, 10: 20}  # length -> how many
 SHORT_WORDS = 60
-PART = 20_000  # documents whose keys are computed at a time, as a part of a file
+PART = 20_000  # documents of a part of a file
+BATCH = 250  # documents whose keys are computed at a time
 CORPUS_BYTES, DOCUMENT_BYTES = 150e9, 3_000
 
 
@@ -123,8 +124,9 @@ def dropped_by_truth(planted: Sequence[Planted], threshold: float) -> np.ndarray
 
 
 def keys_of(documents: Sequence[Sequence[str]], threshold: float) -> np.ndarray:
-    return np.stack([cleaning.duplicate_keys(" ".join(words), "near", threshold)
-                     for words in documents])
+    texts = [" ".join(words) for words in documents]
+    return np.concatenate([cleaning.duplicate_keys(texts[first:first + BATCH], "near", threshold)
+                           for first in range(0, len(texts), BATCH)])
 
 
 def dropped_by_ours(planted: Sequence[Planted], threshold: float) -> np.ndarray:

@@ -76,11 +76,10 @@ def document_keys(task: Task, job: Job, work: Work = ALONE) -> np.ndarray:
     """Duplicate keys of the task's kept documents, uint64 [documents, keys]."""
     batches = _batches(kept_documents(task, job, Statistics.empty(0), work))
     found = [keys for _, keys in work.each(functools.partial(_keys, job), batches)]
-    return np.concatenate(found or [_keys(job, [])])
+    return np.concatenate([np.zeros((0, cleaning.number_of_keys(
+        job.dedup, job.near_duplicate_threshold)), np.uint64), *found])
 
 
 def _keys(job: Job, documents: Sequence[readers.Document]) -> np.ndarray:
-    keys = [cleaning.duplicate_keys(document.text, job.dedup, job.near_duplicate_threshold)
-            for document in documents]
-    return np.array(keys, np.uint64).reshape(
-        len(keys), cleaning.number_of_keys(job.dedup, job.near_duplicate_threshold))
+    return cleaning.duplicate_keys([document.text for document in documents], job.dedup,
+                                   job.near_duplicate_threshold)

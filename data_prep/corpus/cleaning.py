@@ -8,20 +8,19 @@ import functools
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
 from data_prep.corpus.readers import Document
+from data_prep.corpus.word_arrays import Batch, keys_of_runs
 from electra_es.errors import UsageError, import_optional
 
 # Near-duplicates: sets of runs of five words, as in Lee et al. 2022, "Deduplicating training data
-# makes language models better", and 128 hash functions, datasketch's default.
+# makes language models better", and 128 hash functions.
 SHINGLE_WORDS = 5
 NUM_PERMUTATIONS = 128
-MIN_HASH_SCHEME = "affine32"
 _FOUND = 0.9
 _HIGHEST_THRESHOLD = 0.98
 
@@ -97,25 +96,51 @@ def content_hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def duplicate_keys(text: str, dedup: str, threshold: float) -> np.ndarray:
-    """Keys of a document; two duplicates have at least one key in common.
+def duplicate_keys(texts: Sequence[str], dedup: str, threshold: float) -> np.ndarray:
+    """Keys of documents; two duplicates have at least one in common. Give it about 256 KB of text a call.
 
     "exact": one key, the hash of `canonical(text)`. "near": one key for each band of the MinHash
     signature (Broder 1997; banding as in Leskovec et al., "Mining of massive datasets",
-    chapter 3) of the set of runs of five words; datasketch gives the signature. Its index is not used: it
-    holds all documents in memory, while these keys can be sorted.
-    A document of fewer than five words is one run.
+    chapter 3) of the set of runs of five words. A document of fewer words is one run.
 
     Returns:
-      uint64 [number of keys], the same number for every document.
+      uint64 [texts, number of keys].
     """
     if dedup == "exact":
-        return np.array([content_hash(canonical(text).encode())], np.uint64)
-    signature = _min_hash(canonical(text).casefold().split())
+        return np.array([content_hash(canonical(text).encode()) for text in texts], np.uint64)[:, None]
     bands, rows = band_shape(threshold)
-    keys = [hashlib.blake2b(signature[band * rows:(band + 1) * rows].tobytes(), digest_size=8,
-                            salt=band.to_bytes(2, "little")).digest() for band in range(bands)]
-    return np.frombuffer(b"".join(keys), "<u8")
+    values = _signatures(texts)[:bands * rows].reshape(bands, rows, len(texts))
+    return keys_of_runs(values[:, row].astype(np.uint64) for row in range(rows)).T
+
+
+def _signatures(texts: Sequence[str]) -> np.ndarray:
+    """Of each hash function the smallest value of any run of words: uint32 [NUM_PERMUTATIONS, texts]."""
+    batch = Batch([canonical(text).casefold() for text in texts])
+    # Between words is one space, between texts a line end.
+    inside = (batch.codes != ord(" ")) & (batch.codes != ord("\n"))
+    edges = np.flatnonzero(np.diff(inside, prepend=False))
+    starts, ends = edges[::2], edges[1::2]
+    of = batch.text_of(starts)
+    count = max(0, len(starts) - SHINGLE_WORDS + 1)
+    runs = np.flatnonzero(of[:count] == of[len(of) - count:])
+    short = np.flatnonzero(np.bincount(of[runs], minlength=len(texts)) == 0)
+    starts = np.concatenate([starts[runs], batch.starts[short]])
+    ends = np.concatenate([ends[runs + SHINGLE_WORDS - 1], batch.ends[short]])
+    of = np.concatenate([of[runs], short])
+    order = np.argsort(of, kind="stable")
+    hashes = (batch.hash(starts[order], ends[order]) >> np.uint64(32)).astype(np.uint32)
+    first = np.searchsorted(of[order], np.arange(len(texts)))
+    found = np.empty((NUM_PERMUTATIONS, len(texts)), np.uint32)
+    for row, factor, summand in zip(found, *_permutations(), strict=True):
+        np.minimum.reduceat(hashes * factor + summand, first, out=row)
+    return found
+
+
+@functools.cache
+def _permutations() -> tuple[np.ndarray, np.ndarray]:
+    """Odd factors and summands of the hash functions, modulo 2^32."""
+    drawn = np.frombuffer(hashlib.shake_128(b"near duplicates").digest(8 * NUM_PERMUTATIONS), "<u4")
+    return drawn[:NUM_PERMUTATIONS] | np.uint32(1), drawn[NUM_PERMUTATIONS:]
 
 
 def number_of_keys(dedup: str, threshold: float) -> int:
@@ -140,26 +165,6 @@ def band_shape(threshold: float) -> tuple[int, int]:
 def share_found(similarity: float, bands: int, rows: int) -> float:
     """The share of pairs of this similarity that have a band in common."""
     return float(1 - (1 - similarity**rows)**bands)
-
-
-def _min_hash(words: list[str]) -> np.ndarray:
-    runs = {" ".join(words[i:i + SHINGLE_WORDS])
-            for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
-    signature = _datasketch().MinHash(
-        num_perm=NUM_PERMUTATIONS, permutations=_permutations(), scheme=MIN_HASH_SCHEME)
-    signature.update_batch([run.encode() for run in sorted(runs)])
-    return signature.hashvalues
-
-
-@functools.cache
-def _permutations() -> np.ndarray:
-    """Drawn once, because datasketch would draw them again for every document."""
-    return _datasketch().MinHash(
-        num_perm=NUM_PERMUTATIONS, seed=1, scheme=MIN_HASH_SCHEME).permutations
-
-
-def _datasketch() -> ModuleType:
-    return import_optional("datasketch", "requirements-data.txt")
 
 
 def group_duplicates(bands: Iterable[np.ndarray], max_copies: int = 1

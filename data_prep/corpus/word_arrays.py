@@ -135,7 +135,7 @@ class Words:
         """
         hashes, of = self.hashes[among], self.of[among]
         count = max(0, len(hashes) - n + 1)
-        keys = _keys_of_runs(hashes[k:k + count] for k in range(n))
+        keys = keys_of_runs(hashes[k:k + count] for k in range(n))
         inside = np.flatnonzero(of[:count] == of[len(of) - count:])
         at = inside if isinstance(among, slice) else among[inside]
         return at, self.batch.keyed(keys[inside], of[inside])
@@ -144,7 +144,7 @@ class Words:
         """The runs of `n` words that are no symbols: keys, equal in all texts, and the text of each."""
         hashes, of = self.hashes[self.is_proper], self.of[self.is_proper]
         count = max(0, len(hashes) - n + 1)
-        keys = _keys_of_runs(hashes[k:k + count] for k in range(n))
+        keys = keys_of_runs(hashes[k:k + count] for k in range(n))
         inside = of[:count] == of[len(of) - count:]
         return keys[inside], of[:count][inside]
 
@@ -153,7 +153,7 @@ class Words:
         return self.sums[at + n] - self.sums[at]
 
 
-def _keys_of_runs(hashes: Iterable[np.ndarray]) -> np.ndarray:
+def keys_of_runs(hashes: Iterable[np.ndarray]) -> np.ndarray:
     """Keys of runs, uint64, from the hashes of their first words, their second words and so on."""
     return functools.reduce(lambda keys, each: keys * np.uint64(_BASE) + each, hashes)
 
