@@ -35,6 +35,7 @@ SHORT_WORDS = 60
 PART = 20_000  # documents of a part of a file
 BATCH = 250  # documents whose keys are computed at a time
 CORPUS_BYTES, DOCUMENT_BYTES = 150e9, 3_000
+_DIFFERENT = [f"w{number}" for number in range(50_000)]
 
 
 class Planted(NamedTuple):
@@ -46,7 +47,7 @@ class Planted(NamedTuple):
 
 
 def document(draws: random.Random, words: int = WORDS) -> list[str]:
-    return [f"w{draws.randrange(50_000)}" for _ in range(words)]
+    return draws.choices(_DIFFERENT, k=words)
 
 
 def changed(words: list[str], similarity: float, draws: random.Random) -> list[str]:
