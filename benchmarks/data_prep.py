@@ -6,11 +6,14 @@ r"""Measures data preparation: speed, what is lost, engines, memory, ids against
 time (what one core does) beside the wall clock, which on a busy machine says little. The peer
 is `original_builder`: the original's scheme and tokeniser in Python. `workers` runs the whole
 command on 0.3 and 2 GB (the text over and over, in copies) with one worker and with two,
-and looks at the memory of its processes meanwhile.
+and looks at the memory of its processes meanwhile; `compressed` does so on one compressed file, which
+the workers share. `rules` adds those of --quality.
 """
 
 import contextlib
+import gzip
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -42,10 +45,11 @@ from electra_es.flags import parse_flags_only
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.text.vocabulary import save_text_config
 
-PARTS = ("speed", "workers", "quality", "engines", "ids")
+PARTS = ("speed", "rules", "workers", "compressed", "quality", "engines", "ids")
 PEER_BYTES = 2_000_000
 # Loading the vocabulary and auditing it take a second, whatever the input's size.
 SPEED_BYTES = 120e6
+COMPRESSED_BYTES = 300e6
 LENGTH = 512
 _SECONDS_BETWEEN_LOOKS = 3
 
@@ -96,6 +100,43 @@ def measure_speed(report: Report, text: str, vocab_dir: str, scratch: pathlib.Pa
     report.add("ratio", statistics.median(ours["cpu"]) / statistics.median(peers), "x", at_least=10)
 
 
+def measure_rules(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
+    """Text to finished shards with the rules on quality, and without them, by turns."""
+    long = _repeated(text, scratch / "rules", SPEED_BYTES)
+    size = sum(size for _, size in listing.list_files(long)) / 1e6
+    rates: dict[str, list[float]] = {"none": [], "fineweb2_es": []}
+    for attempt in range(4):  # The first one warms up.
+        for rules, found in rates.items():
+            seconds = build(long if attempt else text, vocab_dir, scratch / f"{rules}{attempt}",
+                            quality=rules)
+            if attempt:
+                found.append(size / seconds["cpu"])
+    with_rules, without = (statistics.median(rates[rules]) for rules in ("fineweb2_es", "none"))
+    report.add("text to shards with --quality=fineweb2_es, per CPU second", with_rules, "MB/s",
+               at_least=10)
+    report.add("  against none", with_rules / without, "x")
+
+
+def measure_compressed(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
+    """The whole command on one compressed file, with one worker and with two, by turns."""
+    path = scratch / "one.jsonl.gz"
+    size = 0
+    with gzip.open(path, "wt", compresslevel=6, encoding="utf-8") as file:
+        while size < COMPRESSED_BYTES:
+            for source, _ in listing.list_files(text):
+                for document in readers.read_documents(source):
+                    size += len(document.text.encode())
+                    file.write(json.dumps({"text": document.text}, ensure_ascii=False) + "\n")
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for attempt in range(2):
+        for workers, found in seconds.items():
+            found.append(_command([
+                f"--input={path}", f"--vocab_dir={vocab_dir}", f"--workers={workers}",
+                f"--output={scratch / f'compressed{attempt}-{workers}'}"])["wall"])
+    report.add("one file of 0.3 GB as .jsonl.gz, two workers", size / 1e6 / min(seconds[2]), "MB/s")
+    report.add("  two workers against one", min(seconds[1]) / min(seconds[2]), "x")
+
+
 def _sample(text: str) -> list[str]:
     """Documents of about `PEER_BYTES` from all files in turn."""
     each = PEER_BYTES // len(listing.list_files(text))
@@ -125,7 +166,6 @@ def _peer_seconds(documents: Sequence[str], tokenizer: Tokenizer, path: pathlib.
 
 def measure_quality(report: Report, text: str, vocab_dir: str, scratch: pathlib.Path) -> None:
     """Shares of dropped tokens and padding, and the size of a token."""
-    import json
     for name, settings in (("carry_over, documents joined", {}),
                            ("carry_over, one document an example", {"packing": "none"}),
                            ("the original's scheme", {"scheme": "original"})):
@@ -297,8 +337,9 @@ def main() -> None:
     if not values.text or not set(values.parts) <= set(PARTS):
         raise UsageError(f"expected --text=FOLDER and --parts out of {', '.join(PARTS)}")
     report = Report()
-    measures = {"speed": measure_speed, "workers": measure_workers, "quality": measure_quality,
-                "engines": compare_engines, "ids": compare_ids}
+    measures = {"speed": measure_speed, "rules": measure_rules, "workers": measure_workers,
+                "compressed": measure_compressed, "quality": measure_quality, "engines": compare_engines,
+                "ids": compare_ids}
     with tempfile.TemporaryDirectory(dir=values.scratch) as scratch:
         vocab_dir = values.vocab_dir or os.path.join(scratch, "vocabulary")
         if not values.vocab_dir:

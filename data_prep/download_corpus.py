@@ -14,10 +14,12 @@ import logging
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 
 from absl import flags
 
 from data_prep.command_line import prepare_tool
+from data_prep.progress import Progress
 from electra_es.errors import UsageError, import_optional, nearest_hint, run_main
 from electra_es.flags import define, parse_flags_only, refuse_flags
 from electra_es.settings import NAME, PATH, REPOSITORY, Range
@@ -61,13 +63,19 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
     where = f"{repo} at revision {revision}"
     try:
         api = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-        names = sorted(fnmatch.filter(
-            api.list_repo_files(repo, repo_type="dataset", revision=revision), pattern))
+        sizes = {entry.path: entry.size for entry in api.list_repo_tree(
+            repo, repo_type="dataset", revision=revision, recursive=True) if hasattr(entry, "size")}
+        names = sorted(fnmatch.filter(sizes, pattern))[:max_files or None]
         if not names:
             raise UsageError(f"{where}: no file matches --files={pattern}")
         _remove_left_over(output)
-        return [api.hf_hub_download(repo, name, repo_type="dataset", revision=revision,
-                                    local_dir=output) for name in names[:max_files or None]]
+        received = _Received([sizes[name] for name in names])
+        paths = []
+        for name in names:
+            paths.append(api.hf_hub_download(repo, name, repo_type="dataset", revision=revision,
+                                             local_dir=output, tqdm_class=received.bar()))
+            received.end_file(sizes[name])
+        return paths
     except errors.GatedRepoError:
         raise UsageError(f"{where}: gated: accept its terms on the hub and set HF_TOKEN to a token "
                          f"of that account{_OPEN_ONES}") from None
@@ -85,6 +93,47 @@ def download_corpus(repo: str, pattern: str, output: str, *, revision: str = "ma
                              f"{_OPEN_ONES}") from None
         raise UsageError(f"{where}: {reason[0] if reason else type(error).__name__}; the same "
                          "command goes on from here") from None
+
+
+class _Received:
+    """Counts the bytes of all files as they arrive, for the line of progress."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._progress = Progress("files", sizes)
+        self._of_file = 0
+        logging.info("%d files, %.1f MB", len(sizes), sum(sizes) / 1e6)
+
+    def bar(self) -> type:
+        """What the hub's package takes for a class of progress bars."""
+        received = self
+
+        class Bar(import_optional("tqdm.auto", "requirements-hub.txt").tqdm):  # type: ignore[misc]
+            def __init__(self, *args: object, **settings: object) -> None:
+                super().__init__(disable=True)
+
+            def update(self, n: float | None = 1) -> None:
+                received.add(int(n or 0))
+
+            # With these, a download from the hub's store of chunks has one bar: for what arrives in the
+            # file. A second one would be for what goes over the network, which is less.
+            def update_transfer(self, n: float) -> None:
+                pass
+
+            def set_transfer_postfix_str(self, *args: object, **settings: object) -> None:
+                pass
+
+        return Bar
+
+    def add(self, number: int) -> None:
+        self._of_file += number
+        self._progress.add(number, parts=0)
+
+    def end_file(self, size: int) -> None:
+        if self._of_file:
+            self._progress.add(size - self._of_file)
+        else:
+            self._progress.leave_out(size)  # it was there already
+        self._of_file = 0
 
 
 def _remove_left_over(output: str) -> None:

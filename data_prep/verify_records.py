@@ -7,6 +7,7 @@ input is read and tokenised again; of the shards only `--shards` are written, in
 directory. Ends with exit code 1 if a file, a shard or a number of examples differs.
 """
 
+import dataclasses
 import os
 import random
 import tempfile
@@ -15,11 +16,12 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_prep.build import engine_local
-from data_prep.build.job import shown_name
-from data_prep.build.tasks import Job, plan_tasks
+from data_prep.build.description import Job
+from data_prep.build.job import KEYS_FILE, shown_name
+from data_prep.build.tasks import plan_tasks
 from data_prep.command_line import WORKERS, prepare_tool
 from data_prep.corpus import listing
-from data_prep.corpus.decontamination import runs_sha256
+from data_prep.corpus.decontamination import runs_sha256, write_keys
 from electra_es import files
 from electra_es.data.records import SPLITS, RecordsInfo, load_records_info, shard_paths
 from electra_es.errors import CheckFailed, UsageError, run_main
@@ -47,7 +49,7 @@ def verify(directory: str, input: str, validation_input: str = "", decontaminate
     held_out = listing.list_files(validation_input) if validation_input else []
     inputs = listing.without(listing.list_files(input), held_out)
     try:
-        job = Job.from_values(info.settings, directory, decontaminate)
+        job = Job.from_values(info.settings, directory, "")
     except (TypeError, KeyError):
         raise UsageError(f"{directory}: was built by another version of data_prep.build_tfrecords: "
                          "expected the same") from None
@@ -64,6 +66,9 @@ def verify(directory: str, input: str, validation_input: str = "", decontaminate
     draws = random.Random(info.fingerprint)
     chosen = sorted(draws.sample(range(len(paths)), min(num_shards, len(paths))))
     with tempfile.TemporaryDirectory() as scratch:
+        if decontaminate:
+            job = dataclasses.replace(job, decontaminate_keys=os.path.join(scratch, KEYS_FILE))
+            write_keys(decontaminate, job.decontaminate_keys)
         new = [os.path.join(scratch, os.path.basename(path)) for path in paths]
         found, _, checksums = engine_local.run(
             tasks, job, len(tokenizer.vocab), new, os.path.join(scratch, "work"), workers, 1.0,

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 
 from electra_es.errors import UsageError, import_optional, reason
 
-logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it raises what it logs
+for _name in ("gcsfs", "google.auth"):  # they raise what they log, the latter after five tries
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _REQUIREMENTS = "requirements-gcs.txt"
 
@@ -37,7 +38,7 @@ def exists(path: str) -> bool:
     # Not fsspec's own, for some of whose file systems whatever cannot be reached does not exist.
     try:
         with reachable(path):
-            _file_system(path).info(path)
+            _info(_file_system(path), path)
         return True
     except FileNotFoundError:
         return False
@@ -74,11 +75,30 @@ def find(pattern: str) -> list[tuple[str, int]]:
         file_system = _file_system(pattern)
         look = file_system.glob if glob.has_magic(pattern) else file_system.find
         try:
-            found = look(pattern, detail=True)
+            # Some of them find nothing in what cannot be reached; that there is nothing is raised.
+            found = look(pattern, detail=True) or _nothing(file_system, pattern)
         except FileNotFoundError:  # Not even the bucket exists.
             return []
         return [(file_system.unstrip_protocol(path), facts["size"])
                 for path, facts in found.items() if facts["type"] == "file"]
+
+
+def _nothing(file_system: Any, pattern: str) -> dict[str, Any]:
+    """No files; raises whatever keeps the folder of a pattern from being looked at."""
+    while glob.has_magic(pattern):
+        pattern = pattern.rpartition("/")[0]
+    _info(file_system, pattern)
+    return {}
+
+
+def _info(file_system: Any, path: str) -> dict[str, Any]:
+    """Facts about a file or folder. For http, a host that does not answer is a file that is not found."""
+    try:
+        return file_system.info(path)
+    except FileNotFoundError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise error.__cause__ from None
 
 
 def expressions(pattern: str) -> list[re.Pattern]:

@@ -2,6 +2,7 @@
 
     tasks -> Reshuffle -> ParDo(task -> (shard, entries)) -> GroupByKey -> ParDo(write shard)
                                  `-> statistics -> Combine ------------------> two files
+    files -> Reshuffle -> Map(checksum) -------------------------------------> one file
 
 One GroupByKey moves the records. They are already serialised, in one value per task and shard, so
 that its cost depends only on their bytes. The ParDo itself reads the files, because `ReadFromText`
@@ -21,9 +22,10 @@ import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from data_prep.build import tasks as pipeline_tasks
+from data_prep.build.description import Duplicates, Job, Task
 from data_prep.build.engine_local import check_input
-from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
-from data_prep.build.tasks import Duplicates, Job, Task
+from data_prep.build.kept import document_keys
+from data_prep.build.statistics import CHECKSUMS_FILE, COUNTS_FILE, SAVED, STATISTICS, Statistics
 from data_prep.corpus.cleaning import sizes_by_range
 from electra_es import files
 from electra_es.data import tfrecord
@@ -67,14 +69,14 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
     """
     files.make_directory(work_dir)
     if not all(files.exists(files.join(work_dir, name))
-               for name in (STATISTICS + SAVED, COUNTS_FILE)):
+               for name in (STATISTICS + SAVED, COUNTS_FILE, CHECKSUMS_FILE)):
         pipeline = make_pipeline(runner, workers, beam_options)
         _build(pipeline, tasks, job, vocab_size, shard_files, work_dir)
         run_to_end(pipeline, runner)
     statistics = Statistics.load(files.join(work_dir, STATISTICS))
     check_input(statistics, max_bad_fraction)
-    checksums = {path: files.checksum(path) for path in dict.fromkeys(task.path for task in tasks)}
-    return files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics, checksums
+    return (files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics,
+            files.read_json(files.join(work_dir, CHECKSUMS_FILE)))
 
 
 # Options with the address of a server that this machine talks to.
@@ -158,6 +160,11 @@ def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size:
               | "WriteShards" >> beam.ParDo(_WriteShard(list(shard_files))))
     _ = (counts | "AllCounts" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
          | "WriteCounts" >> beam.Map(_write_counts, work_dir))
+    _ = (pipeline | "Files" >> beam.Create(sorted({task.path for task in tasks}))
+         | "SpreadFiles" >> beam.Reshuffle()
+         | "Checksums" >> beam.Map(lambda path: (path, files.checksum(path)))
+         | "AllChecksums" >> beam.CombineGlobally(beam.combiners.ToDictCombineFn())
+         | "WriteChecksums" >> beam.Map(_write_checksums, work_dir))
     _ = (outputs.statistics | "AddUp" >> beam.CombineGlobally(_AddUp(vocab_size))
          | "WriteStatistics" >> beam.Map(_write_statistics, work_dir))
 
@@ -200,7 +207,7 @@ def _duplicates(documents: Iterable[tuple[int, int, int]], max_copies: int) -> D
 
 def _document_keys(number: int, task: Task, job: Job
                    ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    for index, keys in enumerate(pipeline_tasks.document_keys(task, job).tolist()):
+    for index, keys in enumerate(document_keys(task, job).tolist()):
         for column, key in enumerate(keys):
             yield (column, key), (number, index)
 
@@ -259,6 +266,10 @@ class _AddUp(beam.CombineFn):
 def _write_counts(counts: list[tuple[int, int]], work_dir: str) -> None:
     files.write_array(files.join(work_dir, COUNTS_FILE),
                       np.array([count for _, count in sorted(counts)], np.int64))
+
+
+def _write_checksums(checksums: dict[str, str], work_dir: str) -> None:
+    files.write_json(files.join(work_dir, CHECKSUMS_FILE), checksums)
 
 
 def _write_statistics(statistics: Statistics, work_dir: str) -> None:

@@ -3,7 +3,8 @@
 Each task writes its records to a file of its own in the work directory (`task-00012.spill`,
 shard after shard, with an index beside it); then each shard is put together from all of
 them. Every file appears complete or not at all. So a stopped job can continue: finished tasks and
-shards are not repeated.
+shards are not repeated. A large compressed file cannot be divided: this process reads it, and the workers
+get pieces of it (`tasks.run_tasks`).
 """
 
 import logging
@@ -14,14 +15,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from data_prep.build import tasks as pipeline_tasks
+from data_prep.build.description import Duplicates, Job, Task
+from data_prep.build.kept import document_keys
 from data_prep.build.statistics import SAVED, Statistics
-from data_prep.build.tasks import Duplicates, Job, Task
-from data_prep.build.workers import RunAll, pool
+from data_prep.build.workers import ALONE, Work, Workers, pool
 from data_prep.corpus import cleaning
 from electra_es import files
 from electra_es.data import tfrecord
 from electra_es.errors import UsageError
-from electra_es.hardware import usable_cores
 
 
 def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[str], work_dir: str,
@@ -43,17 +44,17 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
       UsageError: unreadable or too much bad input, no document, a worker that died.
     """
     files.make_directory(work_dir)
-    with pool(min(workers or usable_cores(), len(tasks))) as run_all:
+    left = [task for task in tasks
+            if not os.path.exists(_spill_path(work_dir, task.number) + SAVED)]
+    with pool(pipeline_tasks.workers_for(tasks, workers)) as run_all:
         duplicates = _find_duplicates(tasks, job, work_dir, run_all)
-        left = [task for task in tasks
-                if not os.path.exists(_spill_path(work_dir, task.number) + SAVED)]
         if len(left) < len(tasks):
             logging.info("%d of %d parts of the input are done already",
                          len(tasks) - len(left), len(tasks))
         chosen = range(len(shard_files)) if only is None else only
-        list(run_all("parts of the input", _spill_task, [
-            (task, job, vocab_size, _spill_path(work_dir, task.number), duplicates[task.number],
-             frozenset(chosen)) for task in left], [task.size for task in left]))
+        list(pipeline_tasks.run_tasks("parts of the input", run_all, _spill_task, left, [
+            (job, vocab_size, _spill_path(work_dir, task.number), duplicates[task.number],
+             frozenset(chosen)) for task in left]))
         statistics = Statistics.empty(vocab_size)
         for task in tasks:
             statistics.add(Statistics.load(_spill_path(work_dir, task.number)))
@@ -85,37 +86,38 @@ def check_input(statistics: Statistics, max_bad_fraction: float) -> None:
                          + (f"; bad: {bad}" if (bad := statistics.bad_examples()) else ""))
 
 
-def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: RunAll
+def _find_duplicates(tasks: Sequence[Task], job: Job, work_dir: str, run_all: Workers
                      ) -> list[Duplicates]:
-    """Finds, in a first pass over the input, the documents of each task that repeat earlier ones."""
+    """Finds, in a first pass over the input, the documents of each task that repeat earlier ones.
+
+    The keys of all documents are in files; in memory are those of one band at a time.
+    """
     if job.dedup == "none":
         return [Duplicates()] * len(tasks)
-    paths = [os.path.join(work_dir, f"task-{task.number:05d}.keys.npy") for task in tasks]
-    list(run_all("parts searched for duplicates", _write_keys,
-                 [(task, job, path) for task, path in zip(tasks, paths, strict=True)],
-                 [task.size for task in tasks]))
-    keys = [files.read_array(path) for path in paths]
-    width = max(array.shape[1] for array in keys)
-    together = np.concatenate([array if len(array) else array.reshape(0, width) for array in keys])
-    ends = np.cumsum([len(array) for array in keys])[:-1]
-    dropped = np.split(cleaning.later_duplicates(together, job.max_copies), ends)
-    sizes = np.split(cleaning.cluster_sizes(together), ends)
-    return [Duplicates(frozenset(np.flatnonzero(part).tolist()),
+    paths = [os.path.join(work_dir, f"task-{task.number:05d}.bands.npy") for task in tasks]
+    list(pipeline_tasks.run_tasks("parts searched for duplicates", run_all, _write_keys, tasks,
+                                  [(job, path) for path in paths]))
+    keys = [np.load(path, mmap_mode="r") for path in paths]
+    bands = (np.concatenate([of_task[band] for of_task in keys]) for band in range(len(keys[0])))
+    later, sizes = cleaning.group_duplicates(bands, job.max_copies)
+    ends = np.cumsum([of_task.shape[1] for of_task in keys])[:-1]
+    return [Duplicates(frozenset(np.flatnonzero(dropped).tolist()),
                        tuple(cleaning.sizes_by_range(of).items()))
-            for part, of in zip(dropped, sizes, strict=True)]
+            for dropped, of in zip(np.split(later, ends), np.split(sizes, ends), strict=True)]
 
 
 def file_names(num_tasks: int, num_shards: int) -> list[str]:
     """Names of all files that a job may write into its work directory."""
     spilled = ("", ".offsets.npy", ".ids.npy", SAVED)
     return [*(f"task-{task:05d}.spill{end}" for task in range(num_tasks) for end in spilled),
-            *(f"task-{task:05d}.keys.npy" for task in range(num_tasks)),
+            *(f"task-{task:05d}.bands.npy" for task in range(num_tasks)),
             *(f"shard-{shard:05d}.count" for shard in range(num_shards))]
 
 
-def _write_keys(task: Task, job: Job, path: str) -> None:
+def _write_keys(task: Task, job: Job, path: str, work: Work = ALONE) -> None:
+    """Writes the keys, uint64 [keys of a document, documents]."""
     if not os.path.exists(path):
-        files.write_array(path, pipeline_tasks.document_keys(task, job))
+        files.write_array(path, np.ascontiguousarray(document_keys(task, job, work).T))
 
 
 def _spill_path(work_dir: str, number: int) -> str:
@@ -123,13 +125,13 @@ def _spill_path(work_dir: str, number: int) -> str:
 
 
 def _spill_task(task: Task, job: Job, vocab_size: int, path: str, duplicates: Duplicates,
-                shards: frozenset[int]) -> None:
+                shards: frozenset[int], work: Work = ALONE) -> None:
     """Writes PATH (entries), PATH.offsets.npy (int64 [yields, shards + 1]) and last the statistics,
     whose presence means that the task is done."""
     statistics = Statistics.empty(vocab_size)
     offsets, position = [], 0
     with files.atomic_write(path) as file:
-        for entries in pipeline_tasks.process_task(task, job, statistics, duplicates):
+        for entries in pipeline_tasks.process_task(task, job, statistics, duplicates, work):
             entries = {shard: data for shard, data in entries.items() if shard in shards}
             sizes = [len(entries.get(shard, b"")) for shard in range(job.num_shards)]
             offsets.append(position + np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))

@@ -10,12 +10,13 @@ from typing import Any
 
 from data_prep.build import engine_local as pipeline_local
 from data_prep.build import tasks as pipeline_tasks
+from data_prep.build.description import Job
 from data_prep.build.settings import (
     DEFAULT_VALIDATION_FRACTION,
     TEXT_BYTES_PER_SHARD,
     BuildConfig,
 )
-from data_prep.build.statistics import COUNTS_FILE, SAVED, STATISTICS, Statistics
+from data_prep.build.statistics import CHECKSUMS_FILE, COUNTS_FILE, SAVED, STATISTICS, Statistics
 from data_prep.corpus import cleaning, decontamination, listing
 from data_prep.corpus.formats import is_compressed
 from data_prep.corpus.lines import COMPRESSION_RATIO
@@ -32,6 +33,7 @@ from electra_es.text.vocabulary import TEXT_CONFIG_FILE, VOCAB_FILES
 
 MIN_TRAIN_SHARDS = 8
 WORK_DIR = "_unfinished"
+KEYS_FILE = "decontaminate.keys.npy"
 FINGERPRINT_FILE = "fingerprint"
 SHOWN_NAMES = 20  # of input files, in stats.json
 # What is in the output beside the shards.
@@ -65,6 +67,11 @@ def build_tfrecords(config: BuildConfig, beam_options: Sequence[str] = ()) -> Re
     _check_apart(config, shard_files, work_dir, len(tasks))
     with _only_job_in(config.output):
         _prepare_output(config, f"{fingerprint} {listing.state([*inputs, *held_out])}")
+        if config.decontaminate:
+            keys = files.join(work_dir, KEYS_FILE)
+            files.make_directory(work_dir)
+            decontamination.write_keys(config.decontaminate, keys)
+            job = dataclasses.replace(job, decontaminate_keys=keys)
         if config.runner == "local":
             counts, statistics, checksums = pipeline_local.run(
                 tasks, job, len(tokenizer.vocab), shard_files, work_dir, config.workers,
@@ -109,8 +116,8 @@ def _check_apart(config: BuildConfig, shard_files: Sequence[str], work_dir: str,
     inputs = dict(input=config.input, validation_input=config.validation_input)
     vocabulary = [TEXT_CONFIG_FILE, *VOCAB_FILES.values()]
     names = [*_OWN_FILES, LOCK_FILE]
-    in_between = [*pipeline_local.file_names(num_tasks, len(shard_files)), COUNTS_FILE,
-                  STATISTICS + SAVED, STATISTICS + ".ids.npy"]
+    in_between = [*pipeline_local.file_names(num_tasks, len(shard_files)), KEYS_FILE, COUNTS_FILE,
+                  CHECKSUMS_FILE, STATISTICS + SAVED, STATISTICS + ".ids.npy"]
     check_apart(f"output={config.output}", [
         *shard_files, *(files.join(config.output, name) for name in names)], **inputs)
     check_apart(f"work_dir={work_dir}", [files.join(work_dir, name) for name in in_between], **inputs)
@@ -119,7 +126,7 @@ def _check_apart(config: BuildConfig, shard_files: Sequence[str], work_dir: str,
 
 
 def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
-         held_out: Sequence[tuple[str, int]]) -> pipeline_tasks.Job:
+         held_out: Sequence[tuple[str, int]]) -> Job:
     fraction = config.validation_fraction
     if fraction == -1:
         fraction = 0.0 if held_out else DEFAULT_VALIDATION_FRACTION
@@ -131,11 +138,10 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
         MIN_TRAIN_SHARDS, -(-train_bytes // (TEXT_BYTES_PER_SHARD * 8)) * 8)
     held_out_bytes += int(train_bytes * fraction)
     validation_shards = -(-held_out_bytes // TEXT_BYTES_PER_SHARD) if held_out or fraction else 0
-    return pipeline_tasks.Job(
+    return Job(
         vocab_dir=config.vocab_dir, max_seq_length=config.max_seq_length, train_shards=train_shards,
         validation_shards=validation_shards, validation_fraction=fraction, scheme=config.scheme,
         packing="none" if config.scheme == "original" else config.packing, dedup=config.dedup,
-        decontaminate=config.decontaminate,
         decontaminate_sha256=decontamination.runs_sha256(config.decontaminate),
         near_duplicate_threshold=config.near_duplicate_threshold, max_copies=config.max_copies,
         rules=cleaning.DocumentRules(
@@ -147,7 +153,7 @@ def _job(config: BuildConfig, inputs: Sequence[tuple[str, int]],
         seed=config.seed)
 
 
-def _shards(job: pipeline_tasks.Job) -> dict[str, int]:
+def _shards(job: Job) -> dict[str, int]:
     return {"train": job.train_shards, "validation": job.validation_shards}
 
 
@@ -202,7 +208,7 @@ def _copy_vocabulary(vocab_dir: str, text: TextConfig, output: str) -> None:
         files.copy(files.join(vocab_dir, name), files.join(output, name))
 
 
-def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict[str, Any]:
+def _sources(job: Job, inputs: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """Facts for the model card: input files (names without folders) and the settings that decide which
     documents are kept."""
     return {
@@ -211,7 +217,7 @@ def _sources(job: pipeline_tasks.Job, inputs: Sequence[tuple[str, int]]) -> dict
         "settings": {**dataclasses.asdict(job.rules), "dedup": job.dedup,
                      "near_duplicate_threshold": job.near_duplicate_threshold,
                      "max_copies": job.max_copies,
-                     "decontaminated": bool(job.decontaminate),
+                     "decontaminated": bool(job.decontaminate_sha256),
                      "packing": job.packing, "scheme": job.scheme,
                      "validation_fraction": job.validation_fraction},
     }

@@ -11,9 +11,11 @@ from electra_es import files
 
 # Ending of the file that `Statistics.save` writes last.
 SAVED = ".json"
-# What a Beam job leaves in its work directory: the statistics of all tasks, and examples a shard.
+# What a Beam job leaves in its work directory: the statistics of all tasks, examples a shard, and the
+# checksums of the input files.
 STATISTICS = "statistics"
 COUNTS_FILE = "shard_counts.npy"
+CHECKSUMS_FILE = "checksums.json"
 
 
 @dataclass

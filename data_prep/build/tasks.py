@@ -14,22 +14,28 @@ global shuffle. Train shards have the first numbers, validation shards follow.
 import dataclasses
 import functools
 import hashlib
-import json
-import os
 import random
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TypeVar
 
 import numpy as np
 
 from data_prep.build import examples
+from data_prep.build.description import Duplicates, Job, Task
+from data_prep.build.kept import kept_documents
 from data_prep.build.statistics import Statistics
-from data_prep.corpus import cleaning, decontamination, quality, readers
+from data_prep.build.workers import ALONE, Work, Workers
+from data_prep.corpus import cleaning
 from data_prep.corpus.formats import format_of_file
-from electra_es.data import records, tfrecord
+from data_prep.corpus.lines import COMPRESSION_RATIO
+from data_prep.progress import Progress
+from electra_es.data import tfrecord
+from electra_es.hardware import usable_cores
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+
+ResultT = TypeVar("ResultT")
 
 TASK_BYTES = 8 << 20
 # Every shard is merged from a piece of each task. With more tasks than this, the pieces of a large
@@ -38,100 +44,13 @@ MAX_TASKS = 2048
 BLOCK_BYTES = 1 << 20
 # Entries held in memory before they are yielded; a task of 8 MB of text makes about 4 MB.
 MAX_HELD_BYTES = 32 << 20
+# One process reads a large compressed file about seven times as fast as another makes records of it.
+_WORKERS_OF_A_READER = 7
 
-_LATER_RULES = ("quality",)
 _ENTRY = struct.Struct("<QI")
 
 # Shard number -> entries.
 ShardEntries = dict[int, bytes]
-
-
-@dataclass(frozen=True)
-class Task:
-    """Documents of one part of one input file.
-
-    Attributes:
-      number: place in the order of the input.
-      end: byte, or None for the end of the file.
-      size: bytes to read.
-      is_validation: all documents are held out, whatever `Job.validation_fraction` says.
-    """
-
-    number: int
-    path: str
-    start: int
-    end: int | None
-    size: int
-    is_validation: bool = False
-
-
-class Duplicates(NamedTuple):
-    """What a first pass over the input found in one task.
-
-    Attributes:
-      dropped: numbers of the kept documents to leave out.
-      clusters: of documents that are the same, how many there are by their size; each is counted in the
-        task of its first document.
-    """
-
-    dropped: frozenset[int] = frozenset()
-    clusters: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that determines the bytes of the records, besides vocabulary and input."""
-
-    vocab_dir: str
-    max_seq_length: int
-    train_shards: int
-    validation_shards: int
-    validation_fraction: float
-    scheme: str
-    packing: str
-    dedup: str
-    near_duplicate_threshold: float
-    max_copies: int
-    decontaminate: str
-    decontaminate_sha256: str
-    rules: cleaning.DocumentRules
-    input_format: str
-    max_document_bytes: int
-    seed: int
-
-    @property
-    def num_shards(self) -> int:
-        return self.train_shards + self.validation_shards
-
-    def to_values(self) -> dict[str, Any]:
-        """JSON values, without paths, which are others on another machine."""
-        values = dataclasses.asdict(self)
-        del values["vocab_dir"], values["decontaminate"]
-        return json.loads(json.dumps(values))  # with lists for tuples, as they are read back
-
-    @classmethod
-    def from_values(cls, values: dict[str, Any], vocab_dir: str, decontaminate: str) -> "Job":
-        """Inverse of `to_values`; raises TypeError, KeyError for other values."""
-        rules = dict(values["rules"])
-        rules["drop_quality_warnings"] = tuple(rules["drop_quality_warnings"])
-        return cls(**{**values, "vocab_dir": vocab_dir, "decontaminate": decontaminate,
-                      "rules": cleaning.DocumentRules(**rules)})
-
-    def fingerprint(self, vocab_sha256: str, tasks: Iterable[Task]) -> str:
-        """SHA-256 over everything that the records depend on; names of files without folders."""
-        settings = dataclasses.asdict(self)
-        # Rules of later versions, where they are off: the records are those of the versions before.
-        settings["rules"] = {name: value for name, value in settings["rules"].items()
-                             if value or name not in _LATER_RULES}
-        del settings["decontaminate"]  # a place; what stands there is in its hash
-        for name, off in (("max_copies", 1), ("decontaminate_sha256", "")):
-            if settings[name] == off:
-                del settings[name]
-        values = settings | {
-            "vocab_dir": vocab_sha256, "version": records.FORMAT_VERSION,
-            "tasks": [(os.path.basename(task.path), task.start, task.size, task.is_validation)
-                      for task in tasks]}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def plan_tasks(train_files: Sequence[tuple[str, int]],
@@ -162,92 +81,66 @@ def plan_tasks(train_files: Sequence[tuple[str, int]],
     return tasks
 
 
-def kept_documents(task: Task, job: Job, statistics: Statistics) -> Iterator[readers.Document]:
-    """Readable documents of a task that no rule drops; the others are counted."""
-    documents = _documents_kept_alone(task, job, statistics)
-    if not (job.rules.quality or job.decontaminate):
-        yield from documents
-        return
-    while held := _batch(documents):
-        for document, reason in zip(held, _reasons([each.text for each in held], job), strict=True):
-            if reason is None:
-                yield document
-            else:
-                statistics.add_dropped(reason, len(document.text.encode()))
+def shared_tasks(tasks: Sequence[Task], workers: int) -> tuple[list[Task], list[Task]]:
+    """(compressed files that all workers share, tasks that have one worker each).
+
+    A file is shared where one worker would still be busy with it when the others have ended. More files
+    than a reader can feed workers are quicker with a worker each.
+    """
+    def text(task: Task) -> int:
+        return task.size * (1 if task.end is not None else COMPRESSION_RATIO)
+
+    least = max(TASK_BYTES, sum(map(text, tasks)) / min(2 * workers, _WORKERS_OF_A_READER))
+    shared = [task for task in tasks if workers > 1 and task.end is None and text(task) > least]
+    numbers = {task.number for task in shared}
+    return shared, [task for task in tasks if task.number not in numbers]
 
 
-def _reasons(texts: list[str], job: Job) -> list[str | None]:
-    """Why to drop each of several texts, by the rules that look at many at once."""
-    reasons: list[str | None] = [None] * len(texts)
-    if job.rules.quality:
-        reasons = quality.reasons(texts, quality.THRESHOLDS[job.rules.quality])
-    if job.decontaminate:
-        shared = decontamination.share_a_run(texts, decontamination.load_keys(job.decontaminate))
-        reasons = [reason or ("contaminated" if of_task else None)
-                   for reason, of_task in zip(reasons, shared, strict=True)]
-    return reasons
+def workers_for(tasks: Sequence[Task], workers: int) -> int:
+    """How many of `workers` processes (0: one a core) have anything to do."""
+    workers = workers or usable_cores()
+    return workers if shared_tasks(tasks, workers)[0] else min(workers, len(tasks))
 
 
-def _batch(documents: Iterator[readers.Document]) -> list[readers.Document]:
-    """The next documents, about `BLOCK_BYTES` characters; empty at the end."""
-    held, size = [], 0
-    for document in documents:
-        held.append(document)
-        size += len(document.text)
-        if size >= BLOCK_BYTES:
-            break
-    return held
+def run_tasks(label: str, run_all: Workers, function: Callable[..., ResultT], tasks: Sequence[Task],
+              arguments: Sequence[tuple]) -> Iterator[ResultT]:
+    """Calls `function(task, *arguments)` for each task; yields the results in order of completion.
+
+    It is called in a worker, or, for a task that the workers share, in this process with `work=`, which
+    gives them pieces.
+
+    Raises:
+      UsageError: as `Workers`.
+    """
+    arguments_of = {task.number: values for task, values in zip(tasks, arguments, strict=True)}
+    shared, others = shared_tasks(tasks, run_all.number)
+    progress = Progress("large compressed files", [task.size for task in shared])
+    work = Work(functools.partial(run_all.in_order, label), functools.partial(progress.add, parts=0))
+    for task in shared:
+        yield function(task, *arguments_of[task.number], work=work)
+        progress.add(0)
+    for _, result in run_all(label, function, [(task, *arguments_of[task.number]) for task in others],
+                             [task.size for task in others]):
+        yield result
 
 
-def _documents_kept_alone(task: Task, job: Job, statistics: Statistics) -> Iterator[readers.Document]:
-    """Those that no rule drops which looks at one document at a time."""
-    documents = readers.read_documents(
-        task.path, start=task.start, end=task.end, input_format=job.input_format,
-        max_document_bytes=job.max_document_bytes,
-        on_bad=functools.partial(statistics.add_bad, task.number, os.path.basename(task.path)))
-    for document in documents:
-        reason = job.rules.reason_to_drop(document)
-        statistics.labelled += document.language is not None
-        if reason is None:
-            yield document
-        else:
-            statistics.add_dropped(reason, len(document.text.encode()))
-
-
-def document_keys(task: Task, job: Job) -> np.ndarray:
-    """Duplicate keys of the task's kept documents, uint64 [documents, keys]."""
-    keys = [cleaning.duplicate_keys(document.text, job.dedup, job.near_duplicate_threshold)
-            for document in kept_documents(task, job, Statistics.empty(0))]
-    return np.stack(keys) if keys else np.zeros((0, 1), np.uint64)
-
-
-def process_task(task: Task, job: Job, statistics: Statistics,
-                 duplicates: Duplicates = Duplicates()) -> Iterator[ShardEntries]:
+def process_task(task: Task, job: Job, statistics: Statistics, duplicates: Duplicates = Duplicates(),
+                 work: Work = ALONE) -> Iterator[ShardEntries]:
     """Turns a task into records; yields them whenever `MAX_HELD_BYTES` are reached, and at the end.
 
     Args:
       statistics: the counts are added to it; they are complete at the end of the iterator.
+      work: where its blocks are worked on.
     """
-    tokenizer = _tokenizer(job.vocab_dir)
     statistics.clusters.update(dict(duplicates.clusters))
     entries: dict[int, list[bytes]] = {}
     held = 0
-    for number, block in enumerate(_blocks(task, job, statistics, duplicates.dropped)):
-        flat = _block_examples(block, job, tokenizer, statistics)
-        encoded = tfrecord.encode_examples(*flat)
-        split = "validation" if block.is_validation else "train"
-        statistics.examples[split] += len(encoded)
-        statistics.positions += len(flat.ids)
-        statistics.id_counts += np.bincount(flat.ids, minlength=len(statistics.id_counts))
-        key = _hash(job.seed, "order", task.number, number, block.hashes[0])
-        shards = job.validation_shards if block.is_validation else job.train_shards
-        first_shard = job.train_shards if block.is_validation else 0
-        keys = _mixed(np.uint64(key) + np.arange(len(encoded), dtype=np.uint64)).tolist()
-        for i, (sort_key, data) in enumerate(zip(keys, encoded, strict=True)):
-            entry = _ENTRY.pack(sort_key, len(data)) + data
-            # By turns and not by key, so that shards of a small data set have equal sizes.
-            entries.setdefault(first_shard + (key + i) % shards, []).append(entry)
-            held += len(entry)
+    blocks = enumerate(_blocks(task, job, statistics, duplicates.dropped, work))
+    for _, (found, counts) in work.each(functools.partial(_block_records, job, task.number), blocks):
+        statistics.add(counts)
+        for shard, data in found.items():
+            entries.setdefault(shard, []).append(data)
+            held += len(data)
         if held >= MAX_HELD_BYTES:
             yield {shard: b"".join(pieces) for shard, pieces in entries.items()}
             entries, held = {}, 0
@@ -268,17 +161,19 @@ def merge_entries(pieces: Iterable[bytes]) -> list[bytes]:
 
 @dataclass
 class _Block:
+    """Texts in UTF-8, which are sent to another process at less cost, and their hashes."""
+
     is_validation: bool
-    texts: list[str] = dataclasses.field(default_factory=list)
+    texts: list[bytes] = dataclasses.field(default_factory=list)
     hashes: list[int] = dataclasses.field(default_factory=list)
     size: int = 0
 
 
-def _blocks(task: Task, job: Job, statistics: Statistics,
-            duplicates: frozenset[int]) -> Iterator[_Block]:
+def _blocks(task: Task, job: Job, statistics: Statistics, duplicates: frozenset[int], work: Work
+            ) -> Iterator[_Block]:
     open_blocks = {False: _Block(False), True: _Block(True)}
     validation_below = int(job.validation_fraction * 2**64)
-    for index, document in enumerate(kept_documents(task, job, statistics)):
+    for index, document in enumerate(kept_documents(task, job, statistics, work)):
         data = document.text.encode()
         if index in duplicates:
             statistics.add_dropped(f"{job.dedup}_duplicate", len(data))
@@ -289,7 +184,7 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
                          or _hash(job.seed, "split", content_hash) < validation_below)
         statistics.add_kept(len(data))
         block = open_blocks[is_validation]
-        block.texts.append(document.text)
+        block.texts.append(data)
         block.hashes.append(content_hash)
         block.size += len(data)
         if block.size >= BLOCK_BYTES:
@@ -298,9 +193,34 @@ def _blocks(task: Task, job: Job, statistics: Statistics,
     yield from (block for block in open_blocks.values() if block.texts)
 
 
+def _block_records(job: Job, task_number: int, numbered: tuple[int, _Block]
+                   ) -> tuple[ShardEntries, Statistics]:
+    """The entries of the block with this number in its task, and its counts."""
+    number, block = numbered
+    tokenizer = _tokenizer(job.vocab_dir)
+    statistics = Statistics()
+    flat = _block_examples(block, job, tokenizer, statistics)
+    encoded = tfrecord.encode_examples(*flat)
+    statistics.examples["validation" if block.is_validation else "train"] += len(encoded)
+    statistics.positions += len(flat.ids)
+    counts = np.bincount(flat.ids, minlength=len(tokenizer.vocab))
+    # As small as it can be, because it is sent to another process.
+    statistics.id_counts = counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+    key = _hash(job.seed, "order", task_number, number, block.hashes[0])
+    shards = job.validation_shards if block.is_validation else job.train_shards
+    first_shard = job.train_shards if block.is_validation else 0
+    keys = _mixed(np.uint64(key) + np.arange(len(encoded), dtype=np.uint64)).tolist()
+    entries: dict[int, list[bytes]] = {}
+    for i, (sort_key, data) in enumerate(zip(keys, encoded, strict=True)):
+        # By turns and not by key, so that shards of a small data set have equal sizes.
+        entries.setdefault(first_shard + (key + i) % shards, []).append(
+            _ENTRY.pack(sort_key, len(data)) + data)
+    return {shard: b"".join(pieces) for shard, pieces in entries.items()}, statistics
+
+
 def _block_examples(block: _Block, job: Job, tokenizer: Tokenizer,
                     statistics: Statistics) -> examples.FlatExamples:
-    lines_of = [[line for line in text.split("\n") if line and not line.isspace()]
+    lines_of = [[line for line in text.decode().split("\n") if line and not line.isspace()]
                 for text in block.texts]
     sentences = iter(tokenizer.encode_batch([line for lines in lines_of for line in lines]))
     documents = [[next(sentences) for _ in lines] for lines in lines_of]

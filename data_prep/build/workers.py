@@ -1,11 +1,11 @@
-"""Worker processes of one machine, and the line that shows their progress.
+"""Worker processes of one machine, and how work is given to them.
 
 Workers are forked from a server that has imported TensorFlow and not used it. Spawned processes
 would each import it again, which takes two seconds of a core, and would not share its memory. And a
 process cannot be forked after its TensorFlow has run an operation.
 """
 
-import logging
+import collections
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -15,27 +15,57 @@ import os
 import signal
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from electra_es.durations import format_duration
+from data_prep.progress import Progress
 from electra_es.errors import UsageError
 
+ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
 
-PROGRESS_SECONDS = 10
+# Calls under way for each worker: one that it works on, one that waits, one whose result is awaited.
+_BEGUN_A_WORKER = 3
 # multiprocessing adds "/pymp-12345678/listener-12345678".
 _LONGEST_TMPDIR = 107 - 40
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
-class RunAll(Protocol):
-    """Calls a function with each of many argument lists; see `pool`."""
+class Work(NamedTuple):
+    """How the pieces of one part of the input are worked on: by this process, or shared with others.
+
+    Attributes:
+      each: calls a function with each of many arguments; yields (argument, result) in their order.
+      on_read: called with the number of bytes whenever some are read from the part's file; None: not.
+    """
+
+    each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+    on_read: Callable[[int], None] | None = None
+
+
+def _one_after_the_other(function: Callable[[ArgumentT], ResultT], arguments: Iterable[ArgumentT]
+                         ) -> Iterator[tuple[ArgumentT, ResultT]]:
+    return ((argument, function(argument)) for argument in arguments)
+
+
+ALONE = Work(_one_after_the_other)
+
+
+class Workers:
+    """Calls functions of a module's top level in other processes; see `pool`."""
+
+    def __init__(self, number: int, executor: ProcessPoolExecutor | None = None) -> None:
+        """
+        Args:
+          number: of processes.
+          executor: their pool; None: this process calls the functions.
+        """
+        self.number = number
+        self._executor = executor
 
     def __call__(self, label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
                  sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
@@ -43,13 +73,57 @@ class RunAll(Protocol):
 
         Args:
           label: name of the work, for messages.
-          function: a function of a module's top level.
+          function: what is called.
           arguments: one tuple per call.
           sizes: bytes of input of each call; the largest are started first.
 
         Raises:
           UsageError: a call raised it, or a worker died.
         """
+        progress = Progress(label, sizes)
+        if self._executor is None:
+            for number, (values, size) in enumerate(zip(arguments, sizes, strict=True)):
+                yield number, function(*values)
+                progress.add(size)
+            return
+        with self._death_told(label):
+            number_of = {self._executor.submit(function, *arguments[i]): i
+                         for i in sorted(range(len(arguments)), key=lambda i: -sizes[i])}
+            for future in as_completed(list(number_of)):
+                number = number_of.pop(future)  # So the result is freed after its use.
+                yield number, future.result()
+                progress.add(sizes[number])
+
+    def in_order(self, label: str, function: Callable[[ArgumentT], ResultT],
+                 arguments: Iterable[ArgumentT]) -> Iterator[tuple[ArgumentT, ResultT]]:
+        """Yields (argument, result) in the order of the arguments, which are taken as they are needed:
+        a few for each worker are under way, so that memory does not grow with their number.
+
+        Raises:
+          UsageError: a call raised it, or a worker died.
+        """
+        if self._executor is None:
+            yield from _one_after_the_other(function, arguments)
+            return
+        begun: collections.deque[tuple[ArgumentT, Future[ResultT]]] = collections.deque()
+        with self._death_told(label):
+            for argument in arguments:
+                begun.append((argument, self._executor.submit(function, argument)))
+                if len(begun) > _BEGUN_A_WORKER * self.number:
+                    first, future = begun.popleft()
+                    yield first, future.result()
+            while begun:
+                first, future = begun.popleft()
+                yield first, future.result()
+
+    @contextmanager
+    def _death_told(self, label: str) -> Iterator[None]:
+        try:
+            yield
+        except BrokenProcessPool:
+            raise UsageError(
+                f"a worker died while {label} were worked on, perhaps out of memory: the same "
+                f"command with fewer than --workers={self.number} goes on from what is done") from None
 
 
 def start_server() -> None:
@@ -79,10 +153,10 @@ def _use_short_sockets() -> None:
 
 
 @contextmanager
-def pool(workers: int) -> Iterator[RunAll]:
-    """Yields a `RunAll` over `workers` processes; one worker is this process itself."""
-    if workers <= 1:
-        yield _run_all_here
+def pool(number: int) -> Iterator[Workers]:
+    """Yields `Workers` of `number` processes; one worker is this process itself."""
+    if number <= 1:
+        yield Workers(1)
         return
     start_server()
     # Waits until the server is ready. Workers requested earlier would start after a Ctrl-C and would
@@ -91,38 +165,14 @@ def pool(workers: int) -> Iterator[RunAll]:
     ready.start()
     ready.join()
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, _CONTEXT, _start_worker) as executor:
-
-        def run_all(label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
-                    sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
-            progress = _Progress(label, sizes)
-            try:
-                number_of = {executor.submit(function, *arguments[i]): i
-                             for i in sorted(range(len(arguments)), key=lambda i: -sizes[i])}
-                for future in as_completed(list(number_of)):
-                    number = number_of.pop(future)  # So the result is freed after its use.
-                    yield number, future.result()
-                    progress.add(sizes[number])
-            except BrokenProcessPool:
-                raise UsageError(
-                    f"a worker died while {label} were worked on, perhaps out of memory: the same "
-                    f"command with fewer than --workers={workers} goes on from what is done"
-                ) from None
-            except BaseException:
-                executor.shutdown(wait=False, cancel_futures=True)
-                for process in set(multiprocessing.active_children()) - others:
-                    process.terminate()
-                raise
-
-        yield run_all
-
-
-def _run_all_here(label: str, function: Callable[..., ResultT], arguments: Sequence[tuple],
-                  sizes: Sequence[int]) -> Iterator[tuple[int, ResultT]]:
-    progress = _Progress(label, sizes)
-    for number, (values, size) in enumerate(zip(arguments, sizes, strict=True)):
-        yield number, function(*values)
-        progress.add(size)
+    with ProcessPoolExecutor(number, _CONTEXT, _start_worker) as executor:
+        try:
+            yield Workers(number, executor)
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
 
 
 def _start_worker() -> None:
@@ -143,25 +193,3 @@ def _end_with_parent() -> None:
     parent: Any = multiprocessing.parent_process()
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
-
-
-class _Progress:
-    """Logs from time to time `shards: 12 of 24, 0.8 of 1.5 GB, 35.1 MB/s, ETA 20s`."""
-
-    def __init__(self, label: str, sizes: Sequence[int]) -> None:
-        self._label = label
-        self._number, self._size = len(sizes), sum(sizes)
-        self._done = self._done_size = 0
-        self._start = self._last_shown = time.monotonic()
-
-    def add(self, size: int) -> None:
-        self._done += 1
-        self._done_size += size
-        now = time.monotonic()
-        if now - self._last_shown < PROGRESS_SECONDS:
-            return
-        self._last_shown = now
-        rate = max(self._done_size, 1) / (now - self._start)
-        logging.info("%s: %d of %d, %.2f of %.2f GB, %.1f MB/s, ETA %s", self._label, self._done,
-                     self._number, self._done_size / 1e9, self._size / 1e9, rate / 1e6,
-                     format_duration((self._size - self._done_size) / rate))

@@ -40,13 +40,24 @@ def load_keys(pattern: str) -> np.ndarray:
     return keys
 
 
+def write_keys(pattern: str, path: str) -> None:
+    """Writes `load_keys` into a file, so that workers need not read the files of tasks."""
+    files.write_array(path, load_keys(pattern))
+
+
+@functools.lru_cache(maxsize=2)
+def read_keys(path: str) -> np.ndarray:
+    """What `write_keys` wrote; the workers of one machine share its memory."""
+    return files.read_array(path) if files.is_remote(path) else np.load(path, mmap_mode="r")
+
+
 def runs_sha256(pattern: str) -> str:
     """A hash of all runs that documents must not have; empty without a pattern."""
     return hashlib.sha256(load_keys(pattern).tobytes()).hexdigest() if pattern else ""
 
 
 def share_a_run(texts: Sequence[str], keys: np.ndarray) -> np.ndarray:
-    """Which texts have one of the runs in `keys`: bool [texts]; give it about 1 MB of text a call."""
+    """Which texts have one of the runs in `keys`: bool [texts]; give it about 256 KB of text a call."""
     found, of = run_keys(texts)
     places = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
     return np.bincount(of[keys[places] == found], minlength=len(texts)) > 0

@@ -73,6 +73,8 @@ def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[s
 
     The language is OSCAR's, in `metadata`, where it is there; else that beside the text.
     """
+    if len(values) == 1:  # nothing beside the text
+        return None, None, ()
     metadata = values.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     identification = metadata.get("identification")
@@ -85,13 +87,18 @@ def _metadata(values: dict[str, Any]) -> tuple[str | None, float | None, tuple[s
               (values, LANGUAGE_FIELDS, PROBABILITY_FIELDS),
               (metadata, LANGUAGE_FIELDS, PROBABILITY_FIELDS))
     for place, languages, probabilities in places:
-        language = next((name for name in (_best(place, key) for key in languages)
-                         if isinstance(name, str)), None)
-        if language is not None:
-            probability = next((number for number in (_best(place, key) for key in probabilities)
-                                if isinstance(number, float) or number in (0, 1)), None)
-            return language, None if probability is None else float(probability), tuple(warnings)
+        for key in languages:
+            if key in place and isinstance(language := _best(place, key), str):
+                return language, _probability(place, probabilities), tuple(warnings)
     return None, None, tuple(warnings)
+
+
+def _probability(values: dict[str, Any], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        number = _best(values, name)
+        if isinstance(number, float) or number in (0, 1):
+            return float(number)
+    return None
 
 
 def _best(values: dict[str, Any], name: str) -> Any:

@@ -30,7 +30,20 @@ class Line(NamedTuple):
     size: int
 
 
-def read_lines(file: BinaryIO, compression: str | None, start: int, end: int | None, limit: int,
+class Watched:
+    """A file, open for reading, that tells how many bytes are read from it."""
+
+    def __init__(self, file: BinaryIO, on_read: Callable[[int], None]) -> None:
+        self._file, self._on_read = file, on_read
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._on_read(len(data))
+        return data
+
+
+def read_lines(file: BinaryIO | Watched, compression: str | None, start: int, end: int | None, limit: int,
                on_bad: OnBad) -> Iterator[Line]:
     """Lines (without line end) that start after byte `start`, or at it if it is 0.
 
@@ -76,7 +89,7 @@ def read_lines(file: BinaryIO, compression: str | None, start: int, end: int | N
             pieces, length = [following], len(following)
 
 
-def _bytes_left(file: BinaryIO, decompressed: int) -> int:
+def _bytes_left(file: BinaryIO | Watched, decompressed: int) -> int:
     """About how many bytes of text the rest of a compressed file holds, from its first part."""
     at = file.tell()
     read = max(0, at - _COMPRESSED_CHUNK_BYTES)
@@ -84,7 +97,7 @@ def _bytes_left(file: BinaryIO, decompressed: int) -> int:
     return int((file.seek(0, os.SEEK_END) - read) * ratio) if at else 0
 
 
-def _decompressed(file: BinaryIO, compression: str) -> Iterator[bytes]:
+def _decompressed(file: BinaryIO | Watched, compression: str) -> Iterator[bytes]:
     """Decompressed pieces of a file of one or more members (gzip), streams (xz) or frames (zstd).
 
     The libraries' own file objects either lose data before a truncated end or do not report it

@@ -19,6 +19,9 @@ from data_prep.corpus.word_arrays import SPACE, Batch, Words, tables
 
 PREFIX = "quality_"
 _NEW_LINE, _DOT, _ELLIPSIS = 10, ord("."), ord("…")
+_MULTIPLIER = 0x9E3779B97F4A7C15
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """When a document is dropped; the order is that of the rules.
@@ -66,7 +69,7 @@ THRESHOLDS = {"fineweb2_es": Thresholds(
 
 
 def reasons(texts: Sequence[str], thresholds: Thresholds) -> list[str | None]:
-    """For each text the first rule that drops it, or None; give it about 1 MB of text a call."""
+    """For each text the first rule that drops it, or None; give it about 256 KB of text a call."""
     if not texts:
         return []
     batch = Batch(texts)
@@ -83,17 +86,17 @@ def reasons(texts: Sequence[str], thresholds: Thresholds) -> list[str | None]:
     for name, dropped in _repeated_runs(batch, words, t):
         drop(name, dropped)
     drop("line_punctuation", lines.ending / np.maximum(lines.visible, 1) < t.line_punctuation)
-    without_line_ends = np.maximum(chars - batch.counts("\n"), 1)
+    without_line_ends = np.maximum(chars - lines.line_ends, 1)
     drop("duplicate_line_characters",
          lines.repeated_chars / without_line_ends > t.duplicate_line_characters)
     number = np.maximum(words.number, 1)
-    drop("new_lines", batch.counts("\n") / number > t.new_lines)
+    drop("new_lines", lines.line_ends / number > t.new_lines)
     drop("few_words", words.proper < t.words[0])
     drop("many_words", words.proper > t.words[1])
     length = words.proper_chars / np.maximum(words.proper, 1)
     drop("word_length", (length < t.word_length[0]) | (length > t.word_length[1]))
     drop("hashes", batch.counts("#") / number > t.symbols)
-    drop("ellipses", (batch.counts("...") + batch.counts("…")) / number > t.symbols)
+    drop("ellipses", (_three_dots(batch) + batch.counts("…")) / number > t.symbols)
     drop("bullets", lines.bullets / np.maximum(lines.all, 1) > t.bullets)
     drop("ellipsis_lines", lines.ellipses / np.maximum(lines.all, 1) > t.ellipsis_lines)
     drop("alphabetic_words", words.alphabetic / number < t.alphabetic_words)
@@ -109,12 +112,14 @@ class _Lines:
       visible, repeated_chars, ending: lines with something visible; characters of those that repeat an
         earlier one; those that end with a terminal mark.
       all, bullets, ellipses: all lines; those that begin with a bullet; that end with an ellipsis.
+      line_ends: inside the text.
     """
 
     def __init__(self, batch: Batch) -> None:
         ends = np.flatnonzero(batch.codes == _NEW_LINE)
         starts = np.concatenate(([0], ends[:-1] + 1))
         of = batch.text_of(starts)
+        self.line_ends = batch.per_text(of) - 1
         # The last line of a text is none if it is empty, as after a line end.
         exists = (ends < batch.ends[of]) | (ends > starts)
         self.all = batch.per_text(of[exists])
@@ -145,39 +150,71 @@ class _Lines:
         self.ellipses = batch.per_text(of[dots | (batch.codes[tail] == _ELLIPSIS)])
 
 
-def _repeated_runs(batch: Batch, words: Words, t: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
-    """(rule, which texts it drops) for the rules on runs of words.
+def _three_dots(batch: Batch) -> np.ndarray:
+    """How often each text has "...": int64 [texts]; a longer row of dots has it several times."""
+    dots = np.flatnonzero(batch.codes == _DOT)
+    first = np.flatnonzero(np.diff(dots, prepend=-2) > 1)
+    return batch.per_text(batch.text_of(dots[first]), np.diff(np.append(first, len(dots))) // 3)
 
-    A run of n words is there twice only if the runs of n - 1 words at its start and its end are.
-    """
+
+def _repeated_runs(batch: Batch, words: Words, t: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
+    """(rule, which texts it drops) for the rules on runs of words; what takes long is done only for texts
+    that a bound does not exclude."""
     chars = np.maximum(batch.lengths, 1)
-    top, duplicate = dict(t.top_runs), dict(t.duplicate_runs)
-    at = np.arange(len(words.starts))
-    for n in range(2, max(duplicate) + 1):
-        at, keys = words.runs(n, at)
-        shared = _is_shared(keys)
-        at, keys = at[shared], keys[shared]
-        if n in top:
-            yield f"top_{n}_words", _top_characters(words, n, at, keys) > top[n] * chars
-        if n in duplicate:
-            most = duplicate[n] * chars
-            suspect = _characters_covered(words, n, at[_repeats(keys)]) > most
-            repeated = np.zeros(len(chars), np.int64)
-            for i in np.flatnonzero(suspect):
-                of = slice(*np.searchsorted(at, words.bounds[i:i + 2]))
-                repeated[i] = _repeated_characters(at[of], keys[of], words, n)
-            yield f"duplicate_{n}_words", repeated > most
-        follows = np.zeros(len(words.starts) + 1, bool)
-        follows[at] = True
-        at = at[follows[at + 1]]
+    among = np.flatnonzero(_repeat_pairs(words, chars, t)[words.of])
+    for n, share in t.top_runs:
+        at, keys = words.runs(n, among)
+        suspicious = (_characters_at_most(words, n, at, keys) > share * chars)[words.of[at]]
+        most_frequent = _top_characters(words, n, at[suspicious], keys[suspicious])
+        yield f"top_{n}_words", most_frequent > share * chars
+    among = np.arange(len(words.starts))
+    for i, (n, share) in enumerate(t.duplicate_runs):
+        at, keys = words.runs(n, among)
+        repeats = _repeats(keys)
+        covered = _characters_covered(words, n, at[repeats])
+        repeated = np.zeros(len(chars), np.int64)
+        for text in np.flatnonzero(covered > share * chars):
+            of = slice(*np.searchsorted(at, words.bounds[text:text + 2]))
+            shared = np.isin(keys[of], keys[of][repeats[of]])
+            repeated[text] = _repeated_characters(at[of][shared], keys[of][shared], words, n)
+        yield f"duplicate_{n}_words", repeated > share * chars
+        # A run that repeats an earlier one consists of shorter ones that do.
+        suspects = covered > min(share for _, share in t.duplicate_runs[i:]) * chars
+        among = among[suspects[words.of[among]]]
+
+
+def _repeat_pairs(words: Words, chars: np.ndarray, t: Thresholds) -> np.ndarray:
+    """Which texts may have too many of a run of n words: those with many of a pair of words.
+
+    The run consists of n / 2 pairs, and each of them is there as often; the spaces between pairs are at
+    most a third of each.
+    """
+    at, keys = words.runs(2)
+    pair = _characters_at_most(words, 2, at, keys)
+    suspects = np.zeros(len(chars), bool)
+    for n, share in t.top_runs:
+        pairs = -(-n // 2)
+        suspects |= pair * (pairs + max(0, n - 1 - pairs) / 3) > share * chars
+    return suspects
+
+
+def _characters_at_most(words: Words, n: int, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """How many characters any of the runs at `at` has in its text at most, all times together, with one
+    space between words: int64 [texts]."""
+    buckets = _buckets(keys)
+    most = np.zeros(len(words.number), np.int64)
+    if len(at):
+        characters = np.bincount(buckets, words.characters(at, n) + n - 1)[buckets]
+        of = words.of[at]
+        first = np.flatnonzero(np.diff(of, prepend=-1))
+        most[of[first]] = np.maximum.reduceat(characters, first)
+    return most
 
 
 def _top_characters(words: Words, n: int, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Characters of the most frequent run of `n` words, all times together; of equally frequent ones the
-    first. `at`, `keys`: the runs that are there more than once."""
-    first = np.minimum(words.bounds[:-1], max(0, len(words.starts) - n))
-    found = np.where(words.number >= n, words.characters(first, n) + n - 1, 0) if len(
-        words.starts) >= n else np.zeros(len(words.number), np.int64)
+    first. `at`, `keys`: all runs of the texts that are asked for; 0 for others."""
+    found = np.zeros(len(words.number), np.int64)
     if not len(at):
         return found
     order = np.argsort(keys, kind="stable")
@@ -192,11 +229,11 @@ def _top_characters(words: Words, n: int, at: np.ndarray, keys: np.ndarray) -> n
 
 def _characters_covered(words: Words, n: int, at: np.ndarray) -> np.ndarray:
     """Characters of each text that are in the runs that begin at `at`, each once."""
-    change = np.zeros(len(words.starts) + 1, np.int64)
-    np.add.at(change, at, 1)
-    np.add.at(change, at + n, -1)
-    covered = np.cumsum(change[:-1]) > 0
-    return words.batch.per_text(words.of[covered], (words.ends - words.starts)[covered])
+    covered = np.zeros(len(words.starts), bool)
+    for k in range(n):
+        covered[at + k] = True
+    found = np.flatnonzero(covered)
+    return words.batch.per_text(words.of[found], (words.ends - words.starts)[found])
 
 
 def _repeated_characters(at: np.ndarray, keys: np.ndarray, words: Words, n: int) -> int:
@@ -215,19 +252,31 @@ def _repeated_characters(at: np.ndarray, keys: np.ndarray, words: Words, n: int)
     return characters
 
 
-def _is_shared(keys: np.ndarray) -> np.ndarray:
-    """Which keys are there more than once."""
-    ordered = np.sort(keys)
-    same = ordered[1:] == ordered[:-1]
-    twice = ordered[1:][same & np.append(True, ~same[:-1])] if len(same) else ordered[:0]
-    if not len(twice):
-        return np.zeros(len(keys), bool)
-    return twice[np.minimum(np.searchsorted(twice, keys), len(twice) - 1)] == keys
-
-
 def _repeats(keys: np.ndarray) -> np.ndarray:
-    """Which keys are equal to an earlier one."""
-    order = np.argsort(keys, kind="stable")
+    """Which keys are equal to an earlier one.
+
+    Each key goes to a bucket, whose first key is noted. Equal to it: a repeat. Another one: the same
+    with other buckets, for the few that are left. That takes a third of the time of sorting.
+    """
     again = np.zeros(len(keys), bool)
-    again[order[1:]] = keys[order[1:]] == keys[order[:-1]]
+    left, seed = np.arange(len(keys)), 0
+    while len(left):
+        buckets, seed = _buckets(keys[left], seed), seed + 1
+        first = np.empty(_size_of(len(left)), np.int64)
+        first[buckets[::-1]] = left[::-1]  # of several the last that is written stays
+        noted = first[buckets]
+        same = keys[noted] == keys[left]
+        again[left[same & (noted != left)]] = True
+        left = left[~same]
     return again
+
+
+def _buckets(keys: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A number below `_size_of(len(keys))` for each key: int64 [keys]."""
+    bits = _size_of(len(keys)).bit_length() - 1
+    return ((keys * np.uint64(_MULTIPLIER + 2 * seed)) >> np.uint64(64 - bits)).view(np.int64)
+
+
+def _size_of(number: int) -> int:
+    """How many buckets keep most of so many keys apart: a power of two."""
+    return 1 << max(4, (4 * number).bit_length())

@@ -16,7 +16,7 @@ file by row groups. Every document belongs to exactly one part.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from data_prep.corpus.fields import (
@@ -28,7 +28,7 @@ from data_prep.corpus.fields import (
     from_fields,
 )
 from data_prep.corpus.formats import format_of_content
-from data_prep.corpus.lines import COMPRESSION_RATIO, Line, OnBad, read_lines
+from data_prep.corpus.lines import COMPRESSION_RATIO, Line, OnBad, Watched, read_lines
 from electra_es import files
 from electra_es.errors import UsageError, import_optional, reason
 
@@ -42,7 +42,8 @@ _PARQUET_BATCH = 256
 
 def read_documents(path: str, *, start: int = 0, end: int | None = None,
                    input_format: str = "auto", max_document_bytes: int = MAX_DOCUMENT_BYTES,
-                   on_bad: OnBad = lambda reason, detail, size: None) -> Iterator[Document]:
+                   on_bad: OnBad = lambda reason, detail, size: None,
+                   on_read: Callable[[int], None] | None = None) -> Iterator[Document]:
     """Yields the documents of a file (local or gs://), streamed.
 
     Args:
@@ -53,6 +54,7 @@ def read_documents(path: str, *, start: int = 0, end: int | None = None,
       max_document_bytes: a document of more bytes, line ends included, is bad input (`huge_document`)
         and never in memory.
       on_bad: called for each document or end of a file that cannot be used.
+      on_read: called with the number of bytes whenever some are read; not for parquet.
 
     Raises:
       UsageError: the file cannot be opened, or holds what is no text.
@@ -66,12 +68,14 @@ def read_documents(path: str, *, start: int = 0, end: int | None = None,
         file.seek(0)
         if kind == "parquet":
             yield from _read_parquet(file, start, end, max_document_bytes, on_bad)
-        elif kind == "jsonl":
+            return
+        source = Watched(file, on_read) if on_read else file
+        if kind == "jsonl":
             longest = _JSON_ESCAPE_BYTES * max_document_bytes + _JSON_METADATA_BYTES
-            lines = read_lines(file, compression, start, end, longest, on_bad)
+            lines = read_lines(source, compression, start, end, longest, on_bad)
             yield from _read_jsonl(lines, end, max_document_bytes, on_bad)
         else:
-            lines = read_lines(file, compression, start, end, max_document_bytes, on_bad)
+            lines = read_lines(source, compression, start, end, max_document_bytes, on_bad)
             yield from _read_text(lines, start, end, max_document_bytes, on_bad)
 
 

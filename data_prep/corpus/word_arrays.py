@@ -24,9 +24,10 @@ class Batch:
     """Texts as one array of code points, a line end after each text.
 
     Attributes:
-      codes: uint32 [n].
+      codes: int64 [n]; NumPy looks others up half as fast.
       starts, ends, lengths: int64 [texts], in `codes`.
       classes: uint8 [n].
+      joins: int64 [k], where marks stand that may join a word.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -34,15 +35,20 @@ class Batch:
         self.lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         self.ends = np.cumsum(self.lengths + 1) - 1
         self.starts = self.ends - self.lengths
-        self.codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "replace"), np.uint32)
-        self.classes = tables().classes[self.codes]
+        self.codes = np.frombuffer(
+            "\n".join([*texts, ""]).encode("utf-32-le", "replace"), np.uint32).astype(np.int64)
+        kinds = tables().kinds.take(self.codes)
+        self.classes = kinds & _CLASS
+        self.joins = np.flatnonzero(kinds & _JOINS)
 
     @functools.cached_property
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """Sums of mixed code points times powers of the base, uint64 [n + 1]; the inverse powers, [n]."""
         powers, inverses = _powers(len(self.codes))
         sums = np.zeros(len(self.codes) + 1, np.uint64)
-        np.cumsum(tables().mixed[self.codes] * powers, out=sums[1:])
+        mixed = tables().mixed.take(self.codes)
+        mixed *= powers
+        np.cumsum(mixed, out=sums[1:])
         return sums, inverses
 
     def hash(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -57,8 +63,8 @@ class Batch:
         """Keys that are equal only within one text: its number, then 44 bits of the hash."""
         return (texts.astype(np.uint64) << np.uint64(44)) | (hashes >> np.uint64(20))
 
-    def counts(self, part: str) -> np.ndarray:
-        return np.fromiter((text.count(part) for text in self.texts), np.int64, len(self.texts))
+    def counts(self, character: str) -> np.ndarray:
+        return self.per_text(self.text_of(np.flatnonzero(self.codes == ord(character))))
 
     def per_text(self, texts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         """Numbers of the entries of each text, or sums of their weights: int64 [texts]."""
@@ -77,50 +83,68 @@ class Words:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         inside = batch.classes >= DIGIT
-        joins = np.flatnonzero(tables().joins[batch.codes[1:-1]]) + 1
-        joins = joins[inside[joins - 1] & inside[joins + 1]]
-        inside[joins] = True
+        # A mark at the very start has no letter before it; the last character is a line end.
+        joins = batch.joins[batch.joins > 0]
+        inside[joins[inside[joins - 1] & inside[joins + 1]]] = True
         before = np.concatenate(([False], inside[:-1]))
         alone = (batch.classes == VISIBLE) & ~inside
         self.starts = np.flatnonzero((inside & ~before) | alone)
         after = np.concatenate((inside[1:], [False]))
         self.ends = np.flatnonzero((inside & ~after) | alone) + 1
         self.bounds = np.searchsorted(self.starts, np.append(batch.starts, len(batch.codes)))
-        self.of = np.repeat(np.arange(len(batch.texts)), np.diff(self.bounds))
-        self.is_proper = proper = inside[self.starts] | ~tables().symbol[batch.codes[self.starts]]
-        letters = np.concatenate(([0], np.cumsum(batch.classes == LETTER)))
-        self.number = batch.per_text(self.of)
-        self.proper = batch.per_text(self.of[proper])
-        self.proper_chars = batch.per_text(self.of[proper], (self.ends - self.starts)[proper])
-        self.alphabetic = batch.per_text(self.of[letters[self.ends] > letters[self.starts]])
+        self.number = np.diff(self.bounds)
+        self.of = np.repeat(np.arange(len(batch.texts)), self.number)
+        self.sums = _sums(self.ends - self.starts)
+        first = batch.classes[self.starts]
+        self.is_proper = first >= DIGIT
+        alone = np.flatnonzero(first < DIGIT)
+        self.is_proper[alone] = ~tables().symbol[batch.codes[self.starts[alone]]]
+        self.proper = self._of_each_text(self.is_proper)
+        self.proper_chars = self._of_each_text(np.where(self.is_proper, self.ends - self.starts, 0))
+        self.alphabetic = self._of_each_text(self._has_letter(first))
         self.hashes = batch.hash(self.starts, self.ends)
-        self.sums = np.concatenate(([0], np.cumsum(self.ends - self.starts)))
 
-    def different(self, wanted: Sequence[str]) -> np.ndarray:
+    def _of_each_text(self, values: np.ndarray) -> np.ndarray:
+        """Sums of the values of each text's words."""
+        return np.diff(_sums(values)[self.bounds])
+
+    def _has_letter(self, first: np.ndarray) -> np.ndarray:
+        """Which words have a letter; `first` is the class of their first character."""
+        found = first == LETTER
+        unsure = np.flatnonzero(first == DIGIT)
+        if len(unsure):
+            # Every second result is of what stands between two of these words.
+            edges = np.stack([self.starts[unsure], self.ends[unsure]], axis=1).ravel()
+            found[unsure] = np.maximum.reduceat(self.batch.classes, edges)[::2] == LETTER
+        return found
+
+    def different(self, wanted: tuple[str, ...]) -> np.ndarray:
         """How many of the wanted words each text has."""
-        number = np.zeros(len(self.batch.texts), np.int64)
-        short = self.ends - self.starts <= max(map(len, wanted))
-        hashes, of = self.hashes[short], self.of[short]
-        for word in wanted:
-            number[np.unique(of[hashes == hash_of(word)])] += 1
-        return number
+        hashes, places, shift = _looked_up(wanted)
+        number = places[self.hashes >> shift]
+        same = np.flatnonzero(hashes[number] == self.hashes)
+        has = np.zeros((len(self.batch.texts), len(hashes)), bool)
+        has[self.of[same], number[same]] = True
+        return has.sum(axis=1)
 
-    def runs(self, n: int, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The runs of `n` words of one text among those that begin at the words `at`.
+    def runs(self, n: int, among: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """The runs of `n` words among those words, the numbers of all words of some texts.
 
         Returns:
-          where they begin, int64 [runs], and keys of their words, uint64 [runs].
+          where they begin, int64 [runs], and keys of their words, uint64 [runs], equal within one text.
         """
-        at = at[at <= len(self.starts) - n]
-        at = at[self.of[at] == self.of[at + n - 1]]
-        keys = _keys_of_runs(self.hashes[at + k] for k in range(n))
-        return at, self.batch.keyed(keys, self.of[at])
+        hashes, of = self.hashes[among], self.of[among]
+        count = max(0, len(hashes) - n + 1)
+        keys = keys_of_runs(hashes[k:k + count] for k in range(n))
+        inside = np.flatnonzero(of[:count] == of[len(of) - count:])
+        at = inside if isinstance(among, slice) else among[inside]
+        return at, self.batch.keyed(keys[inside], of[inside])
 
     def proper_runs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The runs of `n` words that are no symbols: keys, equal in all texts, and the text of each."""
         hashes, of = self.hashes[self.is_proper], self.of[self.is_proper]
         count = max(0, len(hashes) - n + 1)
-        keys = _keys_of_runs(hashes[k:k + count] for k in range(n))
+        keys = keys_of_runs(hashes[k:k + count] for k in range(n))
         inside = of[:count] == of[len(of) - count:]
         return keys[inside], of[:count][inside]
 
@@ -129,19 +153,42 @@ class Words:
         return self.sums[at + n] - self.sums[at]
 
 
-def _keys_of_runs(hashes: Iterable[np.ndarray]) -> np.ndarray:
+def keys_of_runs(hashes: Iterable[np.ndarray]) -> np.ndarray:
     """Keys of runs, uint64, from the hashes of their first words, their second words and so on."""
     return functools.reduce(lambda keys, each: keys * np.uint64(_BASE) + each, hashes)
 
 
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, 2, ... values: int64 [n + 1]."""
+    sums = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=sums[1:])
+    return sums
+
+
+@functools.cache
+def _looked_up(wanted: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.uint64]:
+    """Hashes of the words, and by the first bits of a hash which of them it may be; the rest of bits."""
+    hashes = np.array([hash_of(word) for word in wanted])
+    bits = next(bits for bits in range(8, 24) if len(set((hashes >> np.uint64(64 - bits)).tolist()))
+                == len(set(wanted)))
+    places = np.zeros(1 << bits, np.uint8)
+    places[hashes >> np.uint64(64 - bits)] = np.arange(len(wanted))
+    return hashes, places, np.uint64(64 - bits)
+
+
+# Bits of `Tables.kinds`.
+_CLASS, _JOINS = 3, 4
+
+
 class Tables(NamedTuple):
-    """By code point: class, 64 random bits, whether it ends a sentence, is a symbol, joins a word."""
+    """By code point: class, class and whether it may join a word, 64 random bits, whether it ends a
+    sentence, is a symbol."""
 
     classes: np.ndarray
+    kinds: np.ndarray
     mixed: np.ndarray
     terminal: np.ndarray
     symbol: np.ndarray
-    joins: np.ndarray
 
 
 # Marks that end a sentence, in the scripts that a Spanish text may quote; neither quotes nor "…" count.
@@ -166,11 +213,12 @@ def tables() -> Tables:
             classes[code] = DIGIT
     codes = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_BASE)
     mixed = (codes ^ (codes >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    terminal, symbol, joins = (np.zeros(size, bool) for _ in range(3))
-    joins[[ord(mark) for mark in JOINS]] = True
+    terminal, symbol = np.zeros(size, bool), np.zeros(size, bool)
+    kinds = classes.copy()
+    kinds[[ord(mark) for mark in JOINS]] |= _JOINS
     terminal[[ord(mark) for mark in TERMINAL]] = True
     symbol[[ord(mark) for mark in SYMBOLS]] = True
-    return Tables(classes, mixed ^ (mixed >> np.uint64(29)), terminal, symbol, joins)
+    return Tables(classes, kinds, mixed ^ (mixed >> np.uint64(29)), terminal, symbol)
 
 
 _powers_made: list[np.ndarray] = []

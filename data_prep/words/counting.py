@@ -5,21 +5,20 @@ import functools
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from data_prep.build import tasks as pipeline_tasks
-from data_prep.build.tasks import Task
-from data_prep.build.workers import pool
+from data_prep.build.description import Task
+from data_prep.build.workers import ALONE, Work, pool
 from data_prep.command_line import MAX_BAD_FRACTION
 from data_prep.corpus import listing, readers
 from data_prep.corpus.counts import InputCounts
 from electra_es import files
 from electra_es.config import SPECIAL_TOKENS, TextConfig, from_dict
 from electra_es.errors import UsageError, import_optional
-from electra_es.hardware import usable_cores
 from electra_es.text import tokenizer as text
 from electra_es.text import vocabulary
 
@@ -29,6 +28,8 @@ SETTINGS = ("tokenizer", "lower_case", "strip_accents", "unicode_form")
 # Ending of the file in which a Beam job says what it has read.
 _DOCUMENTS = ".documents.json"
 _BATCH_CHARACTERS = 1 << 20
+# What another process counts at a time: of more text, fewer different words have to be added up.
+_SHARED_CHARACTERS = 4 << 20
 _CHUNKS_AT_A_TIME = 100_000
 
 
@@ -77,14 +78,14 @@ def _count_chunks(documents: Iterable[str], config: TextConfig) -> Counter[bytes
     return chunks
 
 
-def batches(documents: Iterable[str]) -> Iterator[list[str]]:
+def batches(documents: Iterable[str], characters: int = _BATCH_CHARACTERS) -> Iterator[list[str]]:
     """Documents in lists of about 1 MB."""
     batch: list[str] = []
     size = 0
     for document in documents:
         batch.append(document)
         size += len(document)
-        if size >= _BATCH_CHARACTERS:
+        if size >= characters:
             yield batch
             batch, size = [], 0
     if batch:
@@ -117,7 +118,8 @@ def _words_of_chunks(chunks: Counter[bytes], config: TextConfig) -> Counter[str]
 
 
 def sampled_documents(task: Task, fraction: float, held_out_fraction: float = 0.0, *,
-                      held_out: bool = False, counts: InputCounts | None = None) -> Iterator[str]:
+                      held_out: bool = False, counts: InputCounts | None = None,
+                      on_read: Callable[[int], None] | None = None) -> Iterator[str]:
     """The texts of the sample in one part of a file.
 
     Args:
@@ -125,25 +127,37 @@ def sampled_documents(task: Task, fraction: float, held_out_fraction: float = 0.
       held_out_fraction: share of the documents that are not for training.
       held_out: yield these documents instead of those for training.
       counts: all documents of the part are added to it, those outside the sample too.
+      on_read: see `readers.read_documents`.
     """
     read = InputCounts() if counts is None else counts
 
     def texts() -> Iterator[str]:
         for document in readers.read_documents(
                 task.path, start=task.start, end=task.end,
-                on_bad=functools.partial(read.add_bad, task.number, os.path.basename(task.path))):
+                on_bad=functools.partial(read.add_bad, task.number, os.path.basename(task.path)),
+                on_read=on_read):
             read.add_kept(len(document.text.encode()))
             yield document.text
 
     yield from sample(texts(), fraction, held_out_fraction, held_out)
 
 
-def count_task(task: Task, config: TextConfig, fraction: float, held_out_fraction: float = 0.0
-               ) -> tuple[Counter[str], InputCounts]:
+def count_task(task: Task, config: TextConfig, fraction: float, held_out_fraction: float = 0.0,
+               work: Work = ALONE) -> tuple[Counter[str], InputCounts]:
     """Counts the words of one part of a file, and its documents."""
     counts = InputCounts()
-    words = count_words(sampled_documents(task, fraction, held_out_fraction, counts=counts), config)
+    documents = sampled_documents(task, fraction, held_out_fraction, counts=counts, on_read=work.on_read)
+    if work is ALONE:
+        return count_words(documents, config), counts
+    words: Counter[str] = Counter()
+    for _, counted in work.each(functools.partial(_count_batch, config),
+                                batches(documents, _SHARED_CHARACTERS)):
+        words.update(counted)
     return words, counts
+
+
+def _count_batch(config: TextConfig, documents: list[str]) -> Counter[str]:
+    return count_words(documents, config)
 
 
 def count_files(pattern: str, config: TextConfig, *, sample_fraction: float = 1.0,
@@ -158,10 +172,10 @@ def count_files(pattern: str, config: TextConfig, *, sample_fraction: float = 1.
     tasks = pipeline_tasks.plan_tasks(listing.list_files(pattern))
     words: Counter[str] = Counter()
     total = InputCounts()
-    with pool(min(workers or usable_cores(), len(tasks))) as run_all:
-        for _, (counted, counts) in run_all("parts of the input", count_task, [
-                (task, config, sample_fraction, held_out_fraction) for task in tasks],
-                [task.size for task in tasks]):
+    with pool(pipeline_tasks.workers_for(tasks, workers)) as run_all:
+        for counted, counts in pipeline_tasks.run_tasks(
+                "parts of the input", run_all, count_task, tasks,
+                [(config, sample_fraction, held_out_fraction)] * len(tasks)):
             words.update(counted)
             total.add(counts)
     total.warn_of_bad()

@@ -226,8 +226,6 @@ def test_stopped_job_goes_on_without_doing_anything_twice(
 @pytest.mark.parametrize("settings", [{}, {"runner": "DirectRunner"}], ids=["local", "beam"])
 @pytest.mark.parametrize("dedup", ["exact", "near"])
 def test_duplicates_over_all_files(vocab_dir, tmp_path, dedup, settings):
-    if dedup == "near":
-        pytest.importorskip("datasketch")
     draws = random.Random(6)
     base = [" ".join(sentence(draws) for _ in range(10)) for _ in range(30)]
     similar = [text + " casa" for text in base[:7]]

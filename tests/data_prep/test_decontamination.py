@@ -62,3 +62,22 @@ def test_the_flag(vocab_dir, tmp_path):
     with pytest.raises(UsageError, match="decontaminate=.*: no text of 13 words in these files"):
         build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "no", **settings,
                                decontaminate=f"{tmp_path}/short.tsv"))
+
+
+@pytest.mark.parametrize("settings", [{"workers": 2}, {"runner": "DirectRunner", "workers": 2}],
+                         ids=["local", "beam"])
+def test_files_of_tasks_are_read_once_a_job(vocab_dir, tmp_path, monkeypatch, settings):
+    write(tmp_path / "pawsx.tsv")
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text(f"{OTHER}\n\n{SENTENCE}\n\n{name}", encoding="utf-8")
+    write_keys = decontamination.write_keys
+
+    def then_nobody_can_read_them(pattern, path):
+        write_keys(pattern, path)
+        (tmp_path / "pawsx.tsv").unlink()
+
+    monkeypatch.setattr(decontamination, "write_keys", then_nobody_can_read_them)
+    build_tfrecords(config(tmp_path, vocab_dir, tmp_path / "records", input=f"{tmp_path}/*.txt",
+                           decontaminate=f"{tmp_path}/*.tsv", validation_fraction=0.0, **settings))
+    assert stats_of(tmp_path / "records")["dropped_documents"] == {"contaminated": 3}
+    assert not (tmp_path / "records" / "_unfinished").exists()

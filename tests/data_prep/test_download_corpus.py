@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import http.server
 import json
+import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from paths import ROOT
 
 pytest.importorskip("huggingface_hub")
 
+from data_prep import progress
 from data_prep.download_corpus import CORPORA, download_corpus
 from electra_es.errors import UsageError
 
@@ -132,12 +135,30 @@ def test_a_connection_that_breaks_is_taken_up_where_it_was(hub, tmp_path, monkey
     assert first is None and 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= 15_000_000
 
 
+def test_progress_tells_rate_and_time_left(hub, tmp_path, monkeypatch, caplog):
+    """Of all files together; those that are there already do not count."""
+    output = tmp_path / "corpus"
+    download_corpus("owner/name", "es/part-1*", str(output))
+    monkeypatch.setattr(Hub, "break_after", 11_000_000)  # bytes that come twice count once
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0)
+    with caplog.at_level(logging.INFO):
+        download_corpus("owner/name", "*/part*", str(output))
+    total = sum(map(len, FILES.values())) - len(FILES["README.md"])
+    lines = [line for line in caplog.messages if "MB" in line]
+    assert lines[0] == f"4 files, {total / 1e6:.1f} MB"
+    shown = [re.fullmatch(r"files: (\d) of [34], (.*) of 0.03 GB, (.*) MB/s, ETA (.*)", line)
+             for line in lines[1:]]
+    done = [float(line[2]) for line in shown if line]
+    assert len(done) == len(lines) - 1 >= 4 and done == sorted(done)
+    assert shown[-1].groups()[:2] == ("3", "0.03") and shown[-1][4] == "0s"
+
+
 def test_a_retry_is_told_once(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "break_after", 15_000_000)
     result = subprocess.run(
         [sys.executable, "-m", "data_prep.download_corpus", "--repo=owner/name", "--files=large/*",
          f"--output={tmp_path / 'corpus'}"], cwd=ROOT, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+        env=dict(os.environ))
     lines = result.stderr.splitlines()
     assert result.returncode == 0 and len(ranges(hub)) == 2
     assert any("peer closed connection" in line or "resume" in line for line in lines), lines

@@ -98,6 +98,27 @@ def test_what_cannot_be_reached_is_one_line(bucket, monkeypatch):
         files.exists("nowhere://a")
 
 
+@pytest.mark.parametrize("path, message", [
+    ("http://127.0.0.1:9/a.txt", r"a\.txt: cannot be reached \("),
+    ("http://127.0.0.1:9/a/*.txt", r"txt: cannot be reached \("),
+    ("s3://bucket/a", "expected the packages of requirements-gcs.txt"),
+    ("hdfs://127.0.0.1:9/a", "cannot be reached|expected the packages")])
+def test_what_cannot_be_listed_is_one_line(path, message):
+    """It is not taken for a pattern that matches nothing."""
+    with pytest.raises(UsageError, match=message) as error:
+        files.find(path)
+    assert "\n" not in str(error.value)
+    if path.startswith("http") and "*" not in path:
+        with pytest.raises(UsageError, match=message):
+            files.exists(path)
+
+
+def test_libraries_of_the_login_are_silent():
+    """They tell each of their tries in a line; what is wrong, the error says."""
+    for name in ("gcsfs", "google.auth.compute_engine._metadata", "google.auth._default"):
+        assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
+
+
 def test_a_bucket_that_refuses_the_login_is_one_line_within_seconds(monkeypatch):
     """gcsfs asks six times in half a minute, for every file."""
     class Refusing(http.server.BaseHTTPRequestHandler):

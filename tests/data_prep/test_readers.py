@@ -339,6 +339,21 @@ def test_what_is_no_corpus_is_refused_before_the_work(tmp_path, name, data, mess
         assert formats.format_of_file(str(path), "text") == ("text", None)
 
 
+def test_a_file_that_several_links_lead_to_is_read_once(tmp_path):
+    """It was read three times."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("uno")
+    (tmp_path / "in/b.txt").symlink_to("a.txt")
+    (tmp_path / "in/c.txt").symlink_to("b.txt")
+    (tmp_path / "linked").symlink_to("in")
+    for pattern in (f"{tmp_path}/in", f"{tmp_path}/*/*.txt",
+                    f"{tmp_path}/in/a.txt,{tmp_path}/linked/c.txt"):
+        (found,) = listing.list_files(pattern)
+        assert found[1] == 3
+    held_out = listing.list_files(f"{tmp_path}/linked/c.txt")
+    assert listing.without(listing.list_files(f"{tmp_path}/in"), held_out) == []
+
+
 def test_a_comma_in_a_path(tmp_path):
     for name in ("a,b.txt", "c.txt"):
         (tmp_path / name).write_text("uno")

@@ -361,6 +361,16 @@ def test_a_corpus_that_cannot_be_read_trains_no_vocabulary(tmp_path, settings):
     assert not (tmp_path / "v").exists()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_corpus_that_cannot_be_read_is_not_counted(tmp_path, workers):
+    """By its bytes: it is one of 42 documents."""
+    (tmp_path / "a.txt").write_text("una casa\n\n" * 40 + "otra frase sin fin\n" * 700_000)
+    (tmp_path / "b.txt").write_text("otra\n")
+    with pytest.raises(UsageError, match="of the text, by its bytes, cannot be read, more than "
+                       "max_bad_fraction=0.05: huge_document 1 times"):
+        counting.count_files(f"{tmp_path}/*.txt", TextConfig(), workers=workers)
+
+
 def test_the_command(tmp_path):
     (tmp_path / "counts.tsv").write_text("casa\t7\nniña\t5\nla\t9\n")
     run = subprocess.run(

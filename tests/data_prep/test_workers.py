@@ -17,6 +17,7 @@ from data_prep.build import tasks as pipeline_tasks
 from data_prep.build import workers
 from data_prep.build.job import build_tfrecords
 from data_prep.build.settings import BuildConfig
+from data_prep.progress import PROGRESS_SECONDS, Progress
 from electra_es.config import TextConfig
 from electra_es.errors import UsageError
 from electra_es.text.vocabulary import save_text_config
@@ -64,17 +65,52 @@ def test_a_worker_that_dies_ends_the_work_in_one_line():
         list(run_all("shards", os._exit, [(9,)], [1]))
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_come_in_the_order_of_the_arguments_which_are_taken_as_needed(count):
+    taken = []
+    with workers.pool(count) as run_all:
+        found = run_all.in_order("numbers", square, (taken.append(n) or n for n in range(20, 50)))
+        assert next(found) == (20, 400)
+        assert len(taken) <= 1 + 3 * count
+        assert list(found) == [(number, number * number) for number in range(21, 50)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_of_a_piece_comes_back_as_it_is(count):
+    with pytest.raises(UsageError, match=r"^13: expected another number$"), (
+            workers.pool(count)) as run_all:
+        list(run_all.in_order("numbers", square, [3, 13, 4]))
+
+
+def test_a_worker_that_dies_over_a_piece_ends_the_work_in_one_line():
+    with pytest.raises(UsageError, match="a worker died while pieces were worked on"), (
+            workers.pool(2)) as run_all:
+        list(run_all.in_order("pieces", os._exit, [9]))
+
+
 def test_progress_tells_rate_and_time_left(caplog, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(workers.time, "monotonic", lambda: now[0])
-    progress = workers._Progress("shards", [300_000_000, 500_000_000, 1_000_000_000])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("shards", [300_000_000, 500_000_000, 1_000_000_000])
     with caplog.at_level(logging.INFO):
-        now[0] += workers.PROGRESS_SECONDS - 1
+        now[0] += PROGRESS_SECONDS - 1
         progress.add(300_000_000)
         assert caplog.messages == []
         now[0] += 7
         progress.add(500_000_000)
     assert caplog.messages == ["shards: 2 of 3, 0.80 of 1.80 GB, 50.0 MB/s, ETA 20s"]
+
+
+def test_progress_within_a_part_and_without_those_that_need_no_work(caplog, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("files", [300_000_000, 500_000_000, 900_000_000])
+    with caplog.at_level(logging.INFO):
+        progress.leave_out(300_000_000)
+        progress.add(100_000_000, parts=0)
+        now[0] += PROGRESS_SECONDS
+        progress.add(100_000_000, parts=0)
+    assert caplog.messages == ["files: 0 of 2, 0.20 of 1.40 GB, 20.0 MB/s, ETA 1m00s"]
 
 
 def test_parts_of_a_large_corpus_are_larger():
