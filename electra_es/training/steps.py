@@ -8,7 +8,7 @@ the sum. (The original clips on each replica and averages.)
 Shapes: B batch of a replica, A micro-batches, L length.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -145,17 +145,24 @@ def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: Mod
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
 
 
-def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy
-                    ) -> Callable[[Iterator[Inputs], tf.Tensor, tf.Tensor], Sums]:
-    """Returns a compiled `loop(iterator, num_steps, bad_in_row) -> sums`.
+def no_sums(config: ModelConfig) -> Sums:
+    """What the loop begins to add to."""
+    return {name: tf.constant(0.0) for name in (*metric_names(config), "bad", "gradient_norm")}
+
+
+def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy) -> Callable[..., Sums]:
+    """Returns a compiled `loop(iterator, num_steps, bad_in_row, before=None) -> sums`.
 
     The steps run in one `tf.while` on the device; the host waits once, for the sums. These are
     metric sums over all replicas and steps, `bad` (the number of steps that were not applied),
-    `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step).
+    `bad_in_loop`, `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step). The loop adds
+    them to `before`, the sums of earlier loops with the names of `no_sums`. So they are the same bits
+    whether the steps are run in one loop or in many.
     """
     # AutoGraph would rewrite all Python code of the model, which takes longer than tracing it.
     @tf.function(autograph=False)
-    def loop(iterator: tf.data.Iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
+    def loop(iterator: tf.data.Iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor,
+             before: Sums | None = None) -> Sums:
         def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor
                      ) -> tuple[tf.Tensor, Sums, tf.Tensor, tf.Tensor]:
             new = run_step(step, strategy, iterator.get_next())
@@ -164,12 +171,12 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
-        zeros = {name: tf.constant(0.0)
-                 for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
+        first = before or no_sums(step.model_config)
         _, sums, bad_in_row, last_bad = tf.while_loop(
             lambda number, *_: number < num_steps, add_step,
-            (0, zeros, bad_in_row, tf.constant(0, tf.int64)))
-        return {**sums, "bad_in_row": bad_in_row, "last_bad_step": last_bad}
+            (0, first, bad_in_row, tf.constant(0, tf.int64)))
+        return {**sums, "bad_in_loop": sums["bad"] - first["bad"], "bad_in_row": bad_in_row,
+                "last_bad_step": last_bad}
 
     return loop
 

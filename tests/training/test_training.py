@@ -20,9 +20,10 @@ from electra_es.training import evaluation
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.evaluation import evaluate_run
 from electra_es.training.optimization import Adam, schedule_for
+from electra_es.training.pace import is_due, steps_until_due
 from electra_es.training.run_dir import load_model, settings_of_run, store_id_counts
 from electra_es.training.steps import TrainStep
-from electra_es.training.train import is_due, steps_until_due, train, vocabulary_line
+from electra_es.training.train import train, vocabulary_line
 
 
 @pytest.fixture(scope="module")
