@@ -146,6 +146,18 @@ def test_a_signal_in_the_last_evaluation(data, trained, monkeypatch, capsys):
     assert "stopped by a signal in the evaluation at step 6" in capsys.readouterr().out
 
 
+def test_a_signal_in_an_exam(data, trained, monkeypatch, capsys):
+    """The exam ends with the batch that is under way, and reports nothing."""
+    asked = iter([False, False, False, True])
+    monkeypatch.setattr("electra_es.training.interruption.StopSignal.requested",
+                        lambda self: next(asked))
+    result = train(model_config(), run(exam_every=6), model_dir=trained[0], **data._asdict())
+    assert result == (6, {}, True) and not list(asked)
+    printed = capsys.readouterr().out
+    assert "stopped by a signal in the exam at step 6" in printed and "exam at step 6:" not in printed
+    assert not [line for line in lines_of(trained[0], "metrics.jsonl") if line["kind"] == "exam"]
+
+
 def test_a_stop_before_where_the_run_is(data, trained):
     with pytest.raises(UsageError, match="--stop_at_step=5: .* is at step 6 already: expected a later"):
         train(model_config(), run(stop_at_step=5), model_dir=trained[0], **data._asdict())
