@@ -126,9 +126,9 @@ def apply_gradients(optimizer: Adam, loss: tf.Tensor, gradients: list[tf.Tensor]
     gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
     loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
     with tf.name_scope("optimizer"):
-        gradients, norm = clip_by_global_norm(gradients, clip_norm)
+        scale, norm = clip_by_global_norm(gradients, clip_norm)
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-        optimizer.apply(gradients, is_finite)
+        optimizer.apply(gradients, is_finite, scale)
     # A step that is not applied does not count in the metrics either.
     sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
     sums["bad"] = tf.cast(~is_finite, tf.float32)
