@@ -2,8 +2,9 @@ r"""Planted near-duplicates: which pairs and clusters `--dedup=near` finds, and 
 
     python -m benchmarks.near_duplicates [--threshold=0.8 --seed=1]
 
-Documents are random words, so that the Jaccard similarity of their runs of five words is known. The
-peer is the truth: connected components of the pairs above the threshold.
+This takes about a minute on two cores. Documents are random words, so that the Jaccard similarity of
+their runs of five words is known. The peer is the truth: connected components of the pairs above the
+threshold.
 """
 
 import random
@@ -52,6 +53,7 @@ def main() -> None:
     parse_flags_only()
     threshold, draws = flags.FLAGS.threshold, random.Random(flags.FLAGS.seed)
     bands, rows = cleaning.band_shape(threshold)
+    print("about a minute")
     print(f"threshold {threshold}: {bands} bands of {rows} rows\n")
     print("| similarity | pairs found | expected |\n|---|---|---|")
     for similarity in SIMILARITIES:

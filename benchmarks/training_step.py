@@ -1,13 +1,14 @@
 """Speed of training against the bare compiled step, and against Hugging Face's PyTorch classes.
 
-    python -m benchmarks.training_step --steps=200 --batch_size=32
-    python -m benchmarks.training_step --steps=20 --batch_size=16 --model_size=small --with_pytorch
+    python -m benchmarks.training_step
+    python -m benchmarks.training_step --steps=5 --batch_size=16 --model_size=small --with_pytorch
 
-Three things take turns, so that a machine whose speed drifts does not favour one: the bare compiled
-loop on one batch in memory; what `train()` does, over records, with a progress line every 25 steps
-and a checkpoint every 100, as hparams/debug.json has them; and
-ElectraForMaskedLM plus ElectraForPreTraining with heads at every position and AdamW, the way they
-come. The last line is the overhead; more than 10 % is a failure. Examples/s are medians.
+With the defaults this takes about seven minutes on two cores. Three things take turns, so that a
+machine whose speed drifts does not favour one: the bare compiled loop on one batch in memory; what
+`train()` does, over records, with a progress line every 25 steps and a checkpoint every 100, as
+hparams/debug.json has them; and ElectraForMaskedLM plus ElectraForPreTraining with heads at every
+position and AdamW, the way they come. The last line is the overhead; more than 10 % is a failure.
+Examples/s are medians.
 """
 
 import os
@@ -143,6 +144,7 @@ def pytorch_steps(config: ModelConfig, batch_size: int, length: int, vocab_size:
 
 def main() -> None:
     parse_flags_only()
+    print("at most ten minutes on two cores", flush=True)
     batch, length, vocab_size, steps = _BATCH.value, _LENGTH.value, _VOCAB.value, _STEPS.value
     model_settings = model_config({"model_size": _SIZE.value})
     config = PretrainingConfig(max_seq_length=length, train_batch_size=batch,

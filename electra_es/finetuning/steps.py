@@ -16,7 +16,13 @@ from electra_es.finetuning.model import FinetuningModel
 from electra_es.model.dropout import dropout_seed
 from electra_es.model.randomness import Key, stateless_seed
 from electra_es.training.optimization import Adam
-from electra_es.training.steps import Sums, apply_gradients, number_of_step, run_step
+from electra_es.training.steps import (
+    Sums,
+    apply_gradients,
+    no_garbage_collection,
+    number_of_step,
+    run_step,
+)
 
 
 class FinetuningStep:
@@ -94,7 +100,8 @@ def make_forward(model: FinetuningModel, strategy: tf.distribute.Strategy
 def _program(function: Callable, *example: object) -> Callable:
     """The compiled form of `function` for arguments of these shapes. Each length has its own: one
     tf.function for all would warn of how often it is traced."""
-    return tf.function(function, autograph=False).get_concrete_function(*example)
+    with no_garbage_collection():
+        return tf.function(function, autograph=False).get_concrete_function(*example)
 
 
 def spread(strategy: tf.distribute.Strategy, batch: Batch) -> Batch:

@@ -8,7 +8,9 @@ the sum. (The original clips on each replica and averages.)
 Shapes: B batch of a replica, A micro-batches, L length.
 """
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -145,6 +147,19 @@ def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: Mod
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
 
 
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """For tracing, which makes hundreds of thousands of objects that stay: looking for garbage among them
+    again and again was a fifth of its time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def no_sums(config: ModelConfig) -> Sums:
     """What the loop begins to add to."""
     return {name: tf.constant(0.0) for name in (*metric_names(config), "bad", "gradient_norm")}
@@ -172,9 +187,10 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy) -> Callab
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
         first = before or no_sums(step.model_config)
-        _, sums, bad_in_row, last_bad = tf.while_loop(
-            lambda number, *_: number < num_steps, add_step,
-            (0, first, bad_in_row, tf.constant(0, tf.int64)))
+        with no_garbage_collection():
+            _, sums, bad_in_row, last_bad = tf.while_loop(
+                lambda number, *_: number < num_steps, add_step,
+                (0, first, bad_in_row, tf.constant(0, tf.int64)))
         return {**sums, "bad_in_loop": sums["bad"] - first["bad"], "bad_in_row": bad_in_row,
                 "last_bad_step": last_bad}
 
@@ -207,7 +223,8 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
 
     @tf.function(autograph=False)
     def step(inputs: Inputs) -> Sums:
-        return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
+        with no_garbage_collection():
+            return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
 
     return step
 
