@@ -93,7 +93,9 @@ class TrainStep:
 
         zeros = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
                  {name: tf.constant(0.0) for name in metric_names(self.model_config)})
-        return tf.while_loop(lambda part, total: part < parts, add_part, (0, zeros))[1]
+        # One after the other: TensorFlow would run all of them at once, with the memory of all.
+        return tf.while_loop(lambda part, total: part < parts, add_part, (0, zeros),
+                             parallel_iterations=1)[1]
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> MicroBatch:

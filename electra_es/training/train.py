@@ -13,7 +13,7 @@ from electra_es.data.inputs import check_records, training_dataset
 from electra_es.data.provenance import describe_records
 from electra_es.data.records import load_records_info, read_id_counts
 from electra_es.data.shards import bad_shard_named, check_validation, usable_shards
-from electra_es.errors import CheckFailed, UsageError
+from electra_es.errors import CheckFailed, UsageError, warn
 from electra_es.files import only_run_in
 from electra_es.model.pretrainer import (
     ElectraPretrainer,
@@ -104,7 +104,8 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
     with workers.together():
         tokenizer = load_tokenizer(vocab_dir)
         vocab_size = len(tokenizer.vocab)
-        check_memory(model_config, config, vocab_size, strategy)
+        if warning := check_memory(model_config, config, vocab_size, strategy):
+            warn(warning)
         info = load_records_info(data_dir)
         check_records(info, config, model_config, tokenizer.config, data_dir)
         shards = usable_shards(data_dir, info, config.skip_corrupt_shards, vocab_size)
