@@ -131,6 +131,9 @@ def test_evaluations_are_compiled_once(data, trained, monkeypatch):
     assert [step.experimental_get_tracing_count() for step in steps] == [1, 1]
     assert len(datasets) == 2
     assert evaluate(lambda: True) is None
+    told: list[str] = []
+    assert evaluate(tell=told.append) == first
+    assert told == ["evaluation: 1 of 2 batches", "evaluation: 2 of 2 batches"]
 
 
 def test_a_signal_in_the_last_evaluation(data, trained, monkeypatch, capsys):
