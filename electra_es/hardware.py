@@ -1,12 +1,19 @@
 """The hardware of this machine, found without TensorFlow or network; and the runtime of its TPU."""
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from electra_es.chips import tpu_version
 from electra_es.errors import UsageError
 
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+# Files of a control group: limit, use, and the line of memory.stat with what may be dropped at any time.
+_GROUP_FILES = {"": ("memory.max", "memory.current", "inactive_file"),  # version 2
+                "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")}
 _GOOGLE, _NVIDIA = "0x1ae0", "0x10de"
 # PCI number of the chip -> version. One number stands for v2 and v3.
 _TPU_NUMBERS = {"0x0027": "v2 or v3", "0x005e": "v4", "0x0062": "v5p", "0x0063": "v5e",
@@ -18,6 +25,55 @@ _WITHOUT_PJRT = ("v2", "v3", "v2 or v3", "v4")
 def usable_cores() -> int:
     """Cores that this process may use; a container or `taskset` may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Memory(NamedTuple):
+    """Memory of this machine, or of the container that this process is in; bytes."""
+
+    total: int  # swap included
+    free: int  # of it, for what this process wants beyond what it has
+
+
+def host_memory() -> Memory:
+    """The least of what the machine has and what its containers allow."""
+    found = {name: 1024 * int(size) for name, size in re.findall(
+        r"^(\w+): +(\d+) kB", _read(_PROC / "meminfo"), re.MULTILINE)}
+    if "MemTotal" in found:
+        total = found["MemTotal"] + found.get("SwapTotal", 0)
+        free = found.get("MemAvailable", total) + found.get("SwapFree", 0)
+    else:  # not Linux
+        total = free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for folder, (limit_file, use_file, droppable) in _control_groups():
+        limit, use = _read(folder / limit_file), _read(folder / use_file)
+        if not (limit.isdigit() and use.isdigit()):  # no limit
+            continue
+        cache = re.search(rf"^{droppable} (\d+)$", _read(folder / "memory.stat"), re.MULTILINE)
+        total = min(total, int(limit))
+        free = min(free, int(limit) - int(use) + (int(cache[1]) if cache else 0))
+    return Memory(total, max(free, 0))
+
+
+def _control_groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """The folders of this process's control group and of those around it. Within a container the path may
+    be that outside, so that only the top is there."""
+    for line in _read(_PROC / "self/cgroup").splitlines():
+        _, kinds, path = line.split(":", 2)
+        kind = "memory" if "memory" in kinds.split(",") else kinds
+        if kind in _GROUP_FILES:
+            top = _CGROUPS / kind
+            group = top / path.lstrip("/")
+            for folder in (group, *group.parents):
+                yield folder, _GROUP_FILES[kind]
+                if folder == top:
+                    break
+
+
+def _read(path: Path) -> str:
+    """The text without space around it; empty if it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def local_tpu() -> str:

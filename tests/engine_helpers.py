@@ -29,8 +29,8 @@ RUN = dict(max_seq_length=LENGTH, train_batch_size=4, eval_batch_size=4, data_st
            deterministic=True, distribution="cpu", log_every=20, save_every=60, steps_per_loop=7,
            jit_compile="off", seed=3)
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["electra_es.training.train", "electra_es.training.run_dir"])
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["electra_es.training.train", "electra_es.training.run_dir"])
 
 
 class Data(NamedTuple):
@@ -91,7 +91,7 @@ class TrainingProcess:
         self.model_dir = str(model_dir)
         self.log = pathlib.Path(f"{model_dir}-{time.monotonic_ns()}.log")
         self.log.touch()
-        self.process = _PROCESSES.Process(target=_train, args=(
+        self.process = PROCESSES.Process(target=_train, args=(
             str(self.log), data, self.model_dir, model or {}, settings, environment or {}))
         self.process.start()
 

@@ -15,10 +15,10 @@ from electra_es.finetuning.saved import id2label
 from electra_es.finetuning.settings import FinetuningConfig
 from electra_es.finetuning.tasks import Task
 from electra_es.finetuning.trial import MODEL_DIR
-from electra_es.finetuning.trials import Run, Stopped, Trial, one_at_a_time, run_trial
+from electra_es.finetuning.trials import Run, Trial, one_at_a_time, run_trial
 from electra_es.model.pretrainer import count_parameters
 from electra_es.training.devices import TpuAddress, set_up_devices
-from electra_es.training.interruption import StopSignal
+from electra_es.training.interruption import Interrupted, StopSignal
 from electra_es.training.workers import Workers
 
 PRETRAINED_DIR = "pretrained"
@@ -91,7 +91,7 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
                 run_trial(run, finetuner, config, first_dir if number == 1 else f"trial-{number}",
                           number, scored)
                 for number in range(1, config.num_trials + 1)]
-        except Stopped:
+        except Interrupted:
             return None
 
         # ---- The results.

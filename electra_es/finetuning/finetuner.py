@@ -4,14 +4,21 @@ Built once for one set of settings; `begin` puts it back to the start of a trial
 compiled once and not for every trial.
 """
 
+import itertools
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
+from electra_es.finetuning.batches import Batch
 from electra_es.finetuning.model import FinetuningModel, Pretrained
 from electra_es.finetuning.settings import FinetuningConfig
 from electra_es.finetuning.steps import FinetuningStep, make_forward, make_train_step
 from electra_es.finetuning.tasks import Task
 from electra_es.model.randomness import Key, derive_key
+from electra_es.monitoring.progress import Silence
 from electra_es.training.devices import compiles_with_xla
+from electra_es.training.interruption import Interrupted, StopSignal
 from electra_es.training.optimization import Adam, schedule_for
 
 
@@ -73,6 +80,23 @@ class Finetuner:
         step = FinetuningStep(self.model, self.optimizer, variables, self.engine, xla)
         self.train = make_train_step(step, strategy, config.max_seq_length, few_lengths=xla)
         self.forward = make_forward(self.model, strategy, config.max_seq_length)
+
+    def scoring_forward(self, split: str, stop: StopSignal) -> Callable[[Batch], np.ndarray]:
+        """`forward` for the batches of a split. It raises Interrupted after a signal, and says how far
+        it is if scoring takes long."""
+        silence, done = Silence(), itertools.count()
+
+        def forward(batch: Batch) -> np.ndarray:
+            if stop.requested():
+                print(f"stopped by a signal while {split} was scored; what was trained is saved. The "
+                      "same command goes on", flush=True)
+                raise Interrupted
+            number = next(done)
+            if silence.is_long():
+                print(f"scoring {split}: {number:,} batches are done", flush=True)
+            return self.forward(batch)
+
+        return forward
 
     def begin(self, keys: TrialKeys) -> None:
         """Puts the pretrained weights (from scratch: the trial's own), a new head and a fresh

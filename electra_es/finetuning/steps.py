@@ -17,7 +17,13 @@ from electra_es.finetuning.model import FinetuningModel
 from electra_es.model.dropout import dropout_seed
 from electra_es.model.randomness import Key, stateless_seed
 from electra_es.training.optimization import Adam
-from electra_es.training.steps import Sums, apply_gradients, number_of_step, run_step
+from electra_es.training.steps import (
+    Sums,
+    apply_gradients,
+    no_garbage_collection,
+    number_of_step,
+    run_step,
+)
 
 
 class FinetuningStep:
@@ -109,8 +115,9 @@ class Program:
         if length not in self._compiled:
             example = parts if self.few_lengths else Batch(*map(_of_any_length, parts))
             # One tf.function for all lengths would warn of how often it is traced.
-            self._compiled[length] = tf.function(
-                self.function, autograph=False).get_concrete_function(example, *others)
+            with no_garbage_collection():
+                self._compiled[length] = tf.function(
+                    self.function, autograph=False).get_concrete_function(example, *others)
         return self._compiled[length](parts, *others)
 
 

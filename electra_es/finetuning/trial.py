@@ -49,6 +49,7 @@ def train_trial(finetuner: Finetuner, data: TaskData, directory: str, number: in
       whether the trial is trained; False if a signal ended it.
 
     Raises:
+      Interrupted: a signal came while the watched split was scored.
       UsageError: something cannot be read or written.
       CheckFailed: max_bad_steps non-finite steps in a row.
     """
@@ -86,7 +87,8 @@ def train_trial(finetuner: Finetuner, data: TaskData, directory: str, number: in
             checkpoints.save(step, step * config.train_batch_size)
             epochs.append({"epoch": epoch, "step": step})
             if watched in data.splits:
-                metrics = score_split(data, watched, finetuner.forward, config).metrics
+                forward = finetuner.scoring_forward(watched, stop)
+                metrics = score_split(data, watched, forward, config).metrics
                 epochs[-1] |= metrics
                 log.evaluation(step, metrics)
             if config.keep == "best" and best_epoch(epochs, headline)["step"] == step:
@@ -109,6 +111,8 @@ def train_trial(finetuner: Finetuner, data: TaskData, directory: str, number: in
                     log.count_from(step)
                 log.train(step, {**metrics, "learning_rate": float(
                     learning_rate(tf.constant(step), engine))})
+            else:
+                log.while_training(step, {})
             if step % config.save_every == 0 or stopping:
                 stretch.settle(finetuner, log, step)
                 checkpoints.save(step, step * config.train_batch_size)

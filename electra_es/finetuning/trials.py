@@ -21,13 +21,9 @@ from electra_es.finetuning.results import (
 from electra_es.finetuning.scores import score_split
 from electra_es.finetuning.settings import FinetuningConfig
 from electra_es.finetuning.trial import EPOCHS_FILE, TRAINED_FILE, train_trial
-from electra_es.training.interruption import StopSignal
+from electra_es.training.interruption import Interrupted, StopSignal
 
 Trial = dict[str, Any]
-
-
-class Stopped(Exception):
-    """A signal came; everything is saved."""
 
 
 class Run(NamedTuple):
@@ -69,7 +65,7 @@ def run_trial(run: Run, finetuner_for: Callable[[FinetuningConfig], Finetuner],
       what its `trial.json` holds.
 
     Raises:
-      Stopped: a signal came.
+      Interrupted: a signal came; everything is saved, or is done again by the next call.
     """
     directory = os.path.join(run.output, folder)
     path = os.path.join(directory, TRIAL_FILE)
@@ -79,7 +75,7 @@ def run_trial(run: Run, finetuner_for: Callable[[FinetuningConfig], Finetuner],
     os.makedirs(directory, exist_ok=True)
     finetuner = finetuner_for(config)
     if not train_trial(finetuner, run.data, directory, number, run.stop):
-        raise Stopped
+        raise Interrupted
     if trial is None:
         trial = {**read_json(os.path.join(directory, TRAINED_FILE)), "seed": config.seed,
                  "head_seed": TrialKeys(config.seed, number).head,
@@ -91,7 +87,8 @@ def run_trial(run: Run, finetuner_for: Callable[[FinetuningConfig], Finetuner],
         threshold = trial["threshold"]
         if threshold is None and split != config.watched_split:
             threshold = 0.0  # never looked for on test
-        found = score_split(run.data, split, finetuner.forward, config, threshold)
+        found = score_split(run.data, split, finetuner.scoring_forward(split, run.stop), config,
+                            threshold)
         name = predictions_file(split)
         write_text(os.path.join(directory, name), json_lines(
             run.data.task, run.data.splits[split].examples, found.outputs, found.predictions))

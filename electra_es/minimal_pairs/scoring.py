@@ -44,6 +44,8 @@ class Encoded(NamedTuple):
 
 
 Padding = Callable[[Sequence[np.ndarray]], Iterator["Rows"]]
+Tell = Callable[[str], None]
+Judge = Callable[[Tell], list["Preference"]]
 Both = Sequence[tuple[Encoded, Encoded]]  # of each pair the right sentence and the wrong one
 
 
@@ -58,10 +60,11 @@ class Rows(NamedTuple):
 
 def make_exam(model: ElectraPretrainer, tokenizer: Tokenizer, pairs: Sequence[Pair], *, max_length: int,
               id_counts: np.ndarray | None = None, has_generator: bool = True,
-              strategy: tf.distribute.Strategy | None = None) -> Callable[[], ExamResult]:
-    """Returns a function that examines the model with its current weights.
+              strategy: tf.distribute.Strategy | None = None) -> Callable[..., ExamResult]:
+    """Returns `examine(tell=…)`, which examines the model with its current weights.
 
     It draws nothing random and changes nothing in the model. Its first call compiles the towers.
+    `tell` is called before each batch, with a line of how far the exam is; it may end it by an exception.
 
     Args:
       model: parts that it does not have take no part.
@@ -82,10 +85,10 @@ def make_exam(model: ElectraPretrainer, tokenizer: Tokenizer, pairs: Sequence[Pa
     generator = None if model.mlm_head is None or not has_generator else _generator(
         model, strategy, both, pad, tokenizer.mask_id)
 
-    def examine() -> ExamResult:
+    def examine(tell: Tell = lambda line: None) -> ExamResult:
         return summarise(collect(
-            pairs, discriminator=discriminator and discriminator(),
-            generator=generator and generator(), frequency=frequency))
+            pairs, discriminator=discriminator and discriminator(tell),
+            generator=generator and generator(tell), frequency=frequency))
 
     return examine
 
@@ -121,7 +124,7 @@ def original_log_probability(logits: np.ndarray | Sequence[float]) -> float:
 
 
 def _discriminator(model: ElectraPretrainer, strategy: tf.distribute.Strategy, both: Both,
-                   pad: Padding) -> Callable[[], list[Preference]]:
+                   pad: Padding) -> Judge:
     def forward(ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         return model.discriminator_logits(ids, mask, tf.zeros_like(ids))
 
@@ -129,9 +132,10 @@ def _discriminator(model: ElectraPretrainer, strategy: tf.distribute.Strategy, b
     sentences = [encoded for pair in both for encoded in pair]
     rows = list(pad([encoded.ids for encoded in sentences]))
 
-    def judge() -> list[Preference]:
+    def judge(tell: Tell) -> list[Preference]:
         scores = np.zeros(len(sentences))
-        for batch in rows:
+        for done, batch in enumerate(rows):
+            tell(f"exam of the discriminator: {done} of {len(rows)} batches")
             logits = compiled(batch.ids, batch.mask)
             for number, row in zip(batch.numbers[:batch.used], logits, strict=False):
                 scores[number] = original_log_probability(row[sentences[number].places])
@@ -141,7 +145,7 @@ def _discriminator(model: ElectraPretrainer, strategy: tf.distribute.Strategy, b
 
 
 def _generator(model: ElectraPretrainer, strategy: tf.distribute.Strategy, both: Both,
-               pad: Padding, mask_id: int) -> Callable[[], list[Preference]]:
+               pad: Padding, mask_id: int) -> Judge:
     def forward(ids: tf.Tensor, mask: tf.Tensor, place: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         assert model.mlm_head is not None
         sequence = model.generator_sequence(ids, mask, tf.zeros_like(ids))
@@ -157,9 +161,10 @@ def _generator(model: ElectraPretrainer, strategy: tf.distribute.Strategy, both:
                                  for k in (0, 2, 3))
     rows = list(pad([question.ids for question in questions]))
 
-    def judge() -> list[Preference]:
+    def judge(tell: Tell) -> list[Preference]:
         scores = np.zeros(2 * len(both))
-        for batch in rows:
+        for done, batch in enumerate(rows):
+            tell(f"exam of the generator: {done} of {len(rows)} batches")
             values = compiled(batch.ids, batch.mask, places[batch.numbers], targets[batch.numbers])
             np.add.at(scores, sentence[batch.numbers[:batch.used]], values[:batch.used])
         return _preferences(both, scores)

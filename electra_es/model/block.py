@@ -30,10 +30,39 @@ def initializer(config: ModelConfig) -> tf_keras.initializers.Initializer:
     return tf_keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def layer_norm(config: ModelConfig, name: str) -> tf_keras.layers.LayerNormalization:
+def layer_norm(config: ModelConfig, name: str) -> "LayerNorm":
     """LayerNorm over the last axis, always in float32."""
-    return tf_keras.layers.LayerNormalization(
-        epsilon=config.layer_norm_epsilon, dtype=tf.float32, name=name)
+    return LayerNorm(epsilon=config.layer_norm_epsilon, dtype=tf.float32, name=name)
+
+
+class LayerNorm(tf_keras.layers.LayerNormalization):
+    """Keras' layer, with a gradient written here for training: the derived one is 60 operations, which
+    read and write twice as many arrays, and keeps two arrays of the size of the input instead of one."""
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training:
+            return super().call(inputs)
+        return self._normalize(
+            tf.cast(inputs, tf.float32), tf.convert_to_tensor(self.gamma),
+            tf.convert_to_tensor(self.beta))
+
+    @tf.custom_gradient
+    def _normalize(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        scale = tf.math.rsqrt(variance + self.epsilon)
+        normalized = centred * scale
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            rows = list(range(len(x.shape) - 1))
+            product = upstream * normalized
+            to_gamma, to_beta = tf.reduce_sum(product, axis=rows), tf.reduce_sum(upstream, axis=rows)
+            to_normalized = upstream * gamma
+            mean = tf.reduce_mean(to_normalized, axis=-1, keepdims=True)
+            share = tf.reduce_mean(to_normalized * normalized, axis=-1, keepdims=True)
+            return (to_normalized - mean - normalized * share) * scale, to_gamma, to_beta
+
+        return normalized * gamma + beta, gradient
 
 
 def attention_probabilities(query: tf.Tensor, key: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
@@ -159,7 +188,7 @@ class Block(tf_keras.layers.Layer):
         length = x.shape[1] or tf.shape(x)[1]
         x = tf.cast(x, self.compute_dtype)
         y = tf.einsum("blh,hf->bfl", x, tf.cast(layer.kernel, x.dtype))
-        y += tf.cast(layer.bias, x.dtype)[:, tf.newaxis]
+        y += tf.expand_dims(tf.cast(layer.bias, x.dtype), -1)
         return tf.reshape(y, [-1, self.num_heads, self.head_size, length])
 
     def _project_heads(self, x: tf.Tensor) -> tf.Tensor:

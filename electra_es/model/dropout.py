@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 import tf_keras
@@ -49,7 +49,17 @@ class Dropout(tf_keras.layers.Layer):
 
     def drop(self, x: tf.Tensor, kept: tf.Tensor | None) -> tf.Tensor:
         """0 where `kept` of the same shape is false, the rest scaled up; None: `x`."""
-        return x if kept is None else tf.where(kept, x * tf.cast(self.scale, x.dtype), 0)
+        if kept is None:
+            return x
+
+        @tf.custom_gradient  # the derived one sums up a gradient for the 0 as well
+        def drop(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            return scaled(x), scaled
+
+        def scaled(x: tf.Tensor) -> tf.Tensor:
+            return tf.where(kept, x * tf.cast(self.scale, x.dtype), 0)
+
+        return drop(x)
 
     def kept(self, shape: list[tf.Tensor | int]) -> tf.Tensor | None:
         """bool of `shape`, [B, ...]: which entries are kept; None: all.
@@ -70,10 +80,12 @@ class Dropout(tf_keras.layers.Layer):
         batch, *inner = shape
         half = (batch + 1) // 2
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[half, *inner], key=key[tf.newaxis], counter=tf.zeros([2], tf.uint64),
+            shape=[half, *inner], key=tf.expand_dims(key, 0), counter=tf.zeros([2], tf.uint64),
             alg=_AUTO_SELECT, dtype=tf.uint32)
-        shifts = tf.reshape(tf.constant([0, 16], tf.uint32), [2] + [1] * len(shape))
+        shifts = tf.constant([0, 16], tf.uint32, [2] + [1] * len(shape))
         draws = tf.bitwise.bitwise_and(
             tf.bitwise.right_shift(bits, shifts), tf.constant(_LEVELS - 1, tf.uint32))
         kept = tf.cast(draws, tf.int32) >= self.threshold  # [2, half, ...]
-        return tf.reshape(kept, [2 * half, *inner])[:batch]
+        kept = tf.reshape(kept, [2 * half, *inner])
+        is_even = isinstance(batch, int) and batch % 2 == 0
+        return kept if is_even else kept[:batch]

@@ -25,9 +25,35 @@ _EVALUATION = {"loss": " loss {:.3f}",
                "disc_recall": " rec {:.3f}", "disc_auc": " AUC {:.4f}",
                "disc_auc_above_floor": " (floor {floor_disc_auc:.4f}, {:+.4f})"}
 
+# Seconds without a line after which one is shown. The first is within a minute, because a loop takes up
+# to ten seconds.
+_FIRST_PATIENCE, _LAST_PATIENCE = 50.0, 600.0
+
 
 def parameter_line(name: str, parameters: int) -> str:
     return f"{name}: {parameters:,} parameters ({parameters / 1e6:.1f}M)"
+
+
+class Silence:
+    """How long nothing was shown; begins with the first question."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._patience = _FIRST_PATIENCE
+
+    def begin(self, now: float) -> None:
+        self._began = now
+
+    def is_long(self) -> bool:
+        """Whether a line is due, which ends the silence; the next may be twice as long."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        if now - self._began < self._patience:
+            return False
+        self._began = now
+        self._patience = min(2 * self._patience, _LAST_PATIENCE)
+        return True
 
 
 class ProgressLog:
@@ -46,6 +72,7 @@ class ProgressLog:
         self.flops_per_example, self.peak_flops = flops_per_example, peak_flops
         self.tensorboard = TensorBoardLog(model_dir)
         self._mark: tuple[float, int] | None = None
+        self._silence = Silence()
         self._last_reported_step = 0  # last step in a line of this start
 
     def start(self, step: int, run: Run, **facts: Any) -> None:
@@ -70,6 +97,7 @@ class ProgressLog:
     def count_from(self, step: int) -> None:
         """Starts the clock; called after the first loop, whose time includes compiling."""
         self._mark = (time.monotonic(), step)
+        self._silence.begin(self._mark[0])
 
     @property
     def is_counting(self) -> bool:
@@ -78,16 +106,31 @@ class ProgressLog:
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports the steps since the last report, up to `step`."""
         metrics = {**metrics, **self._speed(step, metrics.get("tokens"))}
+        self.show(self._training_line(step, metrics))
+        self._write("train", step, {**metrics, "steps": step - self._last_reported_step})
+        self._last_reported_step = step
+        self.count_from(step)
+
+    def _training_line(self, step: int, metrics: Mapping[str, float]) -> str:
         line = f"step {step}/{self.config.num_train_steps}" + _formatted(_TRAINING, metrics)
         if "flop_utilisation" in metrics:
             line += f"  MFU {100 * metrics['flop_utilisation']:.1f} %"
         if "steps_per_second" in metrics:
             left = (self.config.num_train_steps - step) / metrics["steps_per_second"]
             line += f"  ETA {format_duration(left)}"
-        self.show(line)
-        self._write("train", step, {**metrics, "steps": step - self._last_reported_step})
-        self._last_reported_step = step
-        self.count_from(step)
+        return line
+
+    def while_training(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Shows the steps since the last report if nothing was shown for a while. Nothing is written,
+        and the next report covers these steps too."""
+        if self._silence.is_long():
+            self.show(self._training_line(
+                step, {**metrics, **self._speed(step, metrics.get("tokens"))}))
+
+    def meanwhile(self, line: str) -> None:
+        """Shows the line if nothing was shown for a while."""
+        if self._silence.is_long():
+            self.show(line)
 
     def _speed(self, step: int, tokens: float | None) -> dict[str, float]:
         """`tokens`: those of the steps since the last report, without padding."""

@@ -41,8 +41,9 @@ def make_evaluation(
 ) -> Callable[..., Evaluation | None]:
     """Returns a function that evaluates the model with its current weights.
 
-    The first call compiles everything, which takes minutes on a TPU; later calls reuse it. The argument
-    `stopped` is called after each batch. If it returns True, the evaluation ends and returns None.
+    The first call compiles everything, which takes minutes on a TPU; later calls reuse it. The arguments
+    are called after each batch: `stopped`, which ends the evaluation by returning True (the result is
+    then None), and `tell` with a line of how far it is.
     With `id_counts`, int [V] of the training records, the metrics have the floor beside them.
     """
     step = make_eval_step(model, model_config, config.seed, strategy)
@@ -69,17 +70,19 @@ def make_evaluation(
             data_dir, info, config, vocab_size=vocab_size, batch_size=number,
             global_batch_size=number)))
 
-    def evaluate(stopped: Callable[[], bool] = lambda: False) -> Evaluation | None:
+    def evaluate(stopped: Callable[[], bool] = lambda: False,
+                 tell: Callable[[str], None] = lambda line: None) -> Evaluation | None:
         sums: dict[str, np.ndarray] = {}
         with bad_shard_named(usable_shards(data_dir, info, False, split="validation"), info,
                              vocab_size):
             iterator = iter(dataset())
-            for _ in range(batches):
+            for number in range(batches):
                 new = {name: value.numpy().astype("float64")
                        for name, value in step(next(iterator)).items()}
                 sums = {name: sums.get(name, 0.0) + value for name, value in new.items()}
                 if stopped():
                     return None
+                tell(f"evaluation: {number + 1:,} of {batches:,} batches")
             samples = [] if model.discriminator_head is None else read_samples(
                 tokenizer, sample_batch(), *(part.numpy() for part in show(sample_batch())))
         metrics = summarise(sums, model_config.generator_weight, model_config.discriminator_weight)
@@ -144,7 +147,7 @@ def evaluate_run(model_config: ModelConfig, config: PretrainingConfig, *, data_d
     if id_counts is None:
         log.show(no_floor_line(model_dir))
     evaluation = make_evaluation(
-        model, tokenizer, model_config, config, strategy, data_dir, info, id_counts)()
+        model, tokenizer, model_config, config, strategy, data_dir, info, id_counts)(tell=log.meanwhile)
     assert evaluation is not None
     report_evaluation(log, step, evaluation)
     return evaluation.metrics

@@ -9,6 +9,10 @@ import signal
 from electra_es.training.workers import Workers
 
 
+class Interrupted(Exception):
+    """A signal came in the middle of what can be done again from its beginning."""
+
+
 class StopSignal:
     """Treats SIGTERM and SIGINT, inside its `with`, as a request to save and stop.
 

@@ -8,6 +8,8 @@ the sum. (The original clips on each replica and averages.)
 Shapes: B batch of a replica, A micro-batches, L length.
 """
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -91,7 +93,9 @@ class TrainStep:
 
         zeros = (tf.constant(0.0), [tf.zeros(v.shape) for v in self.variables],
                  {name: tf.constant(0.0) for name in metric_names(self.model_config)})
-        return tf.while_loop(lambda part, total: part < parts, add_part, (0, zeros))[1]
+        # One after the other: TensorFlow would run all of them at once, with the memory of all.
+        return tf.while_loop(lambda part, total: part < parts, add_part, (0, zeros),
+                             parallel_iterations=1)[1]
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> MicroBatch:
@@ -126,9 +130,9 @@ def apply_gradients(optimizer: Adam, loss: tf.Tensor, gradients: list[tf.Tensor]
     gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
     loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
     with tf.name_scope("optimizer"):
-        gradients, norm = clip_by_global_norm(gradients, clip_norm)
+        scale, norm = clip_by_global_norm(gradients, clip_norm)
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-        optimizer.apply(gradients, is_finite)
+        optimizer.apply(gradients, is_finite, scale)
     # A step that is not applied does not count in the metrics either.
     sums = {name: tf.where(is_finite, value, 0.0) for name, value in sums.items()}
     sums["bad"] = tf.cast(~is_finite, tf.float32)
@@ -145,17 +149,37 @@ def sampling_draws(keys: Keys, inputs: Inputs, masked: MaskedInputs, config: Mod
     return uniform(fold_in(keys.sampling, inputs.example_index), masked.positions.shape[1])
 
 
-def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy
-                    ) -> Callable[[Iterator[Inputs], tf.Tensor, tf.Tensor], Sums]:
-    """Returns a compiled `loop(iterator, num_steps, bad_in_row) -> sums`.
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """For tracing, which makes hundreds of thousands of objects that stay: looking for garbage among them
+    again and again was a fifth of its time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def no_sums(config: ModelConfig) -> Sums:
+    """What the loop begins to add to."""
+    return {name: tf.constant(0.0) for name in (*metric_names(config), "bad", "gradient_norm")}
+
+
+def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy) -> Callable[..., Sums]:
+    """Returns a compiled `loop(iterator, num_steps, bad_in_row, before=None) -> sums`.
 
     The steps run in one `tf.while` on the device; the host waits once, for the sums. These are
     metric sums over all replicas and steps, `bad` (the number of steps that were not applied),
-    `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step).
+    `bad_in_loop`, `bad_in_row`, `last_bad_step` and `gradient_norm` (of the last step). The loop adds
+    them to `before`, the sums of earlier loops with the names of `no_sums`. So they are the same bits
+    whether the steps are run in one loop or in many.
     """
     # AutoGraph would rewrite all Python code of the model, which takes longer than tracing it.
     @tf.function(autograph=False)
-    def loop(iterator: tf.data.Iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor) -> Sums:
+    def loop(iterator: tf.data.Iterator, num_steps: tf.Tensor, bad_in_row: tf.Tensor,
+             before: Sums | None = None) -> Sums:
         def add_step(number: tf.Tensor, sums: Sums, bad_in_row: tf.Tensor, last_bad: tf.Tensor
                      ) -> tuple[tf.Tensor, Sums, tf.Tensor, tf.Tensor]:
             new = run_step(step, strategy, iterator.get_next())
@@ -164,12 +188,13 @@ def make_train_loop(step: TrainStep, strategy: tf.distribute.Strategy
             return (number + 1, sums, (bad_in_row + 1.0) * new["bad"],
                     tf.where(new["bad"] > 0, step.optimizer.iterations, last_bad))
 
-        zeros = {name: tf.constant(0.0)
-                 for name in (*metric_names(step.model_config), "bad", "gradient_norm")}
-        _, sums, bad_in_row, last_bad = tf.while_loop(
-            lambda number, *_: number < num_steps, add_step,
-            (0, zeros, bad_in_row, tf.constant(0, tf.int64)))
-        return {**sums, "bad_in_row": bad_in_row, "last_bad_step": last_bad}
+        first = before or no_sums(step.model_config)
+        with no_garbage_collection():
+            _, sums, bad_in_row, last_bad = tf.while_loop(
+                lambda number, *_: number < num_steps, add_step,
+                (0, first, bad_in_row, tf.constant(0, tf.int64)))
+        return {**sums, "bad_in_loop": sums["bad"] - first["bad"], "bad_in_row": bad_in_row,
+                "last_bad_step": last_bad}
 
     return loop
 
@@ -200,7 +225,8 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
 
     @tf.function(autograph=False)
     def step(inputs: Inputs) -> Sums:
-        return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
+        with no_garbage_collection():
+            return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
 
     return step
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from electra_es.data.inputs import check_records, training_dataset
 from electra_es.data.provenance import describe_records
 from electra_es.data.records import load_records_info, read_id_counts
 from electra_es.data.shards import bad_shard_named, check_validation, usable_shards
-from electra_es.errors import CheckFailed, UsageError
+from electra_es.errors import CheckFailed, UsageError, warn
 from electra_es.files import only_run_in
 from electra_es.model.pretrainer import (
     ElectraPretrainer,
@@ -42,13 +42,14 @@ from electra_es.training.interruption import StopSignal
 from electra_es.training.memory import check_memory
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, learning_rate, schedule_for
+from electra_es.training.pace import Pace, is_due
 from electra_es.training.run_dir import (
     check_same_records,
     prepare_model_dir,
     store_id_counts,
     vocabulary_facts,
 )
-from electra_es.training.steps import Sums, TrainStep, make_train_loop
+from electra_es.training.steps import TrainStep, make_train_loop, no_sums
 from electra_es.training.workers import Workers
 
 InitialWeights = Callable[[ElectraPretrainer, Tokenizer], str]
@@ -103,7 +104,8 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
     with workers.together():
         tokenizer = load_tokenizer(vocab_dir)
         vocab_size = len(tokenizer.vocab)
-        check_memory(model_config, config, vocab_size, strategy)
+        if warning := check_memory(model_config, config, vocab_size, strategy):
+            warn(warning)
         info = load_records_info(data_dir)
         check_records(info, config, model_config, tokenizer.config, data_dir)
         shards = usable_shards(data_dir, info, config.skip_corrupt_shards, vocab_size)
@@ -172,61 +174,73 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
 
         # ---- The loop: some steps on the devices, then reports, checkpoints and evaluations on the host.
         evaluation: dict[str, float] = {}
-        pending: dict[str, np.ndarray] = {}  # sums since the last progress line
+        pending = no_sums(model_config)  # sums since the last report
         bad_in_row = 0.0
-        health = HealthWatch(config)
+        health, pace = HealthWatch(config), Pace(config, workers)
         stopping = stop.requested()
+        if step < config.last_step and not stopping:
+            log.show("compiling the step; on a TPU this takes minutes")
         with checkpoints:
             while step < config.last_step and not stopping:
-                num_steps = steps_until_due(step, config)
+                num_steps = pace.begin_loop(step)
                 # After an error, steps of the loop may be half applied: nothing is saved.
                 with bad_shard_named(shards, info, vocab_size,
                                      "; --skip_corrupt_shards leaves it out"):
-                    sums = _numpy(loop(batches, tf.constant(num_steps), tf.constant(bad_in_row)))
+                    sums = loop(batches, tf.constant(num_steps), tf.constant(bad_in_row), pending)
+                    pending = {name: sums[name] for name in pending}
+                    values = {name: value.numpy() for name, value in sums.items()}
+                pace.end_loop(num_steps)
                 step += num_steps
                 examples_seen += num_steps * config.train_batch_size
-                bad_in_row = float(sums["bad_in_row"])
-                _check_finite(sums, step, config, log)
+                bad_in_row = float(values["bad_in_row"])
+                _check_finite(values, step, config, log)
                 if not log.is_counting:
                     log.count_from(step)
                 stopping = stop.requested()
 
-                pending = {name: pending.get(name, 0.0) + sums[name] for name in sums}
+                metrics = summarise(values, model_config.generator_weight,
+                                    model_config.discriminator_weight)
                 if is_due(step, config.log_every, config) or stopping:
-                    metrics = summarise(pending, model_config.generator_weight,
-                                        model_config.discriminator_weight)
                     log.train(step, {
                         **metrics, "learning_rate": float(learning_rate(tf.constant(step), config)),
-                        "gradient_norm": float(sums["gradient_norm"]),
-                        "bad_steps": float(pending["bad"]), "tokens": float(pending["tokens"])})
+                        "gradient_norm": float(values["gradient_norm"]),
+                        "bad_steps": float(values["bad"]), "tokens": float(values["tokens"])})
                     for warning in health.warnings(step, metrics):
                         log.show(warning)
-                    pending = {}
+                    pending = no_sums(model_config)
+                else:
+                    log.while_training(step, {**metrics, "tokens": float(values["tokens"])})
                 if is_due(step, config.save_every, config) or stopping:
                     checkpoints.save(step, examples_seen)
                 if (config.eval_every and step % config.eval_every == 0 and step < config.last_step
                         and not stopping):
-                    result = evaluate(stop.requested)
+                    result = evaluate(stop.requested, log.meanwhile)
                     stopping = result is None
                     if result:
                         evaluation = result.metrics
                         report_evaluation(log, step, result, health)
                 if (config.exam_every and step % config.exam_every == 0 and step < config.last_step
                         and not stopping):
-                    examine(log, step)
+                    stopping = not examine(log, step, stop.requested)
 
             if stopping and step < config.last_step:
                 checkpoints.save(step, examples_seen)
                 checkpoints.wait()
                 log.show(f"stopped by a signal at step {step}; saved. The same command goes on")
                 return TrainResult(step, evaluation, stopped_by_signal=True)
-        examine(log, step)
+
+        # ---- The model is saved: what it can do.
+        def stopped_after_training(where: str) -> TrainResult:
+            log.show(f"stopped by a signal in the {where} at step {step}; the model is saved. The same "
+                     "command evaluates it")
+            return TrainResult(step, {}, stopped_by_signal=True)
+
+        if not examine(log, step, stop.requested):
+            return stopped_after_training("exam")
         if evaluate_at_end and info.num_examples("validation"):
-            result = evaluate(stop.requested)
+            result = evaluate(stop.requested, log.meanwhile)
             if result is None:
-                log.show(f"stopped by a signal in the evaluation at step {step}; the model is saved. "
-                         "The same command evaluates it")
-                return TrainResult(step, {}, stopped_by_signal=True)
+                return stopped_after_training("evaluation")
             evaluation = result.metrics
             report_evaluation(log, step, result, health)
         return TrainResult(step, evaluation, stopped_by_signal=False)
@@ -250,29 +264,12 @@ def vocabulary_line(tokenizer: Tokenizer, data_dir: str) -> str:
     return audit(tokenizer, read_id_counts(data_dir, len(tokenizer.vocab))).summary()
 
 
-def steps_until_due(step: int, config: PretrainingConfig) -> int:
-    """How many steps to run before the host has something to do."""
-    ends = [config.last_step, step + config.steps_per_loop]
-    for every in (config.log_every, config.save_every, config.eval_every, config.exam_every):
-        if every:
-            ends.append((step // every + 1) * every)
-    return min(ends) - step
-
-
-def is_due(step: int, every: int, config: PretrainingConfig) -> bool:
-    return step % every == 0 or step == config.last_step
-
-
-def _check_finite(sums: dict[str, np.ndarray], step: int, config: PretrainingConfig,
+def _check_finite(sums: Mapping[str, np.ndarray], step: int, config: PretrainingConfig,
                   log: ProgressLog) -> None:
-    if sums["bad"]:
-        log.show(f"warning: {int(sums['bad'])} step(s) with a non-finite loss or gradient were not "
-                 f"applied, the last one was step {int(sums['last_bad_step'])}")
+    if sums["bad_in_loop"]:
+        log.show(f"warning: {int(sums['bad_in_loop'])} step(s) with a non-finite loss or gradient were "
+                 f"not applied, the last one was step {int(sums['last_bad_step'])}")
     if sums["bad_in_row"] >= config.max_bad_steps:
         raise CheckFailed(
             f"{int(sums['bad_in_row'])} steps in a row, up to step {step}, had a non-finite loss or "
             f"gradient; {log.model_dir} keeps its last good checkpoint")
-
-
-def _numpy(sums: Sums) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in sums.items()}

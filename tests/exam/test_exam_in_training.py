@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from electra_es.export.model_card import facts
 from electra_es.monitoring.metrics_log import read_log
 from electra_es.monitoring.report import write_report
-from electra_es.training.train import steps_until_due
+from electra_es.training.pace import steps_until_due
 
 
 @pytest.fixture(scope="module")

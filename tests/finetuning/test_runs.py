@@ -214,6 +214,25 @@ def test_a_signal_saves_and_the_same_command_goes_on(place, monkeypatch):
     assert timeless(run_here(place, "stopped", epochs=2)) == timeless(whole)
 
 
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_signal_while_a_split_is_scored(place, monkeypatch, capsys, split):
+    """Nothing of the scoring is kept; the same command scores the split from its beginning."""
+    whole = run_here(place, f"undisturbed, {split}", epochs=1)
+    stop, name = Stop(0), f"stopped in {split}"
+    scoring_forward = Finetuner.scoring_forward
+
+    def stopped_here(self, scored, given):
+        stop.left = 1 if scored == split else 0
+        return scoring_forward(self, scored, given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune_module, "StopSignal", lambda strategy: stop)
+        patched.setattr(Finetuner, "scoring_forward", stopped_here)
+        assert run_here(place, name, epochs=1) is None
+    assert f"stopped by a signal while {split} was scored" in capsys.readouterr().out
+    assert timeless(run_here(place, name, epochs=1)) == timeless(whole)
+
+
 def test_another_run_in_the_same_place_is_refused(place):
     run_here(place, "same", epochs=1)
     with pytest.raises(UsageError, match="learning_rate=0.01, this one has learning_rate=0.02"):

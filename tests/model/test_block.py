@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from electra_es.model.block import attention, attention_probabilities
+from electra_es.config import ModelConfig
+from electra_es.model.block import attention, attention_probabilities, layer_norm
 from electra_es.model.dropout import Dropout, dropout_seed
 from electra_es.model.sampling import cross_entropy, softmax_of
 
@@ -39,6 +40,35 @@ def test_gradient_of_attention(rate):
     for x in (query, key, value):
         np.testing.assert_allclose(tape.gradient(found, x, upstream),
                                    tape.gradient(expected, x, upstream), atol=2e-6)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 0.3])
+def test_layer_norm_and_its_gradient(epsilon):
+    """In training equal to Keras' layer and what TensorFlow derives of it."""
+    layer = layer_norm(ModelConfig(layer_norm_epsilon=min(epsilon, 0.1)), "norm")
+    layer.build([B, L, 6])
+    layer.epsilon = epsilon
+    layer.gamma.assign(normal(1, 6))
+    layer.beta.assign(normal(2, 6))
+    x, upstream = 3 * normal(3, B, L, 6) + 2, normal(4, B, L, 6)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        found, expected = layer(x, training=True), layer(x)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    for source in (x, layer.gamma, layer.beta):
+        np.testing.assert_allclose(tape.gradient(found, source, upstream),
+                                   tape.gradient(expected, source, upstream), atol=1e-5)
+
+
+def test_gradient_of_dropout_has_its_mask():
+    layer, x, upstream = Dropout(0.4, 3), normal(1, 6, 50) + 3, normal(2, 6, 50)
+    with dropout_seed(tf.constant([5, 6])), tf.GradientTape() as tape:
+        tape.watch(x)
+        found = layer(x, training=True)
+    factor = np.where(found.numpy() != 0, np.float32(layer.scale), 0)
+    np.testing.assert_allclose(found, x * factor)
+    np.testing.assert_allclose(tape.gradient(found, x, upstream), upstream * factor)
+    assert 0 < (factor == 0).sum() < factor.size
 
 
 def test_cross_entropy_and_its_gradient():

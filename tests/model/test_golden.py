@@ -132,10 +132,10 @@ def three_steps(model, batch, rate_of_update, generator_weight=1.0, discriminato
             loss = total_loss(outputs, denominators, config)
         gradients = [tf.convert_to_tensor(g)
                      for g in tape.gradient(loss, model.trainable_variables)]
-        gradients, norm = clip_by_global_norm(gradients, SCHEDULE.clip_norm)
+        scale, norm = clip_by_global_norm(gradients, SCHEDULE.clip_norm)
         rate = rate_of_update(adam.iterations + 1)
         sums = metric_sums(outputs, masked, model.config)
-        adam.apply(gradients, tf.constant(True))
+        adam.apply(gradients, tf.constant(True), scale)
         return dict(learning_rate=rate, global_norm=norm, total_loss=loss,
                     mlm_loss=sums["mlm_loss"] / sums["mlm_weight"],
                     disc_loss=sums["discriminator_loss"] / sums["tokens"])

@@ -69,12 +69,14 @@ def test_schedule_of_selectra():
     np.testing.assert_allclose(found[:4], first[:4], rtol=2e-7)
 
 
-def adam_steps(gradients, name="dense/kernel", start=0.5, multipliers=None, finite=None, **settings):
+def adam_steps(gradients, name="dense/kernel", start=0.5, multipliers=None, finite=None, scale=1.0,
+               **settings):
     variable = tf.Variable([start, -2.0 * start], name=name)
     pretraining = config(learning_rate=0.1, lr_schedule="constant", **settings)
     adam = Adam([variable], schedule_for(pretraining), pretraining, multipliers)
     for i, gradient in enumerate(gradients):
-        adam.apply([tf.constant(gradient, tf.float32)], tf.constant(finite is None or finite[i]))
+        adam.apply([tf.constant(gradient, tf.float32)], tf.constant(finite is None or finite[i]),
+                   scale)
     return variable.numpy(), adam
 
 
@@ -138,6 +140,12 @@ def test_multipliers_scale_the_whole_update():
     assert layerwise_multipliers(2, 0.5) == [0.0625, 0.125, 0.25, 1.0]
 
 
+def test_gradients_are_scaled_in_the_update():
+    weights, _ = adam_steps(GRADIENTS, scale=0.25)
+    np.testing.assert_allclose(weights, by_hand(0.25 * np.array(GRADIENTS)), rtol=2e-6)
+    assert np.abs(weights - by_hand(GRADIENTS)).max() > 1e-6
+
+
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     bad = [[0.3, -0.02], [float("nan"), float("inf")], [0.1, 0.04]]
     weights, adam = adam_steps(bad, finite=[True, False, True])
@@ -162,13 +170,13 @@ def test_rate_of_an_update_is_that_of_the_step_it_completes():
 
 def test_clipping():
     gradients = [tf.constant([3.0, 0.0]), tf.constant([[4.0]])]
-    clipped, norm = clip_by_global_norm(gradients, 2.0)
+    scale, norm = clip_by_global_norm(gradients, 2.0)
     assert norm.numpy() == 5.0
-    np.testing.assert_allclose(clipped[0], [1.2, 0.0], rtol=1e-6)
-    np.testing.assert_allclose(clipped[1], [[1.6]], rtol=1e-6)
+    np.testing.assert_allclose(scale * gradients[0], [1.2, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(scale * gradients[1], [[1.6]], rtol=1e-6)
     for clip_norm in (0.0, 5.0, 50.0):
-        same, _ = clip_by_global_norm(gradients, clip_norm)
-        np.testing.assert_array_equal(same[1], [[4.0]])
+        scale, _ = clip_by_global_norm(gradients, clip_norm)
+        np.testing.assert_array_equal(scale * gradients[1], [[4.0]])
     _, norm = clip_by_global_norm([tf.constant([1.0, float("nan")])], 1.0)
     assert not np.isfinite(norm.numpy())
 

@@ -20,9 +20,10 @@ from electra_es.training import evaluation
 from electra_es.training.checkpoints import Checkpoints
 from electra_es.training.evaluation import evaluate_run
 from electra_es.training.optimization import Adam, schedule_for
+from electra_es.training.pace import is_due, steps_until_due
 from electra_es.training.run_dir import load_model, settings_of_run, store_id_counts
 from electra_es.training.steps import TrainStep
-from electra_es.training.train import is_due, steps_until_due, train, vocabulary_line
+from electra_es.training.train import train, vocabulary_line
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,9 @@ def test_evaluations_are_compiled_once(data, trained, monkeypatch):
     assert [step.experimental_get_tracing_count() for step in steps] == [1, 1]
     assert len(datasets) == 2
     assert evaluate(lambda: True) is None
+    told: list[str] = []
+    assert evaluate(tell=told.append) == first
+    assert told == ["evaluation: 1 of 2 batches", "evaluation: 2 of 2 batches"]
 
 
 def test_a_signal_in_the_last_evaluation(data, trained, monkeypatch, capsys):
@@ -143,6 +147,18 @@ def test_a_signal_in_the_last_evaluation(data, trained, monkeypatch, capsys):
     result = train(model_config(), run(), model_dir=trained[0], **data._asdict())
     assert result == (6, {}, True)
     assert "stopped by a signal in the evaluation at step 6" in capsys.readouterr().out
+
+
+def test_a_signal_in_an_exam(data, trained, monkeypatch, capsys):
+    """The exam ends with the batch that is under way, and reports nothing."""
+    asked = iter([False, False, False, True])
+    monkeypatch.setattr("electra_es.training.interruption.StopSignal.requested",
+                        lambda self: next(asked))
+    result = train(model_config(), run(exam_every=6), model_dir=trained[0], **data._asdict())
+    assert result == (6, {}, True) and not list(asked)
+    printed = capsys.readouterr().out
+    assert "stopped by a signal in the exam at step 6" in printed and "exam at step 6:" not in printed
+    assert not [line for line in lines_of(trained[0], "metrics.jsonl") if line["kind"] == "exam"]
 
 
 def test_a_stop_before_where_the_run_is(data, trained):
