@@ -1,13 +1,17 @@
 """The block's written gradients against derived ones, and the rate of dropout."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from electra_es.model.block import attention, attention_probabilities
+from electra_es.model.block import (
+    attention,
+    attention_probabilities,
+    gelu,
+    gelu_and_derivative,
+)
 from electra_es.model.dropout import Dropout, dropout_seed
+from electra_es.model.kept import kept_as, with_kept_derivative
 from electra_es.model.sampling import cross_entropy, softmax_of
 
 B, N, D, L = 2, 3, 4, 5
@@ -24,7 +28,6 @@ def test_gradient_of_attention(rate):
     bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
     kept = None if not rate else normal(9, B, N, L, L) > -0.3
     scale = 1 / (1 - rate)
-    drop = functools.partial(Dropout(rate, 3).drop, kept=kept)
 
     def by_formula():
         probabilities = attention_probabilities(query, key, bias)
@@ -34,11 +37,32 @@ def test_gradient_of_attention(rate):
 
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([query, key, value])
-        found, expected = attention(query, key, value, bias, drop), by_formula()
+        found, expected = attention(query, key, value, bias, kept, scale), by_formula()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     for x in (query, key, value):
         np.testing.assert_allclose(tape.gradient(found, x, upstream),
                                    tape.gradient(expected, x, upstream), atol=2e-6)
+
+
+@pytest.mark.parametrize(("kept_type", "tolerance"), [(tf.float32, 3e-6), (tf.bfloat16, 0.03)])
+def test_attention_and_gelu_with_kept_arrays(kept_type, tolerance):
+    """What an accelerator computes, with XLA, equals what is computed without kept arrays."""
+    query, key, value, upstream = (normal(i, B, N, D, L) for i in range(4))
+    bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
+    kept = normal(9, B, N, L, L) > -0.3
+
+    def run(dtype, activation) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape, kept_as(dtype):
+            tape.watch([query, key, value])
+            found = activation(attention(query, key, value, bias, kept, 1.6))
+        return [found, *tape.gradient(found, [query, key, value], upstream)]
+
+    gelu_with_derivative = with_kept_derivative(gelu_and_derivative)
+    found = tf.function(lambda: run(kept_type, gelu_with_derivative), jit_compile=True,
+                        autograph=False)()
+    assert found[0].dtype == kept_type  # so that it really was kept
+    for one, other in zip(found, run(None, gelu), strict=True):
+        np.testing.assert_allclose(tf.cast(one, tf.float32), other, atol=tolerance)
 
 
 def test_cross_entropy_and_its_gradient():
