@@ -92,7 +92,10 @@ def write_state(folder: str, state: State, piece_bytes: int) -> None:
 
 def read_state(folder: str, facts: StepFacts) -> State:
     """Reads what `write_state` wrote; UsageError if a piece is missing or cut short."""
-    index = files.read_json(os.path.join(folder, STATE_FILE))
+    path = os.path.join(folder, STATE_FILE)
+    index = files.read_json(path)
+    if missing := {"step", "examples_seen", "pieces", "bytes", "starts"} - index.keys():
+        raise UsageError(f"{path}: expected {', '.join(sorted(missing))} in it")
     pieces = [files.read_array(_piece(folder, i)) for i in range(index["pieces"])]
     stream = b"".join(piece.tobytes() for piece in pieces)
     if len(stream) != index["bytes"]:

@@ -174,6 +174,8 @@ def main() -> None:
     values = parser.parse_args()
     if bool(values.steps) == bool(values.seconds):
         raise UsageError("expected either --steps or --seconds")
+    if values.turns and not values.steps:
+        raise UsageError(f"--turns={values.turns}: expected --steps, the steps of each turn")
     if values.output and os.path.exists(values.output):
         raise UsageError(f"--output={values.output}: exists already: expected a new path")
     start = time.monotonic()

@@ -19,6 +19,7 @@ import tf_keras
 from electra_es.config import ModelConfig
 from electra_es.model.dropout import Dropout
 from electra_es.model.kept import keep, kept_type, with_kept_derivative
+from electra_es.model.layer_norm import LayerNorm
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
@@ -37,9 +38,9 @@ def initializer(config: ModelConfig) -> tf_keras.initializers.Initializer:
     return tf_keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def layer_norm(config: ModelConfig, name: str) -> tf_keras.layers.LayerNormalization:
+def layer_norm(config: ModelConfig, name: str) -> LayerNorm:
     """LayerNorm over the last axis, always in float32."""
-    return tf_keras.layers.LayerNormalization(
+    return LayerNorm(
         epsilon=config.layer_norm_epsilon, dtype=tf.float32, name=name)
 
 
@@ -50,7 +51,9 @@ def attention_probabilities(query: tf.Tensor, key: tf.Tensor, bias: tf.Tensor) -
 
 def _scores(query: tf.Tensor, key: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     # In float32: with its 8 bits, bfloat16 cannot tell probabilities near 1 apart.
-    return tf.cast(tf.matmul(query, key, transpose_a=True), tf.float32) + bias
+    if kept_type() is None:
+        return tf.cast(tf.matmul(query, key, transpose_a=True), tf.float32) + bias
+    return tf.raw_ops.BatchMatMulV3(x=query, y=key, Tout=tf.float32, adj_x=True) + bias
 
 
 def _weights(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | float]:
