@@ -3,12 +3,13 @@
     python -m benchmarks.training_step
     python -m benchmarks.training_step --steps=5 --batch_size=16 --model_size=small --with_pytorch
 
-With the defaults this takes about seven minutes on two cores. Four things take turns, so that a machine
-whose speed drifts does not favour one: the bare compiled loop on one batch in memory; what `train()`
-does, over records, with a progress line every 25 steps and a checkpoint every 100, as
+With the defaults this takes about seven minutes on two cores. Several things take turns, so that a
+machine whose speed drifts does not favour one: the bare compiled loop on one batch in memory; what
+`train()` does, over records, with a progress line every 25 steps and a checkpoint every 100, as
 hparams/debug.json has them; reading as many batches; and ElectraForMaskedLM plus ElectraForPreTraining
-with heads at every position and AdamW, the way they come. The last line is the overhead; more than 10 %
-is a failure. Examples/s are medians.
+with AdamW, with the prediction head at every position, the way they come, and at the selected positions
+only (`benchmarks/pytorch_step.py`). The overhead is the ratio of the first two; more than 10 % is a
+failure. Speeds and ratios are medians.
 """
 
 import os
@@ -23,6 +24,8 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from benchmarks.pytorch_step import Options, pytorch_steps
+from benchmarks.speed_table import speed_lines
 from benchmarks.turns import take_turns
 from electra_es.config import ModelConfig, PretrainingConfig, TextConfig, model_config
 from electra_es.data import records, tfrecord
@@ -33,6 +36,7 @@ from electra_es.model.batches import VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.monitoring.progress import ProgressLog
 from electra_es.training.checkpoints import Checkpoints
+from electra_es.training.flops import training_flops
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, learning_rate, schedule_for
 from electra_es.training.steps import TrainStep, make_train_loop
@@ -105,47 +109,6 @@ def our_turns(config: PretrainingConfig, model_settings: ModelConfig, vocab_size
     return {"bare step": bare, "train loop": real, "input alone": read}
 
 
-def pytorch_steps(config: ModelConfig, batch_size: int, length: int, vocab_size: int, steps: int
-                  ) -> Callable[[], None]:
-    """A function that trains `steps` steps of the same objective with transformers' classes."""
-    import torch
-    from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
-
-    def shape(hidden: int, layers: int, heads: int, inner: int) -> ElectraConfig:
-        return ElectraConfig(
-            vocab_size=vocab_size, embedding_size=config.embedding_size, hidden_size=hidden,
-            num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=inner)
-
-    discriminator = ElectraForPreTraining(shape(
-        config.hidden_size, config.num_layers, config.num_heads, config.intermediate_size))
-    generator = ElectraForMaskedLM(shape(
-        config.generator_hidden_size, config.generator_num_layers, config.generator_num_heads,
-        config.generator_intermediate_size))
-    generator.electra.embeddings = discriminator.electra.embeddings
-    parameters = list({id(p): p for m in (generator, discriminator) for p in m.parameters()}.values())
-    optimizer = torch.optim.AdamW(parameters, lr=5e-4)
-    ids = torch.randint(5, vocab_size, (batch_size, length))
-
-    def step() -> None:
-        selected = torch.rand(ids.shape) < config.mask_prob
-        masked = torch.where(selected, 4, ids)
-        output = generator(masked, labels=torch.where(selected, ids, -100))
-        with torch.no_grad():
-            sampled = torch.distributions.Categorical(logits=output.logits).sample()
-        corrupted = torch.where(selected, sampled, ids)
-        verdict = discriminator(corrupted, labels=(corrupted != ids).long())
-        optimizer.zero_grad()
-        (output.loss + 50.0 * verdict.loss).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-
-    def run() -> None:
-        for _ in range(steps):
-            step()
-
-    return run
-
-
 def main() -> None:
     parse_flags_only()
     print("at most ten minutes on two cores", flush=True)
@@ -158,17 +121,22 @@ def main() -> None:
         turns = our_turns(config, model_settings, vocab_size, directory)
         if _PYTORCH.value:
             turns["transformers"] = pytorch_steps(
+                model_settings, batch, length, vocab_size, steps, Options(selected_only=False))
+            turns["transformers, selected positions"] = pytorch_steps(
                 model_settings, batch, length, vocab_size, steps)
         seconds = take_turns(turns, _TURNS.value)
-    speeds = {name: steps * batch / statistics.median(times) for name, times in seconds.items()}
-    for name, speed in speeds.items():
-        print(f"{name:13} {speed:8.1f} examples/s")
+    reading = seconds.pop("input alone")
+    for line in speed_lines(seconds, steps=steps, batch_size=batch,
+                            flops=batch * training_flops(model_settings, vocab_size, length)):
+        print(line)
     pairs = [a / b for a, b in zip(seconds["bare step"], seconds["train loop"], strict=True)]
     ratio = statistics.median(pairs)
     print(f"train loop / bare step: {ratio:.3f}")
-    print(f"input alone / bare step: {speeds['input alone'] / speeds['bare step']:.1f}")
-    if _PYTORCH.value:
-        print(f"train loop / transformers: {speeds['train loop'] / speeds['transformers']:.2f}")
+    pairs = [a / b for a, b in zip(seconds["bare step"], reading, strict=True)]
+    print(f"input alone / bare step: {statistics.median(pairs):.1f}")
+    for name in [name for name in seconds if name.startswith("transformers")]:
+        pairs = [a / b for a, b in zip(seconds[name], seconds["train loop"], strict=True)]
+        print(f"train loop / {name}: {statistics.median(pairs):.2f}")
     sys.stdout.flush()
     if ratio < 0.9:
         raise CheckFailed(f"the train loop has {ratio:.3f} of the bare step's speed: expected 0.9")

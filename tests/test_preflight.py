@@ -9,8 +9,8 @@ from engine_helpers import MODEL
 from paths import ROOT
 
 from electra_es.errors import CheckFailed
-from electra_es.preflight.compiler import as_on_tpu
 from electra_es.preflight.cycles import count_cycles
+from electra_es.preflight.stablehlo import as_on_tpu
 
 
 def preflight(*flags: str) -> subprocess.CompletedProcess:

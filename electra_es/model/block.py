@@ -8,9 +8,9 @@ docs/fidelity.md says how both were compared.
 Shapes: B batch, L length, H hidden, N heads, D = H / N.
 """
 
-import functools
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +18,8 @@ import tf_keras
 
 from electra_es.config import ModelConfig
 from electra_es.model.dropout import Dropout
+from electra_es.model.kept import keep, kept_type, with_kept_derivative
+from electra_es.model.layer_norm import LayerNorm
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
@@ -25,84 +27,82 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.gelu(x, approximate=False)
 
 
+def gelu_and_derivative(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`gelu` and its derivative, of the shape and type of `x`."""
+    below = 0.5 * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
+    return x * below, below + x * tf.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
+
+
 def initializer(config: ModelConfig) -> tf_keras.initializers.Initializer:
     """Truncated normal (cut at two deviations), a fresh one per weight (`create_initializer`)."""
     return tf_keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def layer_norm(config: ModelConfig, name: str) -> "LayerNorm":
+def layer_norm(config: ModelConfig, name: str) -> LayerNorm:
     """LayerNorm over the last axis, always in float32."""
     return LayerNorm(epsilon=config.layer_norm_epsilon, dtype=tf.float32, name=name)
 
 
-class LayerNorm(tf_keras.layers.LayerNormalization):
-    """Keras' layer, with a gradient written here for training: the derived one is 60 operations, which
-    read and write twice as many arrays, and keeps two arrays of the size of the input instead of one."""
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if not training:
-            return super().call(inputs)
-        return self._normalize(
-            tf.cast(inputs, tf.float32), tf.convert_to_tensor(self.gamma),
-            tf.convert_to_tensor(self.beta))
-
-    @tf.custom_gradient
-    def _normalize(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        scale = tf.math.rsqrt(variance + self.epsilon)
-        normalized = centred * scale
-
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            rows = list(range(len(x.shape) - 1))
-            product = upstream * normalized
-            to_gamma, to_beta = tf.reduce_sum(product, axis=rows), tf.reduce_sum(upstream, axis=rows)
-            to_normalized = upstream * gamma
-            mean = tf.reduce_mean(to_normalized, axis=-1, keepdims=True)
-            share = tf.reduce_mean(to_normalized * normalized, axis=-1, keepdims=True)
-            return (to_normalized - mean - normalized * share) * scale, to_gamma, to_beta
-
-        return normalized * gamma + beta, gradient
-
-
 def attention_probabilities(query: tf.Tensor, key: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """float32 [B, N, L, L] from [B, N, D, L] twice and a bias that is added to the scores."""
-    scores = tf.matmul(query, key, transpose_a=True)
+    return tf.nn.softmax(_scores(query, key, bias))
+
+
+def _scores(query: tf.Tensor, key: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     # In float32: with its 8 bits, bfloat16 cannot tell probabilities near 1 apart.
-    return tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
+    if kept_type() is None:
+        return tf.cast(tf.matmul(query, key, transpose_a=True), tf.float32) + bias
+    return tf.raw_ops.BatchMatMulV3(x=query, y=key, Tout=tf.float32, adj_x=True) + bias
+
+
+def _weights(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | float]:
+    """Softmax as [B, N, L, L] weights, and the sums [B, N, 1, L] by which they have yet to be divided.
+
+    On a device for which arrays are kept (`kept.py`), D numbers a row are divided by the sum, not L.
+    """
+    if kept_type() is None:
+        return tf.nn.softmax(scores), 1.0
+    weights = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
+    return weights, tf.reduce_sum(weights, axis=-1)[:, :, tf.newaxis]
 
 
 def attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tensor,
-              drop: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+              kept: tf.Tensor | None, scale: float) -> tf.Tensor:
     """Attention with dropout of its probabilities, for training.
 
     The gradient is written here because the derived one reads and writes four more arrays of B N L L
-    numbers. The sum over a row of probability times its gradient, which softmax's derivative needs,
-    equals the product of output and its gradient (Dao et al. 2022, "FlashAttention", appendix B.2):
-    D numbers instead of L.
+    numbers. One such array is kept for it: weights that dropout sets to 0 are kept with a minus. The
+    sum over a row of probability times its gradient, which softmax's derivative needs, equals the
+    product of output and its gradient (Dao et al. 2022, "FlashAttention", appendix B.2): D numbers
+    instead of L.
 
     Args:
       query, key, value: [B, N, D, L]; `query` is divided by sqrt(D) already.
       bias: float32 [B, 1, 1 or L, L].
-      drop: dropout of [B, N, L, L], with the same mask each time.
+      kept: bool [B, N, L, L], which probabilities dropout keeps; None: all.
+      scale: by which it multiplies them.
 
     Returns:
       [B, N, D, L].
     """
     @tf.custom_gradient
     def mix(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        probabilities = tf.cast(attention_probabilities(query, key, bias), value.dtype)
-        dropped = drop(probabilities)
-        mixed = tf.matmul(value, dropped, transpose_b=True)
+        weights, total = _weights(_scores(query, key, bias))
+        signed = weights if kept is None else tf.where(kept, weights, -weights)
+        signed = keep(tf.cast(signed, value.dtype))
+        factor = scale / total
+        mixed = _times(tf.matmul(value, _dropped(signed, value.dtype), transpose_b=True), factor)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             with tf.name_scope("attention_gradient"):
-                to_value = tf.matmul(upstream, dropped)
-                to_probabilities = drop(tf.matmul(upstream, value, transpose_a=True))
+                scaled = _times(upstream, factor)
+                to_value = tf.matmul(scaled, _dropped(signed, value.dtype))
+                to_weights = tf.cast(tf.matmul(scaled, value, transpose_a=True), tf.float32)
                 row = tf.reduce_sum(
-                    tf.cast(upstream, tf.float32) * tf.cast(mixed, tf.float32), axis=2)
-                to_scores = tf.cast(probabilities, tf.float32) * (
-                    tf.cast(to_probabilities, tf.float32) - row[..., tf.newaxis])
+                    tf.cast(scaled, tf.float32) * tf.cast(mixed, tf.float32), axis=2) / scale
+                weights = tf.cast(signed, tf.float32)
+                to_scores = tf.abs(weights) * (
+                    tf.where(weights > 0, to_weights, 0) - row[..., tf.newaxis])
                 to_scores = tf.cast(to_scores, value.dtype)
                 return (tf.matmul(key, to_scores, transpose_b=True),
                         tf.matmul(query, to_scores), to_value)
@@ -110,6 +110,14 @@ def attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tenso
         return mixed, gradient
 
     return mix(query, key, value)
+
+
+def _dropped(signed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(tf.nn.relu(signed), dtype)
+
+
+def _times(x: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
+    return tf.cast(tf.cast(x, tf.float32) * factor, x.dtype)
 
 
 class Block(tf_keras.layers.Layer):
@@ -149,7 +157,8 @@ class Block(tf_keras.layers.Layer):
             attended = self._attend(x, bias, training)
         x = self.attention_norm(x + self.attention_output_dropout(attended))
         # GELU is computed in float32, as in Model Garden: it reports worse convergence in bfloat16.
-        inner = gelu(tf.cast(self.intermediate(x), tf.float32))
+        inner = tf.cast(self.intermediate(x), tf.float32)
+        inner = gelu(inner) if kept_type() is None else with_kept_derivative(gelu_and_derivative)(inner)
         output = self.feed_forward_output_dropout(self.feed_forward_output(inner))
         return self.feed_forward_norm(x + tf.cast(output, tf.float32))
 
@@ -159,8 +168,10 @@ class Block(tf_keras.layers.Layer):
             length = x.shape[1] or tf.shape(x)[1]
             batch = x.shape[0] or tf.shape(x)[0]
             kept = self.attention_dropout.kept([batch, self.num_heads, length, length])
-            mixed = attention(self._queries(x), self._heads(self.key, x), value, bias,
-                              functools.partial(self.attention_dropout.drop, kept=kept))
+            if kept is not None and kept_type() is not None:
+                kept = tf.linalg.matrix_transpose(kept)  # as the compiler stores the weights: no copy
+            mixed = attention(self._queries(x), self._heads(self.key, x), value, bias, kept,
+                              self.attention_dropout.scale)
         else:  # without a written gradient, which exported graphs would have to hold
             probabilities = tf.cast(self.attention_probabilities(x, bias), value.dtype)
             mixed = tf.matmul(value, probabilities, transpose_b=True)

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 _AUTO_SELECT = 3  # tf.random.Algorithm.AUTO_SELECT: the device's own generator
-_LEVELS = 2**16  # a draw has 16 bits
+_LEVELS = 2**8  # a draw has 8 bits
 _dropout_seed = threading.local()
 
 
@@ -39,7 +39,7 @@ class Dropout(tf_keras.layers.Layer):
     def __init__(self, rate: float, number: int):
         super().__init__()
         self.rate, self.number = rate, number
-        self.threshold = min(round(rate * _LEVELS), _LEVELS - 1)  # the rate in units of 2^-16
+        self.threshold = round(rate * 2**16) / 2**16 * _LEVELS  # the rate in levels, not a whole number
         self.scale = 1.0 / (1.0 - rate)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -64,9 +64,8 @@ class Dropout(tf_keras.layers.Layer):
     def kept(self, shape: list[tf.Tensor | int]) -> tf.Tensor | None:
         """bool of `shape`, [B, ...]: which entries are kept; None: all.
 
-        Each 32-bit number of the generator decides on an entry of the first half of the batch and on
-        one of the second, 16 bits each. Bits are what costs time and memory here: for the dropout of
-        attention there are B N L L.
+        Each 32-bit number of the generator decides on an entry in each quarter of the batch, 8 bits each.
+        Bits are what costs time and memory here: for the dropout of attention there are B N L L.
 
         Raises:
           RuntimeError: outside `dropout_seed`.
@@ -78,14 +77,20 @@ class Dropout(tf_keras.layers.Layer):
             raise RuntimeError("dropout outside `dropout_seed`: call with training=False")
         key = tf.bitcast(seed, tf.uint64) + tf.constant(self.number, tf.uint64)
         batch, *inner = shape
-        half = (batch + 1) // 2
+        quarter = (batch + 3) // 4
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[half, *inner], key=tf.expand_dims(key, 0), counter=tf.zeros([2], tf.uint64),
+            shape=[quarter, *inner], key=tf.expand_dims(key, 0), counter=tf.zeros([2], tf.uint64),
             alg=_AUTO_SELECT, dtype=tf.uint32)
-        shifts = tf.constant([0, 16], tf.uint32, [2] + [1] * len(shape))
+        shifts = tf.constant([0, 8, 16, 24], tf.uint32, [4] + [1] * len(shape))
         draws = tf.bitwise.bitwise_and(
             tf.bitwise.right_shift(bits, shifts), tf.constant(_LEVELS - 1, tf.uint32))
-        kept = tf.cast(draws, tf.int32) >= self.threshold  # [2, half, ...]
-        kept = tf.reshape(kept, [2 * half, *inner])
-        is_even = isinstance(batch, int) and batch % 2 == 0
-        return kept if is_even else kept[:batch]
+        kept = tf.cast(draws, tf.int32) >= self._thresholds(inner[-1], seed)  # [4, quarter, ...]
+        kept = tf.reshape(kept, [4 * quarter, *inner])
+        return kept if isinstance(batch, int) and batch % 4 == 0 else kept[:batch]
+
+    def _thresholds(self, n: tf.Tensor | int, seed: tf.Tensor) -> tf.Tensor:
+        """int32 [n]: a whole number of levels for each column. A rate of 0.1 is 25.6 levels: three of
+        five columns have 26, the others 25. Each step begins elsewhere in this pattern."""
+        start = tf.cast(tf.bitwise.bitwise_and(seed[1], 1023), tf.float32)
+        ends = tf.floor((tf.cast(tf.range(n + 1), tf.float32) + start) * self.threshold)
+        return tf.cast(ends[1:] - ends[:-1], tf.int32)

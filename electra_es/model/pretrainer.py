@@ -283,7 +283,7 @@ def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
       vocab: facts about the vocabulary of its records.
       precision: the type in which its towers compute; variables are always float32.
     """
-    with _compute_type(precision):
+    with computing_in(precision):
         model = ElectraPretrainer(config, vocab)
         ids = tf.zeros([1, 2], tf.int32)
         inputs = Inputs(ids, tf.ones_like(ids), ids, tf.zeros([1], tf.int64))
@@ -293,7 +293,7 @@ def build_pretrainer(config: ModelConfig, vocab: VocabularyFacts,
 
 
 @contextlib.contextmanager
-def _compute_type(precision: str) -> Iterator[None]:
+def computing_in(precision: Precision) -> Iterator[None]:
     """Sets the compute type of the layers that are made inside the `with`. Keras takes it from a global
     policy. Without a reset, models made later in the process, for an export say, would get it too."""
     before = tf_keras.mixed_precision.global_policy()

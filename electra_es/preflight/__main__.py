@@ -34,7 +34,8 @@ from electra_es.flags import (
     refuse_unused,
     resolve,
 )
-from electra_es.preflight.compiler import SLICES, Compiled, Slice, compile_for_tpu, step_hlo
+from electra_es.preflight.compiler import SLICES, Compiled, Slice, compile_for_tpu
+from electra_es.preflight.program import synthetic_program
 from electra_es.settings import NAME, PATH, Range
 
 
@@ -108,7 +109,7 @@ def main() -> int:
         raise UsageError(f"train_batch_size={config.train_batch_size}: expected a multiple of "
                          f"{tpu.devices * config.accumulation_steps} ({tpu.devices} devices)")
     vocab_size: Any = text.get("vocab_size", TextConfig().vocab_size)
-    hlo, parameters = step_hlo(
+    hlo, parameters = synthetic_program(
         model_config, config, vocab_size, config.train_batch_size // tpu.devices)
     start = time.monotonic()
     compiled = compile_for_tpu(hlo, tpu.topology)

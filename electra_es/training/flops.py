@@ -7,12 +7,14 @@ look-ups are not counted; padding is.
 Shapes: L length, K predictions, E embedding, H hidden, F feed-forward, V vocabulary.
 """
 
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from electra_es.chips import TPUS, gpu_peaks
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.hardware import local_tpu
-from electra_es.training.devices import gpu_names
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def training_flops(config: ModelConfig, vocab_size: int, length: int) -> float:
@@ -41,11 +43,16 @@ def _tower(length: int, embedding: int, hidden: int, feed_forward: int, layers: 
     return projection + layers * layer
 
 
-def peak_flops(config: PretrainingConfig, strategy: tf.distribute.Strategy) -> float:
+def peak_flops(config: PretrainingConfig, strategy: "tf.distribute.Strategy") -> float:
     """Operations per second that all replicas could do; 0 if the device is not known.
 
     A named TPU does not report its version: --peak_tflops is needed there.
     """
+    # Imported here: benchmarks count operations on machines without TensorFlow.
+    import tensorflow as tf
+
+    from electra_es.training.devices import gpu_names
+
     tflops = config.peak_tflops
     if not tflops and isinstance(strategy, tf.distribute.TPUStrategy):
         tflops = TPUS[local_tpu()].peak_tflops if local_tpu() in TPUS else 0.0

@@ -18,6 +18,7 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, MaskedInputs
 from electra_es.model.dropout import dropout_seed
+from electra_es.model.kept import kept_as
 from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import ElectraPretrainer, Outputs, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
@@ -53,9 +54,15 @@ class TrainStep:
     """One optimiser step, as a function of one replica's batch."""
 
     def __init__(self, model: ElectraPretrainer, optimizer: Adam, model_config: ModelConfig,
-                 config: PretrainingConfig, jit_compile: bool = False):
+                 config: PretrainingConfig, jit_compile: bool = False,
+                 kept: tf.DType | None = None):
+        """
+        Args:
+          jit_compile: whether to request XLA.
+          kept: the type of large arrays for the backward pass (`kept_as`); None: the model's.
+        """
         self.model, self.optimizer = model, optimizer
-        self.model_config, self.config = model_config, config
+        self.model_config, self.config, self.kept = model_config, config, kept
         self.keys = training_keys(config.seed)
         self.variables = model.trainable_variables
         self._gradients = tf.function(
@@ -100,7 +107,7 @@ class TrainStep:
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> MicroBatch:
         draws = sampling_draws(self.keys, inputs, masked, self.model_config)
-        with tf.GradientTape() as tape, dropout_seed(seed):
+        with tf.GradientTape() as tape, dropout_seed(seed), kept_as(self.kept):
             outputs = self.model(inputs, masked, draws, training=True)
             loss = total_loss(outputs, denominators, self.model_config)
         gradients = tape.gradient(

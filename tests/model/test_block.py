@@ -1,14 +1,21 @@
 """The block's written gradients against derived ones, and the rate of dropout."""
 
-import functools
+import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from electra_es.config import ModelConfig
-from electra_es.model.block import attention, attention_probabilities, layer_norm
+from electra_es.model.block import (
+    attention,
+    attention_probabilities,
+    gelu,
+    gelu_and_derivative,
+    layer_norm,
+)
 from electra_es.model.dropout import Dropout, dropout_seed
+from electra_es.model.kept import kept_as, with_kept_derivative
 from electra_es.model.sampling import cross_entropy, softmax_of
 
 B, N, D, L = 2, 3, 4, 5
@@ -25,7 +32,6 @@ def test_gradient_of_attention(rate):
     bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
     kept = None if not rate else normal(9, B, N, L, L) > -0.3
     scale = 1 / (1 - rate)
-    drop = functools.partial(Dropout(rate, 3).drop, kept=kept)
 
     def by_formula():
         probabilities = attention_probabilities(query, key, bias)
@@ -35,7 +41,7 @@ def test_gradient_of_attention(rate):
 
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([query, key, value])
-        found, expected = attention(query, key, value, bias, drop), by_formula()
+        found, expected = attention(query, key, value, bias, kept, scale), by_formula()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     for x in (query, key, value):
         np.testing.assert_allclose(tape.gradient(found, x, upstream),
@@ -71,6 +77,46 @@ def test_gradient_of_dropout_has_its_mask():
     assert 0 < (factor == 0).sum() < factor.size
 
 
+@pytest.mark.parametrize(("kept_type", "tolerance"), [(tf.float32, 3e-6), (tf.bfloat16, 0.03)])
+def test_attention_and_gelu_with_kept_arrays(kept_type, tolerance):
+    """What an accelerator computes, with XLA, equals what is computed without kept arrays."""
+    query, key, value, upstream = (normal(i, B, N, D, L) for i in range(4))
+    bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
+    kept = normal(9, B, N, L, L) > -0.3
+
+    def run(dtype, activation) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape, kept_as(dtype):
+            tape.watch([query, key, value])
+            found = activation(attention(query, key, value, bias, kept, 1.6))
+        return [found, *tape.gradient(found, [query, key, value], upstream)]
+
+    gelu_with_derivative = with_kept_derivative(gelu_and_derivative)
+    found = tf.function(lambda: run(kept_type, gelu_with_derivative), jit_compile=True,
+                        autograph=False)()
+    assert found[0].dtype == kept_type  # so that it really was kept
+    for one, other in zip(found, run(None, gelu), strict=True):
+        np.testing.assert_allclose(tf.cast(one, tf.float32), other, atol=tolerance)
+
+
+def test_layer_norm_for_an_accelerator():
+    """Value and gradients equal Keras' layer but for cancellation, with a mean of three deviations."""
+    layer = layer_norm(ModelConfig(), "norm")
+    x = normal(1, B, L, 6) + tf.constant([3.0, -0.5])[:, tf.newaxis, tf.newaxis]
+    upstream = normal(2, B, L, 6)
+    layer.build(x.shape)
+    layer.gamma.assign(normal(3, 6))
+
+    def run(dtype) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape, kept_as(dtype):
+            tape.watch(x)
+            found = layer(x)
+        return [found, *tape.gradient(found, [x, layer.gamma, layer.beta], upstream)]
+
+    found = tf.function(lambda: run(tf.bfloat16), jit_compile=True, autograph=False)()
+    for one, other in zip(found, run(None), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+
+
 def test_cross_entropy_and_its_gradient():
     logits, upstream = 3 * normal(1, 2, 3, 11), normal(2, 2, 3)
     ids = tf.constant([[0, 10, 4], [5, 5, 1]])
@@ -84,7 +130,7 @@ def test_cross_entropy_and_its_gradient():
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
-@pytest.mark.parametrize("rate", [0.1, 0.37, 0.9])
+@pytest.mark.parametrize("rate", [0.003, 0.1, 0.37, 0.9])
 def test_dropout_keeps_the_share_and_the_expectation(batch, rate):
     layer = Dropout(rate, 3)
     with dropout_seed(tf.constant([5, 6])):
@@ -101,3 +147,19 @@ def test_halves_of_the_batch_have_masks_of_their_own():
         kept = Dropout(0.5, 3).kept([6, 40, 50]).numpy()
     first, second = kept[:3], kept[3:]
     assert 0.45 < (first == second).mean() < 0.55
+
+
+def test_examples_have_masks_of_their_own():
+    with dropout_seed(tf.constant([5, 6])):
+        kept = Dropout(0.5, 3).kept([8, 40, 50]).numpy()
+    for one, other in itertools.combinations(kept, 2):
+        assert 0.45 < (one == other).mean() < 0.55
+
+
+def test_every_column_is_dropped_at_some_step():
+    """With a rate of less than a level, too: which columns have the higher threshold changes."""
+    dropped = np.zeros(200, bool)
+    for step in range(40):
+        with dropout_seed(tf.constant([5, step])):
+            dropped |= ~Dropout(0.002, 3).kept([4, 600, 200]).numpy().all(axis=(0, 1))
+    assert dropped.all()

@@ -371,3 +371,14 @@ def test_what_libraries_wrote_is_shown_when_they_fail(capfd):
     with quiet_libraries():
         os.write(2, b"nothing of note\n")
     assert capfd.readouterr().err == "the reason\n"
+
+
+@pytest.mark.parametrize(("precision", "jit_compile", "kept"), [
+    ("bfloat16", "on", tf.bfloat16), ("float32", "on", None), ("bfloat16", "off", None)])
+def test_type_for_the_backward_pass(precision, jit_compile, kept):
+    """bfloat16 only where the products take no more and XLA compiles; on a TPU always."""
+    config = PretrainingConfig(precision=precision, jit_compile=jit_compile, distribution="cpu")
+    strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
+    assert training_devices.type_for_backward_pass(config, strategy) is kept
+    tpu = object.__new__(tf.distribute.TPUStrategy)
+    assert training_devices.type_for_backward_pass(config, tpu) is tf.bfloat16

@@ -1,0 +1,1 @@
+"""The training step on a machine that has JAX, but no TensorFlow."""
