@@ -31,6 +31,20 @@ def test_debug_size_fits_on_v2():
     assert 0 < peak < 1
 
 
+def test_one_block_on_v5e():
+    """Whose random bits want a seed of two words."""
+    pytest.importorskip("libtpu", reason="libtpu is not installed (requirements-preflight.txt)")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.tpu_block", "--model_size=debug", "--topologies=v5e-8",
+         "--precisions=bfloat16", "--train_batch_size=24", "--max_seq_length=128"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    row = done.stdout.splitlines()[-1].split()
+    assert row[:2] == ["v5e-8", "bfloat16"]
+    total, attention, feed_forward, rest = map(float, row[2:6])
+    assert 0 < total == pytest.approx(attention + feed_forward + rest, abs=0.02)
+
+
 def test_unknown_topology():
     done = preflight("--topology=v2-9")
     assert done.returncode == 2

@@ -19,7 +19,7 @@ from electra_es.errors import UsageError, run_main
 COMMANDS = ("export", "run", "load")
 
 
-def main() -> int | None:
+def main() -> int:
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if command in ("-h", "--help"):
         print(__doc__)
@@ -29,12 +29,18 @@ def main() -> int | None:
     del sys.argv[1]
     # Only `run` can be imported without TensorFlow.
     if command == "export":
-        from benchmarks.portable_step.export import main
+        from benchmarks.portable_step import export
+
+        export.main()
     elif command == "load":
-        from benchmarks.portable_step.load import main
+        from benchmarks.portable_step import load
+
+        load.main()
     else:
-        from benchmarks.portable_step.run import main
-    return main()
+        from benchmarks.portable_step import run
+
+        run.main()
+    return 0
 
 
 if __name__ == "__main__":

@@ -113,16 +113,17 @@ def _facts(name: str, x: tf.Tensor | tf.Variable) -> Array:
     return Array(name, x.shape.as_list(), x.dtype.name)
 
 
-def main() -> int:
+def main() -> None:
     define_config_flags(TextConfig, ModelConfig, PretrainingConfig, skip=("vocab_sha256",))
     data_dir = define("data_dir", str, "", "Records directory.", PATH)
     vocab_dir = define("vocab_dir", str, "", "Vocabulary directory.", PATH)
     model_dir = define("model_dir", str, "", "A run to go on from; none: a new model.", PATH)
     output = define("output", str, "", "Folder to write.", PATH)
     hparams = define("hparams", str, "", "JSON file of settings; none: that of the model size.", PATH)
-    batches = define("batches", int, 8, "Number of batches to write.", Range(low=1, high=100_000))
+    batches = define("batches", int, 8, "Number of batches to write.",
+                     Range(low=1, high=100_000, why="they are written into one file"))
     piece_mb = define("piece_mb", float, 15.0, "Largest size of a file of the state, in 10^6 bytes.",
-                      Range(low=0.001, high=10_000))
+                      Range(low=0.001, high=10_000, why="a folder has up to 100,000 pieces"))
     assignments = define_assignments()
     parse_flags_only()
     overrides: dict[str, Any] = command_line_settings(flags.FLAGS, assignments.value)
@@ -138,4 +139,3 @@ def main() -> int:
     print(f"{output.value}: {len(facts.variables)} variables, {batches.value} batches of "
           f"{facts.batch_size} x {config.max_seq_length}, {facts.flops / 1e9:,.1f} GFLOP a step, "
           f"{config.precision}")
-    return 0

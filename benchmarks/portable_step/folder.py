@@ -118,8 +118,9 @@ def _piece(folder: str, number: int) -> str:
 def write_batches(folder: str, batches: Mapping[str, np.ndarray]) -> None:
     """Writes arrays [n, B, ...] in the smallest types that hold them."""
     with files.atomic_write(os.path.join(folder, BATCHES_FILE)) as file:
-        np.savez_compressed(file, **{name: value.astype(np.min_scalar_type(value.max()))
-                                     for name, value in batches.items()})
+        arrays: dict[str, Any] = {name: value.astype(np.min_scalar_type(value.max()))
+                                  for name, value in batches.items()}
+        np.savez_compressed(file, **arrays)
 
 
 def endless_batches(folder: str, facts: StepFacts) -> Iterator[list[np.ndarray]]:

@@ -54,19 +54,19 @@ def load(folder: str, *, data_dir: str, vocab_dir: str, model_dir: str) -> int:
     return state.step
 
 
-def main() -> int:
+def main() -> None:
     data_dir = define("data_dir", str, "", "Records directory that the step was exported with.", PATH)
     vocab_dir = define("vocab_dir", str, "", "Its vocabulary directory.", PATH)
     model_dir = define("model_dir", str, "", "Model directory to write.", PATH)
     arguments = parse_flags()
     if len(arguments) != 1:
         raise UsageError(f"{' '.join(arguments) or 'no folder'}: expected one folder that `run` wrote")
-    where = dict(data_dir=required(data_dir, "a records directory"),
-                 vocab_dir=required(vocab_dir, "a vocabulary directory"),
-                 model_dir=required(model_dir, "a directory to write"))
-    step = load(arguments[0], **where)
-    print(f"{model_dir.value}: a run at step {step}")
+    records = required(data_dir, "a records directory")
+    vocabulary = required(vocab_dir, "a vocabulary directory")
+    run = required(model_dir, "a directory to write")
+    step = load(arguments[0], data_dir=records, vocab_dir=vocabulary, model_dir=run)
+    print(f"{run}: a run at step {step}", flush=True)
     facts = read_facts(arguments[0])
     evaluate_run(from_dict(ModelConfig, facts.config["model"]),
-                 from_dict(PretrainingConfig, facts.config["pretraining"]), **where)
-    return 0
+                 from_dict(PretrainingConfig, facts.config["pretraining"]),
+                 data_dir=records, vocab_dir=vocabulary, model_dir=run)

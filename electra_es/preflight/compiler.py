@@ -1,7 +1,7 @@
 """What libtpu makes of the training step, without a TPU."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from electra_es.chips import TPUS, TpuChip
 from electra_es.errors import CheckFailed, import_optional
@@ -58,7 +58,7 @@ def compile_for_tpu(hlo: bytes, topology: str) -> Compiled:
     from jax.experimental import topologies
     from jaxlib import xla_client
 
-    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    device: Any = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
     with stablehlo_module(hlo, as_on_tpu) as module:
         try:
             executable = device.client.compile(

@@ -57,4 +57,4 @@ def stablehlo_module(hlo: bytes, change: Callable[[str], str]) -> Iterator[Any]:
     with mlir.make_ir_context():
         module = ir.Module.parse(xla_client._xla.mlir.hlo_to_stablehlo(hlo))
         # With the names of TensorFlow's operations, by which cycles are attributed.
-        yield ir.Module.parse(change(module.operation.get_asm(enable_debug_info=True)))
+        yield ir.Module.parse(change(str(module.operation.get_asm(enable_debug_info=True))))
