@@ -23,8 +23,8 @@ class LayerNorm(tf_keras.layers.LayerNormalization):
             tf.convert_to_tensor(self.beta))
 
     def _in_one_pass(self, x: tf.Tensor) -> tf.Tensor:
-        """For an accelerator (`kept_as`): the variance is the mean square less the square of the mean. Both
-        sums are computed where the input is, and the input is not read once more."""
+        """For an accelerator (`kept_as`): the variance is the mean square less the square of the mean.
+        Both sums are computed where the input is, and the input is not read once more."""
         mean = tf.reduce_mean(x, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) - tf.square(mean)
         scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + self.epsilon)
