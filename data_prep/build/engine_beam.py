@@ -75,8 +75,9 @@ def run(tasks: Sequence[Task], job: Job, vocab_size: int, shard_files: Sequence[
         run_to_end(pipeline, runner)
     statistics = Statistics.load(files.join(work_dir, STATISTICS))
     check_input(statistics, max_bad_fraction)
+    checksums = files.read_json(files.join(work_dir, CHECKSUMS_FILE))
     return (files.read_array(files.join(work_dir, COUNTS_FILE)).tolist(), statistics,
-            files.read_json(files.join(work_dir, CHECKSUMS_FILE)))
+            {task.path: checksums[str(task.number)] for task in _first_tasks(tasks)})
 
 
 # Options with the address of a server that this machine talks to.
@@ -160,9 +161,9 @@ def _build(pipeline: beam.Pipeline, tasks: Sequence[Task], job: Job, vocab_size:
               | "WriteShards" >> beam.ParDo(_WriteShard(list(shard_files))))
     _ = (counts | "AllCounts" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
          | "WriteCounts" >> beam.Map(_write_counts, work_dir))
-    _ = (pipeline | "Files" >> beam.Create(sorted({task.path for task in tasks}))
+    _ = (pipeline | "Files" >> beam.Create(_first_tasks(tasks))
          | "SpreadFiles" >> beam.Reshuffle()
-         | "Checksums" >> beam.Map(lambda path: (path, files.checksum(path)))
+         | "Checksums" >> beam.Map(lambda task: (task.number, files.checksum(task.path)))
          | "AllChecksums" >> beam.CombineGlobally(beam.combiners.ToDictCombineFn())
          | "WriteChecksums" >> beam.Map(_write_checksums, work_dir))
     _ = (outputs.statistics | "AddUp" >> beam.CombineGlobally(_AddUp(vocab_size))
@@ -268,7 +269,12 @@ def _write_counts(counts: list[tuple[int, int]], work_dir: str) -> None:
                       np.array([count for _, count in sorted(counts)], np.int64))
 
 
-def _write_checksums(checksums: dict[str, str], work_dir: str) -> None:
+def _first_tasks(tasks: Sequence[Task]) -> list[Task]:
+    """The first task of each file; names of files may hold what is no text, which Beam cannot send."""
+    return list({task.path: task for task in reversed(tasks)}.values())
+
+
+def _write_checksums(checksums: dict[int, str], work_dir: str) -> None:
     files.write_json(files.join(work_dir, CHECKSUMS_FILE), checksums)
 
 
