@@ -2,7 +2,7 @@ r"""Measures data preparation: speed, what is lost, engines, memory, ids against
 
     python -m benchmarks.data_prep --text=FOLDER [--vocab_dir=DIR --parts=speed,quality,...]
 
-With 30 MB of text and a vocabulary this takes about five minutes on two cores. `speed` runs both sides
+With 30 MB of text and a vocabulary this takes about four minutes on two cores. `speed` runs both sides
 in this one process, alternately, and gives megabytes per second of CPU time (what one core does) beside
 the wall clock, which on a busy machine says little. The peer is `original_builder`: the original's
 scheme and tokeniser in Python. `workers` runs the whole command on 0.3 and 2 GB (the text over and
@@ -296,7 +296,7 @@ def main() -> None:
     values = flags.FLAGS
     if not values.text or not set(values.parts) <= set(PARTS):
         raise UsageError(f"expected --text=FOLDER and --parts out of {', '.join(PARTS)}")
-    print("all parts: about five minutes on two cores", flush=True)
+    print("all parts: about four minutes on two cores", flush=True)
     report = Report()
     measures = {"speed": measure_speed, "workers": measure_workers, "quality": measure_quality,
                 "engines": compare_engines, "ids": compare_ids}
