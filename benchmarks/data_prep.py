@@ -336,7 +336,7 @@ def main() -> None:
     values = flags.FLAGS
     if not values.text or not set(values.parts) <= set(PARTS):
         raise UsageError(f"expected --text=FOLDER and --parts out of {', '.join(PARTS)}")
-    print("all parts: about five minutes on two cores", flush=True)
+    print("all parts: about seven minutes on two cores", flush=True)
     report = Report()
     measures = {"speed": measure_speed, "rules": measure_rules, "workers": measure_workers,
                 "compressed": measure_compressed, "quality": measure_quality, "engines": compare_engines,

@@ -139,8 +139,9 @@ def activation_bytes(model: ModelConfig, config: PretrainingConfig, vocab_size: 
             model.generator_num_heads, config)
         predicted = tokens if towers == 2 else examples * model.predictions_per_sequence(length)
         total += 4 * _LOGITS * predicted * vocab_size
-    # Embeddings of each pass, and the arrays that the gradient of a layer makes and drops.
-    return total + 4 * tokens * (8 * model.embedding_size + 3 * model.intermediate_size)
+    # Embeddings of each pass, and three arrays that the gradient of the widest part makes and drops.
+    widest = max(model.intermediate_size, model.num_heads * length)
+    return total + 4 * tokens * (8 * model.embedding_size + 3 * widest)
 
 
 def _kept_per_token(hidden: int, inner: int, heads: int, config: PretrainingConfig) -> float:
