@@ -2,12 +2,13 @@ r"""Measures data preparation: speed, what is lost, engines, memory, ids against
 
     python -m benchmarks.data_prep --text=FOLDER [--vocab_dir=DIR --parts=speed,quality,...]
 
-With 30 MB of text and a vocabulary this takes about seven minutes on two cores. `speed` runs both sides in
-this one process, alternately, and gives megabytes per second of CPU time (what one core does) beside the
-wall clock, which on a busy machine says little. The peer is `original_builder`: the original's scheme and
-tokeniser in Python. `workers` runs the whole command on 0.3 and 2 GB (the text over and over, in copies)
-with one worker and with two, and looks at the memory of its processes meanwhile; `compressed` does so on
-one compressed file, which the workers share. `rules` adds those of --quality.
+With 30 MB of text and a vocabulary this takes about seven minutes on two cores. `speed` runs both
+sides in this one process, alternately, and gives megabytes per second of CPU time (what one core
+does) beside the wall clock, which on a busy machine says little. The peer is `original_builder`:
+the original's scheme and tokeniser in Python. `workers` runs the whole command on 0.3 and 2 GB (the
+text over and over, in copies) with one worker and with two, and looks at the memory of its
+processes meanwhile; `compressed` does so on one compressed file, which the workers share. `rules`
+adds those of --quality.
 """
 
 import contextlib
