@@ -95,11 +95,6 @@ class Adam(tf.Module):
           is_finite: bool scalar; where false, weights and moments stay, and the step counts.
           scale: factor of the gradients.
         """
-        tf.distribute.get_replica_context().merge_call(
-            self._apply, args=(gradients, is_finite, scale))
-
-    def _apply(self, strategy: tf.distribute.Strategy, gradients: Sequence[tf.Tensor],
-               is_finite: tf.Tensor, scale: tf.Tensor | float) -> None:
         config = self.config
         # The operation subtracts beta from 1 in float32, which is wrong by 1e-5 for 0.999. The moments
         # are too large by these factors; rate and epsilon make up for it.
@@ -109,17 +104,24 @@ class Adam(tf.Module):
         scale, rate, beta1, beta2 = (tf.where(is_finite, *values) for values in (
             (scale, 0.0), (self.schedule(self.iterations + 1), 0.0), (config.adam_beta1, 1.0),
             (config.adam_beta2, 1.0)))
-        shared = dict(beta1_power=tf.constant(0.0), beta2_power=tf.constant(0.0), beta1=beta1,
-                      beta2=beta2, epsilon=tf.constant(config.adam_epsilon * math.sqrt(excess2)))
-        by_multiplier = {
-            multiplier: dict(shared, lr=rate * (multiplier * math.sqrt(excess2) / excess1),
-                             kept=1.0 - rate * (multiplier * config.weight_decay))
-            for multiplier in set(self.multipliers)}
+        shared = dict(
+            scale=scale, beta1=beta1, beta2=beta2, beta1_power=tf.constant(0.0),
+            beta2_power=tf.constant(0.0), epsilon=tf.constant(config.adam_epsilon * math.sqrt(excess2)))
+        # In the order of the multipliers that occur: each replica's values, which `merge_call` puts
+        # together.
+        rates = [dict(lr=rate * (multiplier * math.sqrt(excess2) / excess1),
+                      kept=1.0 - rate * (multiplier * config.weight_decay))
+                 for multiplier in sorted(set(self.multipliers))]
+        tf.distribute.get_replica_context().merge_call(self._apply, args=(gradients, shared, rates))
+
+    def _apply(self, strategy: tf.distribute.Strategy, gradients: Sequence[tf.Tensor],
+               shared: dict[str, tf.Tensor], rates: list[dict[str, tf.Tensor]]) -> None:
+        rates_of = dict(zip(sorted(set(self.multipliers)), rates, strict=True))
         for i, variable in enumerate(self._model_variables):
             strategy.extended.update(
                 variable, self._update,
-                args=(self.first_moments[i], self.second_moments[i], gradients[i], scale),
-                kwargs=by_multiplier[self.multipliers[i]], group=False)
+                args=(self.first_moments[i], self.second_moments[i], gradients[i]),
+                kwargs={**shared, **rates_of[self.multipliers[i]]}, group=False)
         self.iterations.assign_add(1)
 
     def _update(self, variable: tf.Variable, m: tf.Variable, v: tf.Variable, gradient: tf.Tensor,

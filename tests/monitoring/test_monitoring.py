@@ -329,7 +329,7 @@ def test_log_of_a_killed_run(real_run):
     assert first["step"] == 0 and second["step"] % 6 == 0 and second["step"] >= 12
     assert f"; step {second['step']} of {STEPS}" in real_run.printed
     without_speed = [line["step"] for line in log.training if "steps_per_second" not in line]
-    assert without_speed == [3, second["step"] + 3]
+    assert without_speed == []  # the loop that compiles has one step, and the line more
     assert "TensorFlow" in first["devices"] and first["data"] == second["data"]
     assert first["data"]["documents"] > 0 and first["data"]["settings"]["dedup"] == "exact"
 
@@ -417,6 +417,11 @@ def test_report_of_one_line(real_run, tmp_path):
     run = tmp_path / "one"
     shutil.copytree(real_run.model_dir, run)
     tidy(str(run), 3)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:  # as of a run with log_every=1, whose first line has no speed
+        for name in ("steps_per_second", "examples_per_second", "tokens_per_second"):
+            line.pop(name, None)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert write_report([str(run)], str(tmp_path / "one.html")).endswith(": 3 steps, 1 run")
     page = (tmp_path / "one.html").read_text()
     assert "<b>–</b><span class=\"faint\">training time" in page
