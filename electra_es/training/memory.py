@@ -147,6 +147,7 @@ def activation_bytes(model: ModelConfig, config: PretrainingConfig, vocab_size: 
 def _kept_per_token(hidden: int, inner: int, heads: int, config: PretrainingConfig) -> float:
     """Bytes that a layer keeps of a token, on a CPU in float32: eight arrays of its width (query, key,
     value, what attention makes of them; of each LayerNorm its output and the normalised input), four of
-    the inner width (three in GELU, its output), the probabilities of attention, whose sign is dropout's
-    mask; and a byte each for the masks of the other two."""
-    return 4 * (8 * hidden + 4 * inner + heads * config.max_seq_length) + 2 * hidden
+    the inner width (three in GELU, its output), the probabilities of attention with dropout's mask as
+    their sign, and those after dropout, which the graph has once for both passes; and a byte each for
+    the masks of the other two."""
+    return 4 * (8 * hidden + 4 * inner + 2 * heads * config.max_seq_length) + 2 * hidden
