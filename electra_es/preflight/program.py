@@ -38,7 +38,7 @@ def step_program(train_step: TrainStep, batch: Inputs) -> Program:
 
     hlo = step.experimental_get_compiler_ir(*batch)(stage="hlo_serialized")
     aliases = hlo_pb2.HloModuleProto.FromString(hlo).input_output_alias.entries
-    # Not `traced.graph.variables`: the moments are not in it, because Adam uses nothing but their handles.
+    # Not `traced.graph.variables`: the moments are not in it, as Adam uses nothing but their handles.
     by_handle = {id(variable.handle): variable
                  for variable in (*train_step.model.variables, *train_step.optimizer.variables)}
     return Program(
