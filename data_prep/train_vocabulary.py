@@ -21,7 +21,7 @@ from absl import flags
 
 from data_prep.build import tasks as pipeline_tasks
 from data_prep.command_line import MAX_BAD_FRACTION, MOST_BAD, SAMPLED, WORKERS, prepare_tool
-from data_prep.corpus import listing
+from data_prep.corpus import listing, readers
 from data_prep.corpus.counts import InputCounts
 from data_prep.outputs import check_apart
 from data_prep.words import counting, measuring, wordpieces
@@ -206,7 +206,7 @@ def _documents(source: str | Iterable[str], sample_fraction: float, held_out_fra
 def _normalized_lines(documents: Iterable[str], config: TextConfig) -> Iterator[str]:
     """Normalises line by line, as normalisation makes spaces of line ends."""
     splitter = counting.word_splitter(config)
-    for batch in counting.batches(documents):
+    for batch in readers.batches(documents):
         lines = [line.encode("utf-8", "ignore") for document in batch
                  for line in document.splitlines() if line.strip()]
         for line in splitter.normalize(tf.constant(lines, tf.string, [len(lines)])).numpy():

@@ -3,8 +3,14 @@
 import gzip
 import hashlib
 import json
+import os
 import pathlib
 import random
+import subprocess
+import time
+import uuid
+
+from paths import ROOT
 
 from data_prep import inspect_tfrecords
 from data_prep.build.settings import BuildConfig
@@ -64,3 +70,46 @@ def examples_of(directory, split="train") -> list[tuple[list[int], int]]:
 
 def stats_of(directory) -> dict:
     return json.loads((pathlib.Path(directory) / "stats.json").read_text())
+
+
+def processes_with(mark: str) -> list[int]:
+    """All processes that inherited the variable MARK=`mark`."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"MARK={mark}".encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            pass  # It has ended since, or is another user's.
+    return found
+
+
+def stop_job(command: list[str], output: pathlib.Path, sign: str, number: int, code: int, *,
+             whole_group: bool = False, seconds: float = 60) -> str:
+    """Starts the command and signals it once a file of the pattern `sign` is in `output`; waits until
+    none of its processes is left.
+
+    Args:
+      number: of the signal.
+      code: the exit code that is expected.
+      whole_group: whether all its processes get the signal, as by Ctrl-C.
+      seconds: in which the sign has to come and all processes have to end.
+
+    Returns:
+      what it wrote to stderr.
+    """
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, env={**os.environ, "MARK": mark})
+    deadline = time.monotonic() + seconds
+    while not list(output.glob(sign)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    while processes_with(mark):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.02)
+    assert not (output / "COMPLETED").exists()
+    return errors

@@ -6,7 +6,7 @@ duplicates, are computed where `Work.each` says: a large compressed file has all
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -59,17 +59,8 @@ def _reasons(job: Job, documents: Sequence[readers.Document]) -> list[str | None
     return reasons
 
 
-def _batches(documents: Iterator[readers.Document]) -> Iterator[list[readers.Document]]:
-    """The documents in lists of about `_BATCH_CHARACTERS`."""
-    held, size = [], 0
-    for document in documents:
-        held.append(document)
-        size += len(document.text)
-        if size >= _BATCH_CHARACTERS:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held
+def _batches(documents: Iterable[readers.Document]) -> Iterator[list[readers.Document]]:
+    return readers.batches(documents, _BATCH_CHARACTERS, lambda document: len(document.text))
 
 
 def document_keys(task: Task, job: Job, work: Work = ALONE) -> np.ndarray:

@@ -16,8 +16,8 @@ file by row groups. Every document belongs to exactly one part.
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, TypeVar
 
 from data_prep.corpus.fields import (
     LANGUAGE_FIELDS,
@@ -31,6 +31,8 @@ from data_prep.corpus.formats import format_of_content
 from data_prep.corpus.lines import COMPRESSION_RATIO, Line, OnBad, Watched, read_lines
 from electra_es import files
 from electra_es.errors import UsageError, import_optional, reason
+
+ItemT = TypeVar("ItemT")
 
 MAX_DOCUMENT_BYTES = 10_000_000
 
@@ -212,3 +214,22 @@ def _batch_rows(batch: Any) -> Iterator[dict[str, Any]]:
         except UnicodeDecodeError:
             yield {name: row.column(name).cast("binary").to_pylist()[0]
                    for name in TEXT_FIELDS if name in row.schema.names}
+
+
+def batches(documents: Iterable[ItemT], characters: int = 1 << 20,
+            length: Callable[[Any], int] = len) -> Iterator[list[ItemT]]:
+    """Documents, or their texts, in lists of about so many characters.
+
+    Args:
+      length: the characters of one of them.
+    """
+    batch: list[ItemT] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += length(document)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

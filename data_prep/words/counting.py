@@ -27,7 +27,6 @@ SETTINGS = ("tokenizer", "lower_case", "strip_accents", "unicode_form")
 
 # Ending of the file in which a Beam job says what it has read.
 _DOCUMENTS = ".documents.json"
-_BATCH_CHARACTERS = 1 << 20
 # What another process counts at a time: of more text, fewer different words have to be added up.
 _SHARED_CHARACTERS = 4 << 20
 _CHUNKS_AT_A_TIME = 100_000
@@ -71,25 +70,11 @@ def count_words(documents: Iterable[str], config: TextConfig) -> Counter[str]:
 def _count_chunks(documents: Iterable[str], config: TextConfig) -> Counter[bytes]:
     """Counts what stands between spaces in the normalised text."""
     chunks: Counter[bytes] = Counter()
-    for batch in batches(documents):
+    for batch in readers.batches(documents):
         data = tf.constant([document.encode("utf-8", "ignore") for document in batch])
         for normalized in word_splitter(config).normalize(data).numpy():
             chunks.update(normalized.split())
     return chunks
-
-
-def batches(documents: Iterable[str], characters: int = _BATCH_CHARACTERS) -> Iterator[list[str]]:
-    """Documents in lists of about 1 MB."""
-    batch: list[str] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document)
-        if size >= characters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _words_of_chunks(chunks: Counter[bytes], config: TextConfig) -> Counter[str]:
@@ -151,7 +136,7 @@ def count_task(task: Task, config: TextConfig, fraction: float, held_out_fractio
         return count_words(documents, config), counts
     words: Counter[str] = Counter()
     for _, counted in work.each(functools.partial(_count_batch, config),
-                                batches(documents, _SHARED_CHARACTERS)):
+                                readers.batches(documents, _SHARED_CHARACTERS)):
         words.update(counted)
     return words, counts
 

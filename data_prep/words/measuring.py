@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.corpus import readers
 from data_prep.words import counting
 from electra_es import files
 from electra_es.config import TextConfig
@@ -25,7 +26,7 @@ def tokens_per_word(tokenizer: text.Tokenizer, documents: Iterable[str]) -> tupl
     """
     splitter = counting.word_splitter(tokenizer.config)
     words = tokens = unknown = 0
-    for batch in counting.batches(documents):
+    for batch in readers.batches(documents):
         words += sum(map(len, splitter.encode_batch(batch)))
         for ids in tokenizer.encode_batch(batch):
             tokens += len(ids)

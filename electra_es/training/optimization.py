@@ -107,21 +107,18 @@ class Adam(tf.Module):
         shared = dict(
             scale=scale, beta1=beta1, beta2=beta2, beta1_power=tf.constant(0.0),
             beta2_power=tf.constant(0.0), epsilon=tf.constant(config.adam_epsilon * math.sqrt(excess2)))
-        # In the order of the multipliers that occur: each replica's values, which `merge_call` puts
-        # together.
-        rates = [dict(lr=rate * (multiplier * math.sqrt(excess2) / excess1),
-                      kept=1.0 - rate * (multiplier * config.weight_decay))
-                 for multiplier in sorted(set(self.multipliers))]
+        rates = {multiplier: dict(lr=rate * (multiplier * math.sqrt(excess2) / excess1),
+                                  kept=1.0 - rate * (multiplier * config.weight_decay))
+                 for multiplier in set(self.multipliers)}
         tf.distribute.get_replica_context().merge_call(self._apply, args=(gradients, shared, rates))
 
     def _apply(self, strategy: tf.distribute.Strategy, gradients: Sequence[tf.Tensor],
-               shared: dict[str, tf.Tensor], rates: list[dict[str, tf.Tensor]]) -> None:
-        rates_of = dict(zip(sorted(set(self.multipliers)), rates, strict=True))
+               shared: dict[str, tf.Tensor], rates: dict[float, dict[str, tf.Tensor]]) -> None:
         for i, variable in enumerate(self._model_variables):
             strategy.extended.update(
                 variable, self._update,
                 args=(self.first_moments[i], self.second_moments[i], gradients[i]),
-                kwargs={**shared, **rates_of[self.multipliers[i]]}, group=False)
+                kwargs={**shared, **rates[self.multipliers[i]]}, group=False)
         self.iterations.assign_add(1)
 
     def _update(self, variable: tf.Variable, m: tf.Variable, v: tf.Variable, gradient: tf.Tensor,

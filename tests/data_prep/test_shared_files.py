@@ -10,14 +10,11 @@ import random
 import signal
 import subprocess
 import sys
-import time
-import uuid
 
 import pytest
 import zstandard
-from builder_helpers import config, digests, sentence, stats_of
+from builder_helpers import config, digests, sentence, stats_of, stop_job
 from paths import ROOT
-from test_workers import processes_with
 
 from data_prep.build import kept
 from data_prep.build import tasks as pipeline_tasks
@@ -138,23 +135,13 @@ def large_file(tmp_path_factory, vocab_dir) -> tuple[str, dict[str, str]]:
 @pytest.mark.parametrize("number, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 3)])
 def test_a_stopped_job_leaves_no_process_and_goes_on(vocab_dir, tmp_path, large_file, number, code):
     path, expected = large_file
-    output, mark = tmp_path / "records", uuid.uuid4().hex
+    output = tmp_path / "records"
     command = [sys.executable, "-m", "data_prep.build_tfrecords", "--workers=2", f"--input={path}",
                f"--vocab_dir={vocab_dir}", f"--output={output}", "--max_seq_length=40",
                "--validation_fraction=0.1"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True, env={**os.environ, "MARK": mark})
-    deadline = time.monotonic() + 120
-    while not list(output.glob("_unfinished/task-00000.spill.tmp-*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    os.killpg(process.pid, number) if code == 3 else process.kill()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in errors
-    while processes_with(mark):
-        assert time.monotonic() < deadline, "processes are left"
-        time.sleep(0.02)
-    assert not (output / "COMPLETED").exists()
+    errors = stop_job(command, output, "_unfinished/task-00000.spill.tmp-*", number, code,
+                      whole_group=code == 3, seconds=120)
+    assert "Traceback" not in errors
     subprocess.run(command, cwd=ROOT, check=True, timeout=120, capture_output=True)
     assert digests(output) == expected
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 import uuid
 
 import pytest
-from builder_helpers import digests
+from builder_helpers import digests, stop_job
 from paths import ROOT
 
 from data_prep.build import tasks as pipeline_tasks
@@ -152,42 +151,18 @@ def expected(job, tmp_path_factory) -> dict[str, str]:
     return digests(output)
 
 
-def processes_with(mark: str) -> list[int]:
-    """All processes that inherited the variable MARK=`mark`."""
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"MARK={mark}".encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-        except OSError:
-            pass  # It has ended since, or is another user's.
-    return found
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to look for processes")
 @pytest.mark.parametrize("number, whole_group, code", [
     (signal.SIGKILL, False, -signal.SIGKILL), (signal.SIGTERM, False, 3), (signal.SIGINT, True, 3)],
     ids=["kill -9", "SIGTERM", "Ctrl-C"])
 def test_a_stopped_job_leaves_no_process_and_goes_on(job, expected, tmp_path, number, whole_group, code):
-    output, mark = tmp_path / "records", uuid.uuid4().hex
+    output = tmp_path / "records"
     command = [sys.executable, "-m", "data_prep.build_tfrecords", *job, f"--output={output}"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True, env={**os.environ, "MARK": mark})
-    deadline = time.monotonic() + 60
-    while not list(output.glob("_unfinished/task-*.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    (os.killpg if whole_group else os.kill)(process.pid, number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
+    errors = stop_job(command, output, "_unfinished/task-*.json", number, code, whole_group=whole_group)
     if code == 3:
         assert errors.endswith("stopped by a signal: the same command goes on from what is done\n")
         assert "Traceback" not in errors
-    while processes_with(mark):
-        assert time.monotonic() < deadline, "processes are left"
-        time.sleep(0.02)
-    assert not (output / "COMPLETED").exists()
-    (output / f"info.json.tmp-{mark}").write_text("as a killed process leaves it")
+    (output / f"info.json.tmp-{uuid.uuid4().hex}").write_text("as a killed process leaves it")
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
