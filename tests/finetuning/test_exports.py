@@ -109,7 +109,8 @@ def model_of(tmp_path_factory):
     @functools.cache
     def model_of(kind: str) -> str:
         path, data = write_task(kind, root / f"{kind}-task")
-        more = dict(learning_rate=1e-2, epochs=10) if kind == "classification" else {}
+        # Reaches 1.0 on dev from seeds 1, 2 and 3; at a rate of 1e-2 one of the three names one class only.
+        more = dict(learning_rate=3e-3, epochs=20) if kind == "classification" else {}
         config = from_dict(FinetuningConfig, {**SETTINGS, **more})
         output = root / kind
         finetune(load_task(path), config, model=str(plain if kind == "classification" else random),
