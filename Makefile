@@ -46,7 +46,7 @@ demo: $(VENV)/base.stamp
 	$(BIN)/python run_pretraining.py
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 walk: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/walk --walk --capture=no

@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import json
 import pathlib
+import signal
 
 import builder_helpers
 import numpy as np
@@ -22,6 +23,11 @@ from electra_es.model.variables import set_weights
 
 TINY = dict(embedding_size=12, hidden_size=24, num_layers=3, num_heads=3, intermediate_size=40,
             max_position_embeddings=17, generator_width=1 / 3, generator_heads=2)
+
+
+# A shell starts a command with "&" so that it and its children ignore Ctrl-C. Some tests send that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser) -> None:
