@@ -43,6 +43,7 @@ from electra_es.run_config import Run
 from electra_es.settings import PATH, Range
 from electra_es.text.tokenizer import load_tokenizer
 from electra_es.training.checkpoints import Checkpoints
+from electra_es.training.compilation import Compilation
 from electra_es.training.flops import training_flops
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.run_dir import settings_of_run, vocabulary_facts
@@ -80,7 +81,8 @@ def export(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: st
         shards, info, config, first_example=examples_seen, vocab_size=vocab_size,
         batch_size=config.train_batch_size), num_batches))
     kept = tf.bfloat16 if config.precision == "bfloat16" else None
-    program = step_program(TrainStep(model, optimizer, model_config, config, kept=kept), batches[0])
+    train_step = TrainStep(model, optimizer, model_config, config, Compilation(kept=kept))
+    program = step_program(train_step, batches[0])
     names = {v.ref(): name for name, v in state_variables(model, optimizer).items()}
     facts = StepFacts(
         config=json.loads(to_json(**Run(tokenizer.config, model_config, config)._asdict())),

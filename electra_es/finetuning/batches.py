@@ -44,14 +44,9 @@ def bucket_of(length: int, longest: int) -> int:
     return min([longest, *(bucket for bucket in _LENGTHS if length <= bucket)])
 
 
-def padded_to_bucket(batch: Batch, longest: int) -> Batch:
-    """The NumPy arrays of `batch`, with padding up to the bucket of its length.
-
-    Args:
-      longest: the greatest bucket.
-    """
-    length = batch.input_ids.shape[1]
-    more = [(0, 0), (0, bucket_of(length, longest) - length)]
+def padded_to(batch: Batch, length: int) -> Batch:
+    """The NumPy arrays of `batch`, with padding up to `length`."""
+    more = [(0, 0), (0, length - batch.input_ids.shape[1])]
     of_tokens = batch.weights.ndim == 2  # tagging: labels and weights are those of tokens
     return Batch(*(np.pad(array, more) if i < 3 or of_tokens else array
                    for i, array in enumerate(batch)))

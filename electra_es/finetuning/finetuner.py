@@ -17,7 +17,7 @@ from electra_es.finetuning.steps import FinetuningStep, make_forward, make_train
 from electra_es.finetuning.tasks import Task
 from electra_es.model.randomness import Key, derive_key
 from electra_es.monitoring.progress import Silence
-from electra_es.training.devices import compiles_with_xla
+from electra_es.training.compilation import compilation_for
 from electra_es.training.interruption import Interrupted, StopSignal
 from electra_es.training.optimization import Adam, schedule_for
 
@@ -76,9 +76,10 @@ class Finetuner:
             self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
         self.state = tf.train.Checkpoint(
             model=self.model, optimizer=self.optimizer, seconds=self.seconds)
-        xla = compiles_with_xla(self.engine, strategy)
-        step = FinetuningStep(self.model, self.optimizer, variables, self.engine, xla)
-        self.train = make_train_step(step, strategy, config.max_seq_length, few_lengths=xla)
+        compilation = compilation_for(self.engine, strategy)
+        step = FinetuningStep(self.model, self.optimizer, variables, self.engine, compilation)
+        self.train = make_train_step(step, strategy, config.max_seq_length,
+                                     few_lengths=compilation.whole)
         self.forward = make_forward(self.model, strategy, config.max_seq_length)
 
     def scoring_forward(self, split: str, stop: StopSignal) -> Callable[[Batch], np.ndarray]:

@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from electra_es.config import PretrainingConfig
-from electra_es.finetuning.batches import Batch, padded_to_bucket
+from electra_es.finetuning.batches import Batch, bucket_of, padded_to
 from electra_es.finetuning.heads import losses, probabilities
 from electra_es.finetuning.model import FinetuningModel
 from electra_es.model.dropout import dropout_seed
 from electra_es.model.randomness import Key, stateless_seed
+from electra_es.training.compilation import Compilation
 from electra_es.training.optimization import Adam
 from electra_es.training.steps import (
     Sums,
@@ -25,16 +26,18 @@ from electra_es.training.steps import (
     run_step,
 )
 
+# Lengths are multiples of it where work is fused, because XLA compiles that for each length anew.
+_FUSED_LENGTHS = 8
+
 
 class FinetuningStep:
     """One optimiser step, as a function of one replica's batch."""
 
     def __init__(self, model: FinetuningModel, optimizer: Adam, variables: list[tf.Variable],
-                 config: PretrainingConfig, jit_compile: bool):
+                 config: PretrainingConfig, compilation: Compilation):
         self.model, self.optimizer, self.variables = model, optimizer, variables
-        self.config = config
-        self._gradients = tf.function(
-            self._local_gradients, jit_compile=True if jit_compile else None, autograph=False)
+        self.config, self.compilation = config, compilation
+        self._gradients = compilation.function(self._local_gradients)
 
     def __call__(self, batch: Batch, dropout_key: Key) -> Sums:
         """Trains on `batch`; call it inside `strategy.run`.
@@ -50,12 +53,13 @@ class FinetuningStep:
 
     def _local_gradients(self, batch: Batch, total: tf.Tensor, seed: tf.Tensor
                          ) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
-        with tf.GradientTape() as tape, dropout_seed(seed):
-            logits = self.model(batch.input_ids, batch.input_mask, batch.segment_ids, seed,
-                                training=True)
-            loss_sum = tf.reduce_sum(losses(self.model.kind, logits, batch) * batch.weights)
-            loss = loss_sum / tf.maximum(total, 1.0)
-        gradients = tape.gradient(loss, self.variables)
+        with dropout_seed(seed), self.compilation.applied():
+            with tf.GradientTape() as tape:
+                logits = self.model(batch.input_ids, batch.input_mask, batch.segment_ids, seed,
+                                    training=True)
+                loss_sum = tf.reduce_sum(losses(self.model.kind, logits, batch) * batch.weights)
+                loss = loss_sum / tf.maximum(total, 1.0)
+            gradients = tape.gradient(loss, self.variables)
         return (loss, [tf.convert_to_tensor(g) for g in gradients],
                 {"loss": loss_sum, "weight": tf.reduce_sum(batch.weights)})
 
@@ -73,6 +77,9 @@ def make_train_step(step: FinetuningStep, strategy: tf.distribute.Strategy, long
                       few_lengths)
 
     def train(batch: Batch, dropout_key: Key) -> Sums:
+        if step.compilation.fused:
+            length = -(-batch.input_ids.shape[1] // _FUSED_LENGTHS) * _FUSED_LENGTHS
+            batch = padded_to(batch, min(length, longest))
         return program(batch, Key(*(tf.constant(part, tf.uint32) for part in dropout_key)))
 
     return train
@@ -109,7 +116,7 @@ class Program:
     def __call__(self, batch: Batch, *others: object) -> Any:
         """Applies the function to a NumPy batch, in parts for the replicas, and to `others`."""
         if self.few_lengths:
-            batch = padded_to_bucket(batch, self.longest)
+            batch = padded_to(batch, bucket_of(batch.input_ids.shape[1], self.longest))
         parts = spread(self.strategy, batch)
         length = batch.input_ids.shape[1] if self.few_lengths else None
         if length not in self._compiled:

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -23,6 +24,28 @@ def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
         yield
     finally:
         _dropout_seed.value = None
+
+
+class Draws(NamedTuple):
+    """What decides which entries of an array [B, ...] dropout keeps.
+
+    Each 32-bit number decides on an entry in each quarter of the batch, by 8 bits each. Bits are what
+    costs time and memory here: for the dropout of attention there are B N L L.
+    """
+
+    bits: tf.Tensor  # uint32 [Q, ...], Q = B / 4 rounded up
+    thresholds: tf.Tensor  # int32 [n], n the last axis: a draw below it drops the entry
+
+
+def kept_entries(draws: Draws, batch: tf.Tensor | int) -> tf.Tensor:
+    """bool [B, ...]: which entries are kept."""
+    bits, inner = draws.bits, draws.bits.shape[1:]
+    shifts = tf.constant([0, 8, 16, 24], tf.uint32, [4] + [1] * len(bits.shape))
+    levels = tf.bitwise.bitwise_and(
+        tf.bitwise.right_shift(bits, shifts), tf.constant(_LEVELS - 1, tf.uint32))
+    kept = tf.cast(levels, tf.int32) >= draws.thresholds  # [4, Q, ...]
+    kept = tf.reshape(kept, tf.concat([[-1], tf.shape(bits)[1:]], 0) if None in inner else [-1, *inner])
+    return kept if isinstance(batch, int) and batch % 4 == 0 else kept[:batch]
 
 
 class Dropout(tf_keras.layers.Layer):
@@ -62,10 +85,12 @@ class Dropout(tf_keras.layers.Layer):
         return drop(x)
 
     def kept(self, shape: list[tf.Tensor | int]) -> tf.Tensor | None:
-        """bool of `shape`, [B, ...]: which entries are kept; None: all.
+        """bool of `shape`, [B, ...]: which entries are kept; None: all. Raises as `draws`."""
+        draws = self.draws(shape)
+        return None if draws is None else kept_entries(draws, shape[0])
 
-        Each 32-bit number of the generator decides on an entry in each quarter of the batch, 8 bits each.
-        Bits are what costs time and memory here: for the dropout of attention there are B N L L.
+    def draws(self, shape: list[tf.Tensor | int]) -> Draws | None:
+        """The random numbers for an array of `shape`, [B, ...]; None: all its entries are kept.
 
         Raises:
           RuntimeError: outside `dropout_seed`.
@@ -77,16 +102,10 @@ class Dropout(tf_keras.layers.Layer):
             raise RuntimeError("dropout outside `dropout_seed`: call with training=False")
         key = tf.bitcast(seed, tf.uint64) + tf.constant(self.number, tf.uint64)
         batch, *inner = shape
-        quarter = (batch + 3) // 4
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[quarter, *inner], key=tf.expand_dims(key, 0), counter=tf.zeros([2], tf.uint64),
-            alg=_AUTO_SELECT, dtype=tf.uint32)
-        shifts = tf.constant([0, 8, 16, 24], tf.uint32, [4] + [1] * len(shape))
-        draws = tf.bitwise.bitwise_and(
-            tf.bitwise.right_shift(bits, shifts), tf.constant(_LEVELS - 1, tf.uint32))
-        kept = tf.cast(draws, tf.int32) >= self._thresholds(inner[-1], seed)  # [4, quarter, ...]
-        kept = tf.reshape(kept, [4 * quarter, *inner])
-        return kept if isinstance(batch, int) and batch % 4 == 0 else kept[:batch]
+            shape=[(batch + 3) // 4, *inner], key=tf.expand_dims(key, 0),
+            counter=tf.zeros([2], tf.uint64), alg=_AUTO_SELECT, dtype=tf.uint32)
+        return Draws(bits, self._thresholds(inner[-1], seed))
 
     def _thresholds(self, n: tf.Tensor | int, seed: tf.Tensor) -> tf.Tensor:
         """int32 [n]: a whole number of levels for each column. A rate of 0.1 is 25.6 levels: three of

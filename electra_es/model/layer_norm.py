@@ -1,11 +1,15 @@
 """LayerNorm over the last axis, in forms that cost less in training than Keras'."""
 
-from typing import Any
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras
 
+from electra_es.model.dropout import Draws, Dropout, kept_entries
+from electra_es.model.fused import fused, is_fusing
 from electra_es.model.kept import kept_type
+
+Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 
 
 class LayerNorm(tf_keras.layers.LayerNormalization):
@@ -18,9 +22,17 @@ class LayerNorm(tf_keras.layers.LayerNormalization):
             return self._in_one_pass(tf.cast(inputs, tf.float32))
         if not training:
             return super().call(inputs)
-        return self._normalize(
-            tf.cast(inputs, tf.float32), tf.convert_to_tensor(self.gamma),
-            tf.convert_to_tensor(self.beta))
+        return _layer_norm(tf.cast(inputs, tf.float32), tf.convert_to_tensor(self.gamma),
+                           tf.convert_to_tensor(self.beta), self.epsilon)
+
+    def of_sum(self, x: tf.Tensor, y: tf.Tensor, dropout: Dropout, training: bool) -> tf.Tensor:
+        """float32 of the shape of `x`, [B, ..., H]: the norm of `x` plus `y` after dropout."""
+        if not (training and is_fusing()):
+            return self(x + tf.cast(dropout(y, training=training), x.dtype), training=training)
+        shape = tf.unstack(tf.shape(y)) if None in y.shape else y.shape.as_list()
+        return _layer_norm_of_sum(x, y, dropout.draws(shape), dropout.scale,
+                                  tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta),
+                                  self.epsilon)
 
     def _in_one_pass(self, x: tf.Tensor) -> tf.Tensor:
         """For an accelerator (`kept_as`): the variance is the mean square less the square of the mean.
@@ -30,20 +42,79 @@ class LayerNorm(tf_keras.layers.LayerNormalization):
         scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + self.epsilon)
         return (x - mean) * scale * self.gamma + self.beta
 
-    @tf.custom_gradient
-    def _normalize(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        scale = tf.math.rsqrt(variance + self.epsilon)
-        normalized = centred * scale
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            rows = list(range(len(x.shape) - 1))
-            product = upstream * normalized
-            to_gamma, to_beta = tf.reduce_sum(product, axis=rows), tf.reduce_sum(upstream, axis=rows)
-            to_normalized = upstream * gamma
-            mean = tf.reduce_mean(to_normalized, axis=-1, keepdims=True)
-            share = tf.reduce_mean(to_normalized * normalized, axis=-1, keepdims=True)
-            return (to_normalized - mean - normalized * share) * scale, to_gamma, to_beta
+def _layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) -> tf.Tensor:
+    @tf.custom_gradient
+    def norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        normalized, deviation = _normalize(x, epsilon)
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            to_x, product = _gradients(upstream, normalized, deviation, gamma)
+            return to_x, _sum_of_rows(product), _sum_of_rows(upstream)
 
         return normalized * gamma + beta, gradient
+
+    return norm(x, gamma, beta)
+
+
+def _layer_norm_of_sum(x: tf.Tensor, y: tf.Tensor, draws: Draws | None, scale: float, gamma: tf.Tensor,
+                       beta: tf.Tensor, epsilon: float) -> tf.Tensor:
+    @tf.custom_gradient
+    def norm(x: tf.Tensor, y: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor
+             ) -> tuple[tf.Tensor, Gradients]:
+        result, normalized, deviation = _norm_of_sum(x, y, draws, scale, gamma, beta, epsilon)
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            to_sum, to_y, product = _gradients_of_sum(
+                upstream, normalized, deviation, draws, scale, gamma, y.dtype)
+            return tf.cast(to_sum, x.dtype), to_y, _sum_of_rows(product), _sum_of_rows(upstream)
+
+        return result, gradient
+
+    return norm(x, y, gamma, beta)
+
+
+@fused
+def _norm_of_sum(x: tf.Tensor, y: tf.Tensor, draws: Draws | None, scale: float, gamma: tf.Tensor,
+                 beta: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, ...]:
+    """The norm of the sum; what `_normalize` gives for it."""
+    total = tf.cast(x + tf.cast(_dropped(y, draws, scale), x.dtype), tf.float32)
+    normalized, deviation = _normalize(total, epsilon)
+    return normalized * gamma + beta, normalized, deviation
+
+
+@fused
+def _gradients_of_sum(upstream: tf.Tensor, normalized: tf.Tensor, deviation: tf.Tensor,
+                      draws: Draws | None, scale: float, gamma: tf.Tensor, dtype: tf.DType
+                      ) -> tuple[tf.Tensor, ...]:
+    """Gradients of the sum and of y (of `dtype`), and for each row that of gamma."""
+    to_sum, product = _gradients(upstream, normalized, deviation, gamma)
+    return to_sum, _dropped(tf.cast(to_sum, dtype), draws, scale), product
+
+
+def _dropped(y: tf.Tensor, draws: Draws | None, scale: float) -> tf.Tensor:
+    if draws is None:
+        return y
+    kept = kept_entries(draws, y.shape[0] or tf.shape(y)[0])
+    return tf.where(kept, y * tf.cast(scale, y.dtype), 0)
+
+
+def _normalize(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """`x` with mean 0 and variance 1 over the last axis, and 1 / its standard deviation [..., 1]."""
+    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    deviation = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + epsilon)
+    return centred * deviation, deviation
+
+
+def _gradients(upstream: tf.Tensor, normalized: tf.Tensor, deviation: tf.Tensor, gamma: tf.Tensor
+               ) -> tuple[tf.Tensor, ...]:
+    """Gradients of the argument, and for each row that of gamma."""
+    to_normalized = upstream * gamma
+    mean = tf.reduce_mean(to_normalized, axis=-1, keepdims=True)
+    share = tf.reduce_mean(to_normalized * normalized, axis=-1, keepdims=True)
+    return (to_normalized - mean - normalized * share) * deviation, upstream * normalized
+
+
+def _sum_of_rows(x: tf.Tensor) -> tf.Tensor:
+    """[..., H] -> [H]. On a CPU this takes half the time of `reduce_sum`, and of XLA's sum."""
+    return tf.raw_ops.BiasAddGrad(out_backprop=x)

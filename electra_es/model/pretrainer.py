@@ -14,8 +14,9 @@ import tf_keras
 
 from electra_es.config import ModelConfig
 from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
-from electra_es.model.block import gelu, initializer, layer_norm
+from electra_es.model.block import initializer, layer_norm
 from electra_es.model.encoder import Direction, Embeddings, EncoderOutput, Tower
+from electra_es.model.gelu import gelu
 from electra_es.model.masking import candidate_positions, gather_positions, scatter_update
 from electra_es.model.sampling import (
     Softmax,

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from electra_es.model.fused import fused
+
 
 class Softmax(NamedTuple):
     """What loss and sample need of softmax(logits)."""
@@ -32,13 +34,20 @@ def softmax_of(logits: tf.Tensor) -> Softmax:
     vocab_size = logits.shape[-1]
     width = _block_width(vocab_size)
     padding = -vocab_size % width
-    top = tf.reduce_max(logits, axis=-1)
+    whole = logits
     if padding:  # with ids of probability 0
         logits = tf.pad(logits, [[0, 0], [0, 0], [0, padding]], constant_values=-math.inf)
     batch, k = tf.unstack(tf.shape(logits)[:2])
     blocks = tf.reshape(logits, [batch, k, (vocab_size + padding) // width, width])
-    sums = tf.reduce_sum(tf.exp(blocks - top[..., tf.newaxis, tf.newaxis]), axis=-1)
+    top, sums = _top_and_sums(whole, blocks)
     return Softmax(blocks, top, tf.cumsum(sums, axis=-1))
+
+
+@fused
+def _top_and_sums(logits: tf.Tensor, blocks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """[B, K], the greatest logit, and [B, K, n], for each block the sum of exp(logit - greatest)."""
+    top = tf.reduce_max(logits, axis=-1)
+    return top, tf.reduce_sum(tf.exp(blocks - top[..., tf.newaxis, tf.newaxis]), axis=-1)
 
 
 def cross_entropy(logits: tf.Tensor, ids: tf.Tensor, log_partition: tf.Tensor) -> tf.Tensor:
@@ -51,14 +60,20 @@ def cross_entropy(logits: tf.Tensor, ids: tf.Tensor, log_partition: tf.Tensor) -
     def loss(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             with tf.name_scope("vocabulary_softmax_gradient"):
-                scale = upstream[..., tf.newaxis]
-                is_target = tf.range(logits.shape[-1], dtype=ids.dtype) == ids[..., tf.newaxis]
-                probabilities = tf.exp(logits - log_partition[..., tf.newaxis])
-                return probabilities * scale - tf.where(is_target, scale, 0)
+                return _gradient_of_logits(logits, ids, log_partition, upstream)
 
         return log_partition - tf.gather(logits, ids, batch_dims=2), gradient
 
     return loss(logits)
+
+
+@fused
+def _gradient_of_logits(logits: tf.Tensor, ids: tf.Tensor, log_partition: tf.Tensor, upstream: tf.Tensor
+                        ) -> tf.Tensor:
+    """float32 [B, K, V], (softmax - target) * `upstream` [B, K]."""
+    scale = upstream[..., tf.newaxis]
+    is_target = tf.range(logits.shape[-1], dtype=ids.dtype) == ids[..., tf.newaxis]
+    return tf.exp(logits - log_partition[..., tf.newaxis]) * scale - tf.where(is_target, scale, 0)
 
 
 def sample_from_softmax(

@@ -9,6 +9,7 @@ from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.data.inputs import synthetic_batch
 from electra_es.model.batches import Inputs, VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
+from electra_es.training.compilation import Compilation
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.steps import TrainStep
 
@@ -57,7 +58,7 @@ def synthetic_program(model_config: ModelConfig, config: PretrainingConfig, voca
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
     model = build_pretrainer(model_config, vocab, config.precision)
     optimizer = Adam(model.trainable_variables, schedule_for(config), config)
-    train_step = TrainStep(model, optimizer, model_config, config, kept=tf.bfloat16)
+    train_step = TrainStep(model, optimizer, model_config, config, Compilation(kept=tf.bfloat16))
     program = step_program(
         train_step, synthetic_batch(batch_size, config.max_seq_length, vocab_size))
     return program.hlo, sum(int(v.shape.num_elements()) for v in model.trainable_variables)

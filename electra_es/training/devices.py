@@ -203,21 +203,3 @@ def check_reachable(tpu: TpuAddress, **directories: str) -> None:
         if tpu.name not in ("", "local") and "://" not in path:
             raise UsageError(f"--{name}={path}: expected a gs:// path, as --tpu={tpu.name} is another "
                              "machine; on a TPU VM itself use --tpu=local")
-
-
-def compiles_with_xla(config: PretrainingConfig, strategy: tf.distribute.Strategy) -> bool:
-    """Whether the step requests XLA; on TPU everything is compiled without a request."""
-    if isinstance(strategy, tf.distribute.TPUStrategy):
-        return False
-    if config.jit_compile == "auto":
-        return bool(tf.config.list_physical_devices("GPU")) and config.distribution != "cpu"
-    return config.jit_compile == "on"
-
-
-def type_for_backward_pass(config: PretrainingConfig, strategy: tf.distribute.Strategy
-                           ) -> tf.DType | None:
-    """bfloat16 where products take no more than that: on TPUs, whatever the precision, and in a bfloat16
-    step that XLA compiles. None elsewhere: large arrays are kept as they are computed."""
-    rounds = isinstance(strategy, tf.distribute.TPUStrategy) or (
-        config.precision == "bfloat16" and compiles_with_xla(config, strategy))
-    return tf.bfloat16 if rounds else None

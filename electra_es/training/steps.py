@@ -18,10 +18,10 @@ import tensorflow as tf
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, MaskedInputs
 from electra_es.model.dropout import dropout_seed
-from electra_es.model.kept import kept_as
 from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import ElectraPretrainer, Outputs, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
+from electra_es.training.compilation import Compilation, compilation_for
 from electra_es.training.floor import id_histograms
 from electra_es.training.metrics import auc_histograms, metric_names, metric_sums
 from electra_es.training.optimization import Adam, clip_by_global_norm
@@ -54,19 +54,17 @@ class TrainStep:
     """One optimiser step, as a function of one replica's batch."""
 
     def __init__(self, model: ElectraPretrainer, optimizer: Adam, model_config: ModelConfig,
-                 config: PretrainingConfig, jit_compile: bool = False,
-                 kept: tf.DType | None = None):
+                 config: PretrainingConfig, compilation: Compilation | None = None):
         """
         Args:
-          jit_compile: whether to request XLA.
-          kept: the type of large arrays for the backward pass (`kept_as`); None: the model's.
+          compilation: None: as a run with this configuration and the strategy of the scope.
         """
         self.model, self.optimizer = model, optimizer
-        self.model_config, self.config, self.kept = model_config, config, kept
+        self.model_config, self.config = model_config, config
+        self.compilation = compilation or compilation_for(config, tf.distribute.get_strategy())
         self.keys = training_keys(config.seed)
         self.variables = model.trainable_variables
-        self._gradients = tf.function(
-            self._local_gradients, jit_compile=True if jit_compile else None, autograph=False)
+        self._gradients = self.compilation.function(self._local_gradients)
 
     def __call__(self, inputs: Inputs) -> Sums:
         """Trains on `inputs` [B, L]; call it inside `strategy.run`.
@@ -107,11 +105,12 @@ class TrainStep:
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> MicroBatch:
         draws = sampling_draws(self.keys, inputs, masked, self.model_config)
-        with tf.GradientTape() as tape, dropout_seed(seed), kept_as(self.kept):
-            outputs = self.model(inputs, masked, draws, training=True)
-            loss = total_loss(outputs, denominators, self.model_config)
-        gradients = tape.gradient(
-            loss, self.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        with dropout_seed(seed), self.compilation.applied():
+            with tf.GradientTape() as tape:
+                outputs = self.model(inputs, masked, draws, training=True)
+                loss = total_loss(outputs, denominators, self.model_config)
+            gradients = tape.gradient(
+                loss, self.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return (loss, [tf.convert_to_tensor(g) for g in gradients],
                 metric_sums(outputs, masked, self.model_config))
 

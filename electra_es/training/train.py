@@ -27,14 +27,13 @@ from electra_es.run_config import Run
 from electra_es.text.audit import audit
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
 from electra_es.training.checkpoints import Checkpoints
+from electra_es.training.compilation import compilation_for
 from electra_es.training.devices import (
     TpuAddress,
     check_reachable,
-    compiles_with_xla,
     devices_line,
     devices_used,
     set_up_devices,
-    type_for_backward_pass,
 )
 from electra_es.training.evaluation import make_evaluation, no_floor_line, report_evaluation
 from electra_es.training.examination import make_examination
@@ -167,8 +166,7 @@ def train(model_config: ModelConfig, config: PretrainingConfig, *, data_dir: str
 
         batches = iter(strategy.distribute_datasets_from_function(host_batches))
         train_step = TrainStep(model, optimizer, model_config, config,
-                               jit_compile=compiles_with_xla(config, strategy),
-                               kept=type_for_backward_pass(config, strategy))
+                               compilation_for(config, strategy))
         loop = make_train_loop(train_step, strategy)
         evaluate = make_evaluation(
             model, tokenizer, model_config, config, strategy, data_dir, held_out, id_counts)

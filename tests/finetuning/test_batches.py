@@ -8,7 +8,7 @@ from electra_es.finetuning.batches import (
     bucket_of,
     make_batch,
     num_batches,
-    padded_to_bucket,
+    padded_to,
     scoring_plan,
     training_plan,
 )
@@ -87,10 +87,10 @@ def test_a_padded_batch_says_the_same():
                 columns={"word": 0, "label": 1})
     rows = [row(3, [NONE, 1, NONE]), row(2, [0, NONE])]
     batch = make_batch(rows, Planned(3, np.array([0, 1])), 3, task)
-    padded = padded_to_bucket(batch, 12)
+    padded = padded_to(batch, 12)
     for before, after in zip(batch, padded, strict=True):
         assert after.shape == (3, 12) and after.dtype == before.dtype
         np.testing.assert_array_equal(after[:, :3], before)
         assert not after[:, 3:].any()
     pairs = batch._replace(labels=np.zeros(3, np.int32), weights=np.ones(3, np.float32))
-    assert [array.shape for array in padded_to_bucket(pairs, 12)] == [(3, 12)] * 3 + [(3,)] * 2
+    assert [array.shape for array in padded_to(pairs, 12)] == [(3, 12)] * 3 + [(3,)] * 2

@@ -30,6 +30,7 @@ from electra_es.finetuning.heads import Head, losses
 from electra_es.finetuning.scores import score_split
 from electra_es.finetuning.settings import FinetuningConfig
 from electra_es.finetuning.steps import FinetuningStep, make_train_step
+from electra_es.training.compilation import Compilation
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,8 @@ def test_one_program_for_all_lengths_trains_as_those_of_few_lengths(kind, tmp_pa
     finetuner = make_finetuner(model_dir, task, config, 10)
     strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
     variables = [v for depth in finetuner.model.variables_by_depth() for v in depth]
-    step = FinetuningStep(finetuner.model, finetuner.optimizer, variables, finetuner.engine, False)
+    step = FinetuningStep(finetuner.model, finetuner.optimizer, variables, finetuner.engine,
+                          Compilation())
     plan = scoring_plan(lengths_of(rows), 3)
     assert len({planned.length for planned in plan}) > 1
     found = []

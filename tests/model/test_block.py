@@ -7,18 +7,19 @@ import pytest
 import tensorflow as tf
 
 from electra_es.config import ModelConfig
-from electra_es.model.block import (
-    attention,
-    attention_probabilities,
-    gelu,
-    gelu_and_derivative,
-    layer_norm,
-)
-from electra_es.model.dropout import Dropout, dropout_seed
+from electra_es.model.attention import attention, attention_probabilities
+from electra_es.model.block import layer_norm
+from electra_es.model.dropout import Draws, Dropout, dropout_seed, kept_entries
+from electra_es.model.fused import fusing
+from electra_es.model.gelu import gelu, gelu_and_derivative
 from electra_es.model.kept import kept_as, with_kept_derivative
 from electra_es.model.sampling import cross_entropy, softmax_of
 
 B, N, D, L = 2, 3, 4, 5
+
+
+DRAWS = Draws(tf.random.stateless_uniform([1, N, L, L], [10, 7], None, None, tf.uint32),
+              tf.range(80, 80 + L))  # about a third is dropped
 
 
 def normal(seed: int, *shape: int) -> tf.Tensor:
@@ -30,18 +31,17 @@ def test_gradient_of_attention(rate):
     """Equal to what TensorFlow derives from the formula with the same mask."""
     query, key, value, upstream = (normal(i, B, N, D, L) for i in range(4))
     bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
-    kept = None if not rate else normal(9, B, N, L, L) > -0.3
-    scale = 1 / (1 - rate)
+    draws, scale = DRAWS if rate else None, 1 / (1 - rate)
 
     def by_formula():
         probabilities = attention_probabilities(query, key, bias)
-        if kept is not None:
-            probabilities *= tf.cast(kept, tf.float32) * scale
+        if draws is not None:
+            probabilities *= tf.cast(kept_entries(draws, B), tf.float32) * scale
         return tf.einsum("bnqk,bndk->bndq", probabilities, value)
 
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([query, key, value])
-        found, expected = attention(query, key, value, bias, kept, scale), by_formula()
+        found, expected = attention(query, key, value, bias, draws, scale), by_formula()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     for x in (query, key, value):
         np.testing.assert_allclose(tape.gradient(found, x, upstream),
@@ -82,12 +82,14 @@ def test_attention_and_gelu_with_kept_arrays(kept_type, tolerance):
     """What an accelerator computes, with XLA, equals what is computed without kept arrays."""
     query, key, value, upstream = (normal(i, B, N, D, L) for i in range(4))
     bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
-    kept = normal(9, B, N, L, L) > -0.3
+    # The mask is transposed where arrays are kept: draws that are symmetric.
+    rows = DRAWS.bits[..., :1]
+    draws = Draws(tf.bitwise.bitwise_xor(rows, tf.linalg.matrix_transpose(rows)), tf.fill([L], 80))
 
     def run(dtype, activation) -> list[tf.Tensor]:
         with tf.GradientTape() as tape, kept_as(dtype):
             tape.watch([query, key, value])
-            found = activation(attention(query, key, value, bias, kept, 1.6))
+            found = activation(attention(query, key, value, bias, draws, 1.6))
         return [found, *tape.gradient(found, [query, key, value], upstream)]
 
     gelu_with_derivative = with_kept_derivative(gelu_and_derivative)
@@ -96,6 +98,56 @@ def test_attention_and_gelu_with_kept_arrays(kept_type, tolerance):
     assert found[0].dtype == kept_type  # so that it really was kept
     for one, other in zip(found, run(None, gelu), strict=True):
         np.testing.assert_allclose(tf.cast(one, tf.float32), other, atol=tolerance)
+
+
+def with_gradients(function, sources, upstream, on: bool) -> list[tf.Tensor]:
+    """Value and gradients in a compiled function, with fused work or without."""
+    def run() -> list[tf.Tensor]:
+        with fusing(on), tf.GradientTape() as tape:
+            tape.watch(sources)
+            found = function(*sources)
+            return [found, *tape.gradient(found, sources, upstream)]
+
+    compiled = tf.function(run, autograph=False).get_concrete_function()
+    names = compiled.graph.as_graph_def().library.function
+    assert any("_XlaMustCompile" in f.attr for f in names) == on  # so that it was really fused
+    return compiled()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 1e-6), (tf.bfloat16, 0.03)])
+@pytest.mark.parametrize("of", ["attention", "gelu", "norm", "vocabulary"])
+def test_fused_work_equals_single_operations(of, dtype, tolerance, rate):
+    """Values and gradients, with a batch that is no multiple of 4 and one mask of dropout."""
+    x, y = (tf.cast(normal(i, B, L, 6), dtype) for i in (1, 2))
+    norm, dropout = layer_norm(ModelConfig(), "norm"), Dropout(rate, 3)
+    norm.build(x.shape)
+    norm.gamma.assign(normal(3, 6))
+    bias = tf.constant([[0.0] * L, [0.0] * (L - 1) + [-1e9]])[:, tf.newaxis, tf.newaxis]
+
+    def sum_of(x, y):
+        with dropout_seed(tf.constant([5, 6])):
+            return norm.of_sum(x, y, dropout, training=True)
+
+    def heads(*sources):
+        return attention(*sources, bias, DRAWS if rate else None, 1 / (1 - rate))
+
+    def loss_of(logits):
+        softmax = softmax_of(logits)
+        return cross_entropy(logits, tf.constant([[1, 0, 5, 2, 2]] * B), softmax.log_partition)
+
+    function, sources = {
+        "attention": (heads, [tf.cast(normal(i, B, N, D, L), dtype) for i in range(3)]),
+        "gelu": (gelu, [x]), "norm": (sum_of, [x, y]),
+        "vocabulary": (loss_of, [tf.cast(x, tf.float32)])}[of]
+    example = function(*sources)
+    upstream = tf.cast(normal(4, *example.shape), example.dtype)
+    in_float32 = [tf.cast(source, tf.float32) for source in sources]
+    for found, expected in zip(
+            with_gradients(function, sources, upstream, True),
+            with_gradients(function, in_float32, tf.cast(upstream, tf.float32), False), strict=True):
+        error = tf.norm(tf.cast(found, tf.float32) - expected) / tf.norm(expected)
+        assert float(error) < tolerance
 
 
 def test_layer_norm_for_an_accelerator():

@@ -18,6 +18,7 @@ from electra_es.errors import UsageError, quiet_libraries
 from electra_es.preflight.compiler import SLICES
 from electra_es.training import devices as training_devices
 from electra_es.training import flops
+from electra_es.training.compilation import Compilation, compilation_for
 from electra_es.training.devices import TpuAddress, check_reachable, devices_line, set_up_devices
 from electra_es.training.evaluation import evaluate_run
 
@@ -373,12 +374,14 @@ def test_what_libraries_wrote_is_shown_when_they_fail(capfd):
     assert capfd.readouterr().err == "the reason\n"
 
 
-@pytest.mark.parametrize(("precision", "jit_compile", "kept"), [
-    ("bfloat16", "on", tf.bfloat16), ("float32", "on", None), ("bfloat16", "off", None)])
-def test_type_for_the_backward_pass(precision, jit_compile, kept):
-    """bfloat16 only where the products take no more and XLA compiles; on a TPU always."""
+@pytest.mark.parametrize(("precision", "jit_compile", "expected"), [
+    ("bfloat16", "on", Compilation(whole=True, kept=tf.bfloat16)),
+    ("float32", "on", Compilation(whole=True)),
+    ("bfloat16", "off", Compilation()), ("float32", "auto", Compilation(fused=True))])
+def test_what_is_compiled_and_kept(precision, jit_compile, expected):
+    """bfloat16 is kept only where the products take no more and XLA compiles; on a TPU always."""
     config = PretrainingConfig(precision=precision, jit_compile=jit_compile, distribution="cpu")
     strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
-    assert training_devices.type_for_backward_pass(config, strategy) is kept
+    assert compilation_for(config, strategy) == expected
     tpu = object.__new__(tf.distribute.TPUStrategy)
-    assert training_devices.type_for_backward_pass(config, tpu) is tf.bfloat16
+    assert compilation_for(config, tpu) == Compilation(kept=tf.bfloat16)

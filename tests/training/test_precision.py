@@ -20,6 +20,7 @@ from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import build_pretrainer, loss_denominators, total_loss
 from electra_es.model.variables import get_weights, set_weights
 from electra_es.sample import TRAIN_GLOB
+from electra_es.training.compilation import Compilation
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, schedule_for
 from electra_es.training.run_dir import load_model
@@ -54,7 +55,8 @@ def losses(rows, initial_weights, precision="float32", config=MODEL, kept=None):
     model = build_pretrainer(config, VOCAB, precision)
     set_weights(model, initial_weights, "initial")
     step = tf.function(TrainStep(
-        model, Adam(model.trainable_variables, schedule_for(CONFIG), CONFIG), config, CONFIG, kept=kept),
+        model, Adam(model.trainable_variables, schedule_for(CONFIG), CONFIG), config, CONFIG,
+        Compilation(kept=kept)),
         jit_compile=kept is not None, autograph=False)
     found = []
     for i, ids in enumerate(rows):
