@@ -7,8 +7,8 @@ With the defaults this takes about seven minutes on two cores. Several things ta
 machine whose speed drifts does not favour one: the bare compiled loop on one batch in memory; what
 `train()` does, over records, with a progress line every 25 steps and a checkpoint every 100, as
 hparams/debug.json has them; reading as many batches; and ElectraForMaskedLM plus ElectraForPreTraining
-with AdamW, with the prediction head at every position, the way they come, and at the selected positions
-only (`benchmarks/pytorch_step.py`). The overhead is the ratio of the first two; more than 10 % is a
+with fused AdamW, with the prediction head at every position, the way they come, and at the selected
+positions only (`benchmarks/pytorch_step.py`). The overhead is the ratio of the first two; more than 10 % is a
 failure. Speeds and ratios are medians.
 """
 
@@ -47,7 +47,10 @@ _TURNS = flags.DEFINE_integer("turns", 5, "How often each takes its turn.")
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per step.")
 _LENGTH = flags.DEFINE_integer("max_seq_length", 128, "Tokens per example.")
 _VOCAB = flags.DEFINE_integer("vocab_size", 4_000, "Vocabulary entries.")
+_PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Compute type of both.")
 _PYTORCH = flags.DEFINE_bool("with_pytorch", False, "Compare with transformers' PyTorch classes.")
+
+_CHECKPOINT_EVERY = 100
 
 
 def write_full_records(directory: str, length: int, vocab_size: int) -> records.RecordsInfo:
@@ -68,7 +71,7 @@ def our_turns(config: PretrainingConfig, model_settings: ModelConfig, vocab_size
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
     strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
     with strategy.scope():
-        model = build_pretrainer(model_settings, vocab)
+        model = build_pretrainer(model_settings, vocab, config.precision)
         optimizer = Adam(model.trainable_variables, schedule_for(config), config)
     loop = make_train_loop(TrainStep(model, optimizer, model_settings, config), strategy)
     info = write_full_records(directory, config.max_seq_length, vocab_size)
@@ -99,8 +102,9 @@ def our_turns(config: PretrainingConfig, model_settings: ModelConfig, vocab_size
             rate = float(learning_rate(tf.constant(step), config))
             log.train(step, {**summarise(sums, 1.0, 50.0), "learning_rate": rate,
                              "gradient_norm": float(sums["gradient_norm"])})
-        checkpoints.save(step, step * config.train_batch_size)
-        checkpoints.wait()
+        if step % _CHECKPOINT_EVERY == 0:
+            checkpoints.save(step, step * config.train_batch_size)
+            checkpoints.wait()
 
     def read() -> None:
         for _ in range(config.save_every):
@@ -114,16 +118,17 @@ def main() -> None:
     print("at most ten minutes on two cores", flush=True)
     batch, length, vocab_size, steps = _BATCH.value, _LENGTH.value, _VOCAB.value, _STEPS.value
     model_settings = model_config({"model_size": _SIZE.value})
-    config = PretrainingConfig(max_seq_length=length, train_batch_size=batch,
+    config = PretrainingConfig(max_seq_length=length, train_batch_size=batch, precision=_PRECISION.value,
                                log_every=min(25, steps), save_every=steps,
                                num_train_steps=10 * steps * (_TURNS.value + 1))
     with tempfile.TemporaryDirectory() as directory:
         turns = our_turns(config, model_settings, vocab_size, directory)
         if _PYTORCH.value:
+            options = Options(precision=config.precision, fused=True)
             turns["transformers"] = pytorch_steps(
-                model_settings, batch, length, vocab_size, steps, Options(selected_only=False))
+                model_settings, batch, length, vocab_size, steps, options._replace(selected_only=False))
             turns["transformers, selected positions"] = pytorch_steps(
-                model_settings, batch, length, vocab_size, steps)
+                model_settings, batch, length, vocab_size, steps, options)
         seconds = take_turns(turns, _TURNS.value)
     reading = seconds.pop("input alone")
     for line in speed_lines(seconds, steps=steps, batch_size=batch,

@@ -1,12 +1,14 @@
 """How a step is compiled: by XLA as a whole, in part, or not at all."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from electra_es.config import PretrainingConfig
+from electra_es.errors import quiet_libraries
 from electra_es.model.fused import fusing
 from electra_es.model.kept import kept_as
 
@@ -29,6 +31,13 @@ class Compilation(NamedTuple):
         return tf.function(of, jit_compile=True if self.whole else None, autograph=False)
 
 
+@functools.cache
+def _start_xla() -> None:
+    """Compiles a first program, of which XLA tells on stderr, where nobody is told."""
+    with quiet_libraries():
+        tf.function(lambda x: x + 1, jit_compile=True, autograph=False)(tf.constant(0))
+
+
 def compilation_for(config: PretrainingConfig, strategy: tf.distribute.Strategy) -> Compilation:
     """As `jit_compile` says. With "auto", XLA compiles the whole step for a GPU. On a CPU, where its
     products are slower than TensorFlow's, it compiles elementwise work only."""
@@ -36,6 +45,9 @@ def compilation_for(config: PretrainingConfig, strategy: tf.distribute.Strategy)
         return Compilation(kept=tf.bfloat16)  # its products take no more, whatever the precision
     on_gpu = bool(tf.config.list_physical_devices("GPU")) and config.distribution != "cpu"
     whole = config.jit_compile == "on" or (config.jit_compile == "auto" and on_gpu)
+    fused = config.jit_compile == "auto" and not on_gpu
+    if whole or fused:
+        _start_xla()
     return Compilation(
-        whole, fused=config.jit_compile == "auto" and not on_gpu,
+        whole, fused,
         kept=tf.bfloat16 if whole and config.precision == "bfloat16" else None)
