@@ -17,10 +17,9 @@ import tf_keras
 from electra_es.config import ModelConfig
 from electra_es.model.attention import attention, attention_probabilities
 from electra_es.model.dropout import Dropout
-from electra_es.model.fused import is_fusing
-from electra_es.model.gelu import gelu, gelu_and_derivative
-from electra_es.model.kept import kept_type, with_kept_derivative
+from electra_es.model.gelu import gelu_of_sum
 from electra_es.model.layer_norm import LayerNorm
+from electra_es.model.products import positions_first, positions_last
 
 
 def initializer(config: ModelConfig) -> tf_keras.initializers.Initializer:
@@ -60,20 +59,25 @@ class Block(tf_keras.layers.Layer):
         self.feed_forward_norm = layer_norm(config, "feed_forward_layer_norm")
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        for layer in (self.query, self.key, self.value, self.attention_output):
+        for layer in (self.query, self.key, self.value, self.attention_output, self.intermediate):
             layer.build(input_shape)
+        self.feed_forward_output.build([self.intermediate.units])
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, bias: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, L, H] and the bias of `attention_probabilities` -> float32 [B, L, H]."""
         with tf.name_scope("attention"):
             attended = self._attend(x, bias, training)
-        x = self.attention_norm.of_sum(x, attended, self.attention_output_dropout, training)
-        # GELU is computed in float32, as in Model Garden: it reports worse convergence in bfloat16.
-        inner = tf.cast(self.intermediate(x), tf.float32)
-        inner = gelu(inner) if kept_type() is None else with_kept_derivative(gelu_and_derivative)(inner)
-        output = self.feed_forward_output(inner)
-        return self.feed_forward_norm.of_sum(x, output, self.feed_forward_output_dropout, training)
+        x = self.attention_norm.of_sum(
+            x, attended, self.attention_output.bias, self.attention_output_dropout, training)
+        inner = gelu_of_sum(self._product(self.intermediate, x), self.intermediate.bias)
+        return self.feed_forward_norm.of_sum(
+            x, self._product(self.feed_forward_output, inner), self.feed_forward_output.bias,
+            self.feed_forward_output_dropout, training)
+
+    def _product(self, layer: tf_keras.layers.Dense, x: tf.Tensor) -> tf.Tensor:
+        """[B, L, ...] by the kernel of `layer`, without its bias, which what follows adds in its pass."""
+        return tf.tensordot(tf.cast(x, self.compute_dtype), tf.cast(layer.kernel, self.compute_dtype), 1)
 
     def _attend(self, x: tf.Tensor, bias: tf.Tensor, training: bool) -> tf.Tensor:
         value = self._heads(self.value, x)
@@ -110,16 +114,11 @@ class Block(tf_keras.layers.Layer):
         length = x.shape[1] or tf.shape(x)[1]
         x = tf.cast(x, self.compute_dtype)
         kernel, bias = (tf.cast(scale * v, x.dtype) for v in (layer.kernel, layer.bias))
-        y = (tf.matmul(kernel, x, transpose_a=True, transpose_b=True) if is_fusing()
-             else tf.einsum("blh,hf->bfl", x, kernel))
+        y = positions_last(x, kernel)
         return tf.reshape(y + tf.expand_dims(bias, -1), [-1, self.num_heads, self.head_size, length])
 
     def _project_heads(self, x: tf.Tensor) -> tf.Tensor:
-        """[B, N, D, L] -> [B, L, H], by the kernel and bias of `attention_output`."""
+        """[B, N, D, L] -> [B, L, H], by the kernel of `attention_output`, without its bias."""
         length = x.shape[3] or tf.shape(x)[3]
         x = tf.reshape(x, [-1, self.num_heads * self.head_size, length])
-        layer = self.attention_output
-        kernel = tf.cast(layer.kernel, x.dtype)
-        y = (tf.matmul(x, kernel, transpose_a=True) if is_fusing()
-             else tf.einsum("bhl,ho->blo", x, kernel))
-        return y + tf.cast(layer.bias, x.dtype)
+        return positions_first(x, tf.cast(self.attention_output.kernel, x.dtype))
