@@ -11,6 +11,7 @@ processes meanwhile; `compressed` does so on one compressed file, which the work
 adds those of --quality.
 """
 
+import concurrent.futures
 import contextlib
 import gzip
 import hashlib
@@ -208,6 +209,9 @@ def measure_workers(report: Report, text: str, vocab_dir: str, scratch: pathlib.
                               str(scratch / f"out{size:.0f}-{workers}"), f"--workers={workers}"])
                     for workers in (1, 2))
         label, strict = f"{size / 1e9:.1f} GB", size == 2e9
+        if not strict:
+            report.add(f"{label}, two independent jobs at once against one",
+                       2 * one["wall"] / _two_at_once(many, vocab_dir, scratch), "x")
         for name, used in (("one worker", one), ("two workers", two)):
             report.add(f"{label}, {name}, whole command", size / 1e6 / used["wall"], "MB/s")
         report.add(f"{label}, two workers against one", one["wall"] / two["wall"], "x",
@@ -216,6 +220,19 @@ def measure_workers(report: Report, text: str, vocab_dir: str, scratch: pathlib.
         report.add(f"{label}, largest process", peaks[-1], "GB", at_most=1.5)
         report.add(f"{label}, all processes of two workers together", two["together"] / 1e9, "GB")
     report.add("growth of the largest process with the input", peaks[1] / peaks[0], "x", at_most=1.1)
+
+
+def _two_at_once(text: str, vocab_dir: str, scratch: pathlib.Path) -> float:
+    """Seconds of two jobs of one worker each, at the same time: two workers of one job are not quicker,
+    where the cores share memory or more."""
+    def job(number: int) -> None:
+        _command(["--input", text, "--vocab_dir", vocab_dir, "--workers=1",
+                  "--output", str(scratch / f"independent-{number}")])
+
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(job, (1, 2)))
+    return time.perf_counter() - began
 
 
 def _repeated(text: str, folder: pathlib.Path, size: float) -> str:

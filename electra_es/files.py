@@ -104,7 +104,8 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
     temporary name too, as a broken-off block closes the file.
 
     Raises:
-      UsageError: the file cannot be created, or the disk is full.
+      UsageError: the file cannot be created, or the disk is full; for a bucket, whatever keeps it from
+        being written.
     """
     temporary = f"{path}.tmp-{uuid.uuid4().hex}"
     try:
@@ -115,10 +116,13 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
         else:
             os.replace(temporary, path)
     except BaseException as error:
-        remove(temporary)
+        with contextlib.suppress(UsageError):  # of a bucket; what went wrong first is what counts
+            remove(temporary)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise UsageError(f"{path}: cannot be written ({error.strerror}): the same command goes on "
                              "when there is room") from None
+        if is_remote(path) and remote.is_of_a_file_system(error):  # no such bucket, no right to write
+            raise UsageError(f"{path}: cannot be written ({reason(error)})") from None
         raise
 
 

@@ -134,7 +134,10 @@ def remove(path: str) -> None:
 def _all_under(path: str) -> list[str]:
     with reachable(path):
         file_system = _file_system(path)
-        return [file_system.unstrip_protocol(found) for found in file_system.find(path)]
+        try:
+            return [file_system.unstrip_protocol(found) for found in file_system.find(path)]
+        except FileNotFoundError:  # Not even the bucket exists.
+            return []
 
 
 def _file_system(path: str) -> Any:
@@ -174,7 +177,8 @@ def _first_contact(file_system: Any, bucket: str) -> None:
         pass
     finally:
         logger.removeHandler(failures)
-        logger.level, logger.propagate = before
+        logger.setLevel(before[0])  # not `level`: loggers remember which levels are on
+        logger.propagate = before[1]
 
 
 class _Failures(logging.Handler):
@@ -186,6 +190,11 @@ class _Failures(logging.Handler):
         _, found, why = record.getMessage().partition("retrying after exception: ")
         if found:
             self.last = why
+
+
+def is_of_a_file_system(error: BaseException) -> bool:
+    """Whether a file system raised it, and not what was done while a file was open."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("gcsfs", "aiohttp")
 
 
 @contextlib.contextmanager

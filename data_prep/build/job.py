@@ -105,7 +105,8 @@ def _only_job_in(output: str) -> Iterator[None]:
         try:
             yield
         finally:
-            files.remove(files.join(output, LOCK_FILE))
+            if not files.is_remote(output):  # where there is no lock
+                files.remove(files.join(output, LOCK_FILE))
 
 
 def _check_apart(config: BuildConfig, shard_files: Sequence[str], work_dir: str, num_tasks: int) -> None:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.corpus.word_arrays import SPACE, Batch, Words, tables
+from data_prep.corpus.word_arrays import Batch, Words, keys_of_runs, tables
 
 PREFIX = "quality_"
 _NEW_LINE, _DOT, _ELLIPSIS = 10, ord("."), ord("…")
 _MULTIPLIER = 0x9E3779B97F4A7C15
+_TEXT_MULTIPLIER = 0xC2B2AE3D27D4EB4F
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,20 @@ def reasons(texts: Sequence[str], thresholds: Thresholds) -> list[str | None]:
     if not texts:
         return []
     batch = Batch(texts)
-    lines, words = _Lines(batch), Words(batch)
+    words = Words(batch)
+    lines = _Lines(batch, words)
     chars = np.maximum(batch.lengths, 1)
     t = thresholds
     found: list[str | None] = [None] * len(texts)
+    kept = np.ones(len(texts), bool)  # so far
 
     def drop(name: str, dropped: np.ndarray) -> None:
-        for i in np.flatnonzero(dropped):
-            found[i] = found[i] or PREFIX + name
+        for i in np.flatnonzero(dropped & kept):
+            found[i] = PREFIX + name
+        kept[dropped] = False
 
     drop("duplicate_lines", lines.repeated / np.maximum(lines.number, 1) > t.duplicate_lines)
-    for name, dropped in _repeated_runs(batch, words, t):
+    for name, dropped in _repeated_runs(words, kept, t):
         drop(name, dropped)
     drop("line_punctuation", lines.ending / np.maximum(lines.visible, 1) < t.line_punctuation)
     without_line_ends = np.maximum(chars - lines.line_ends, 1)
@@ -100,7 +104,7 @@ def reasons(texts: Sequence[str], thresholds: Thresholds) -> list[str | None]:
     drop("bullets", lines.bullets / np.maximum(lines.all, 1) > t.bullets)
     drop("ellipsis_lines", lines.ellipses / np.maximum(lines.all, 1) > t.ellipsis_lines)
     drop("alphabetic_words", words.alphabetic / number < t.alphabetic_words)
-    drop("stop_words", words.different(t.stop_words) < 2)
+    drop("stop_words", words.lack(t.stop_words, 2, np.flatnonzero(kept)))
     return found
 
 
@@ -115,8 +119,8 @@ class _Lines:
       line_ends: inside the text.
     """
 
-    def __init__(self, batch: Batch) -> None:
-        ends = np.flatnonzero(batch.codes == _NEW_LINE)
+    def __init__(self, batch: Batch, words: Words) -> None:
+        ends = batch.places("\n")
         starts = np.concatenate(([0], ends[:-1] + 1))
         of = batch.text_of(starts)
         self.line_ends = batch.per_text(of) - 1
@@ -126,24 +130,23 @@ class _Lines:
         full = ends > starts
         starts, ends, of = starts[full], ends[full], of[full]
         keys = batch.keyed(batch.hash(starts, ends), of)
-        repeats = _repeats(keys)
+        repeats, _ = _repeats(keys)
         # Splitting at line ends makes an empty line of one at the start or the end of a text.
         first = batch.codes[batch.starts] == _NEW_LINE
         last = (batch.codes[np.maximum(batch.ends - 1, 0)] == _NEW_LINE) & (batch.lengths > 0)
         edges = first.astype(np.int64) + last
         self.number = batch.per_text(of) + edges
         self.repeated = batch.per_text(of[repeats]) + (edges == 2)
-        shown = np.flatnonzero(batch.classes != SPACE)
-        shown = shown if len(shown) else np.array([-1])
-        begin = shown[np.minimum(np.searchsorted(shown, starts), len(shown) - 1)]
-        seen = (begin >= starts) & (begin < ends)
+        # Whatever can be seen is in a word, and no word goes beyond its line.
+        begin = np.append(words.starts, len(batch.codes))[np.searchsorted(words.starts, starts)]
+        seen = begin < ends
         self.visible = batch.per_text(of[seen])
         counted = repeats & seen
         self.repeated_chars = batch.per_text(of[counted], (ends - starts)[counted])
         self.ending = batch.per_text(of[seen & tables().terminal[batch.codes[ends - 1]]])
         starts, ends, of, begin = starts[seen], ends[seen], of[seen], begin[seen]
         self.bullets = batch.per_text(of[np.isin(batch.codes[begin], (ord("•"), ord("-")))])
-        tail = shown[np.searchsorted(shown, ends) - 1]
+        tail = words.ends[np.searchsorted(words.starts, ends) - 1] - 1
         dots = batch.codes[tail] == _DOT
         for back in (1, 2):
             dots &= (tail - back >= starts) & (batch.codes[np.maximum(tail - back, 0)] == _DOT)
@@ -152,60 +155,75 @@ class _Lines:
 
 def _three_dots(batch: Batch) -> np.ndarray:
     """How often each text has "...": int64 [texts]; a longer row of dots has it several times."""
-    dots = np.flatnonzero(batch.codes == _DOT)
+    dots = batch.places(".")
     first = np.flatnonzero(np.diff(dots, prepend=-2) > 1)
     return batch.per_text(batch.text_of(dots[first]), np.diff(np.append(first, len(dots))) // 3)
 
 
-def _repeated_runs(batch: Batch, words: Words, t: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
+def _repeated_runs(words: Words, kept: np.ndarray, t: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
     """(rule, which texts it drops) for the rules on runs of words; what takes long is done only for texts
-    that a bound does not exclude."""
-    chars = np.maximum(batch.lengths, 1)
-    among = np.flatnonzero(_repeat_pairs(words, chars, t)[words.of])
+    that a bound does not exclude.
+
+    Args:
+      kept: bool [texts], which the caller takes every dropped text out of: it is not looked at again.
+    """
+    chars = np.maximum(words.batch.lengths, 1)
+    texts = kept & _repeat_pairs(words, chars, t)
     for n, share in t.top_runs:
-        at, keys = words.runs(n, among)
+        texts &= kept
+        at, keys = words.runs(n, np.flatnonzero(texts[words.of]))
         suspicious = (_characters_at_most(words, n, at, keys) > share * chars)[words.of[at]]
         most_frequent = _top_characters(words, n, at[suspicious], keys[suspicious])
         yield f"top_{n}_words", most_frequent > share * chars
-    among = np.arange(len(words.starts))
+    texts = kept.copy()
     for i, (n, share) in enumerate(t.duplicate_runs):
-        at, keys = words.runs(n, among)
-        repeats = _repeats(keys)
+        at, keys = words.runs(n, np.flatnonzero(texts[words.of]))
+        repeats, shared = _repeats(keys)
         covered = _characters_covered(words, n, at[repeats])
         repeated = np.zeros(len(chars), np.int64)
         for text in np.flatnonzero(covered > share * chars):
             of = slice(*np.searchsorted(at, words.bounds[text:text + 2]))
-            shared = np.isin(keys[of], keys[of][repeats[of]])
-            repeated[text] = _repeated_characters(at[of][shared], keys[of][shared], words, n)
+            repeated[text] = _repeated_characters(
+                at[of][shared[of]], keys[of][shared[of]], words, n)
         yield f"duplicate_{n}_words", repeated > share * chars
         # A run that repeats an earlier one consists of shorter ones that do.
-        suspects = covered > min(share for _, share in t.duplicate_runs[i:]) * chars
-        among = among[suspects[words.of[among]]]
+        texts = kept & (covered > min(share for _, share in t.duplicate_runs[i:]) * chars)
 
 
 def _repeat_pairs(words: Words, chars: np.ndarray, t: Thresholds) -> np.ndarray:
     """Which texts may have too many of a run of n words: those with many of a pair of words.
 
     The run consists of n / 2 pairs, and each of them is there as often; the spaces between pairs are at
-    most a third of each.
+    most a third of each. Pairs of the last word of a text and the first of the next are left in: a bound
+    may be too high.
     """
-    at, keys = words.runs(2)
-    pair = _characters_at_most(words, 2, at, keys)
+    count = max(0, len(words.starts) - 1)
+    keys = keys_of_runs([words.hashes[:count], words.hashes[1:]])
+    keys += words.of[:count].view(np.uint64) * np.uint64(_TEXT_MULTIPLIER)
+    characters = words.sums[2:] - words.sums[:-2] + 1
+    most = _most_characters(characters, words.of[:count], keys, len(chars))
     suspects = np.zeros(len(chars), bool)
     for n, share in t.top_runs:
         pairs = -(-n // 2)
-        suspects |= pair * (pairs + max(0, n - 1 - pairs) / 3) > share * chars
+        suspects |= most * (pairs + max(0, n - 1 - pairs) / 3) > share * chars
     return suspects
 
 
 def _characters_at_most(words: Words, n: int, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """How many characters any of the runs at `at` has in its text at most, all times together, with one
     space between words: int64 [texts]."""
-    buckets = _buckets(keys)
-    most = np.zeros(len(words.number), np.int64)
-    if len(at):
-        characters = np.bincount(buckets, words.characters(at, n) + n - 1)[buckets]
-        of = words.of[at]
+    return _most_characters(words.characters(at, n) + n - 1, words.of[at], keys, len(words.number))
+
+
+def _most_characters(characters: np.ndarray, of: np.ndarray, keys: np.ndarray, texts: int) -> np.ndarray:
+    """The largest product of a run's characters and how often its key is there, or more: int64 [texts].
+
+    Keys are counted in buckets, where another key may count too.
+    """
+    most = np.zeros(texts, np.int64)
+    if len(keys):
+        buckets = _buckets(keys)
+        characters = characters * np.bincount(buckets).take(buckets)
         first = np.flatnonzero(np.diff(of, prepend=-1))
         most[of[first]] = np.maximum.reduceat(characters, first)
     return most
@@ -252,23 +270,25 @@ def _repeated_characters(at: np.ndarray, keys: np.ndarray, words: Words, n: int)
     return characters
 
 
-def _repeats(keys: np.ndarray) -> np.ndarray:
-    """Which keys are equal to an earlier one.
+def _repeats(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which keys are equal to an earlier one, and which are equal to any other one: both bool [keys].
 
     Each key goes to a bucket, whose first key is noted. Equal to it: a repeat. Another one: the same
     with other buckets, for the few that are left. That takes a third of the time of sorting.
     """
-    again = np.zeros(len(keys), bool)
-    left, seed = np.arange(len(keys)), 0
+    again, shared = np.zeros(len(keys), bool), np.zeros(len(keys), bool)
+    left, seed = np.arange(len(keys), dtype=np.int32), 0  # half as many bytes to look up
     while len(left):
-        buckets, seed = _buckets(keys[left], seed), seed + 1
-        first = np.empty(_size_of(len(left)), np.int64)
+        of_left = keys.take(left)
+        buckets, seed = _buckets(of_left, seed), seed + 1
+        first = np.empty(_size_of(len(left)), np.int32)
         first[buckets[::-1]] = left[::-1]  # of several the last that is written stays
-        noted = first[buckets]
-        same = keys[noted] == keys[left]
-        again[left[same & (noted != left)]] = True
+        noted = first.take(buckets)
+        same = keys.take(noted) == of_left
+        repeats = np.flatnonzero(same & (noted != left))
+        again[left[repeats]] = shared[left[repeats]] = shared[noted[repeats]] = True
         left = left[~same]
-    return again
+    return again, shared
 
 
 def _buckets(keys: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 SPACE, VISIBLE, DIGIT, LETTER = range(4)  # classes of characters; a word has classes from DIGIT on
 # An odd number, so that it has an inverse modulo 2^64.
 _BASE = 0x9E3779B97F4A7C15
+_FIRST_WORDS = 64
 
 
 class Batch:
@@ -27,7 +28,8 @@ class Batch:
       codes: int64 [n]; NumPy looks others up half as fast.
       starts, ends, lengths: int64 [texts], in `codes`.
       classes: uint8 [n].
-      joins: int64 [k], where marks stand that may join a word.
+      marks: int64 [k], where line ends, ellipses and marks that may join a word stand.
+      joins: int64, those of them that may join a word.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -39,7 +41,9 @@ class Batch:
             "\n".join([*texts, ""]).encode("utf-32-le", "replace"), np.uint32).astype(np.int64)
         kinds = tables().kinds.take(self.codes)
         self.classes = kinds & _CLASS
-        self.joins = np.flatnonzero(kinds & _JOINS)
+        self.marks = np.flatnonzero(kinds > _CLASS)
+        self.joins = self.marks[kinds[self.marks] & _JOINS > 0]
+        self._mark_codes = self.codes[self.marks]
 
     @functools.cached_property
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +58,10 @@ class Batch:
     def hash(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Hashes of substrings, wherever they stand, with the number of the text in the high bits."""
         sums, inverses = self.hashes
-        return (sums[ends] - sums[starts]) * inverses[starts]
+        found = sums.take(ends)
+        found -= sums.take(starts)
+        found *= inverses.take(starts)
+        return found
 
     def text_of(self, positions: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.ends, positions)
@@ -63,8 +70,12 @@ class Batch:
         """Keys that are equal only within one text: its number, then 44 bits of the hash."""
         return (texts.astype(np.uint64) << np.uint64(44)) | (hashes >> np.uint64(20))
 
-    def counts(self, character: str) -> np.ndarray:
-        return self.per_text(self.text_of(np.flatnonzero(self.codes == ord(character))))
+    def places(self, mark: str) -> np.ndarray:
+        """Where this one of the `marks` stands: int64."""
+        return self.marks[self._mark_codes == ord(mark)]
+
+    def counts(self, mark: str) -> np.ndarray:
+        return self.per_text(self.text_of(self.places(mark)))
 
     def per_text(self, texts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         """Numbers of the entries of each text, or sums of their weights: int64 [texts]."""
@@ -76,6 +87,7 @@ class Words:
 
     Attributes:
       starts, ends, of: int64 [words], place and text of each.
+      symbols: int64 [symbols], which words are symbols; all other words are proper ones.
       number, proper, proper_chars, alphabetic: int64 [texts]: words; those that are no symbol, and their
         characters; those with a letter.
     """
@@ -86,45 +98,60 @@ class Words:
         # A mark at the very start has no letter before it; the last character is a line end.
         joins = batch.joins[batch.joins > 0]
         inside[joins[inside[joins - 1] & inside[joins + 1]]] = True
-        before = np.concatenate(([False], inside[:-1]))
-        alone = (batch.classes == VISIBLE) & ~inside
-        self.starts = np.flatnonzero((inside & ~before) | alone)
-        after = np.concatenate((inside[1:], [False]))
-        self.ends = np.flatnonzero((inside & ~after) | alone) + 1
+        alone = (batch.classes == VISIBLE) > inside  # for bool: and not
+        begins, ends = inside.copy(), inside.copy()
+        begins[1:] = inside[1:] > inside[:-1]
+        ends[:-1] = inside[:-1] > inside[1:]
+        self.starts = np.flatnonzero(begins | alone)
+        self.ends = np.flatnonzero(ends | alone) + 1
         self.bounds = np.searchsorted(self.starts, np.append(batch.starts, len(batch.codes)))
         self.number = np.diff(self.bounds)
         self.of = np.repeat(np.arange(len(batch.texts)), self.number)
         self.sums = _sums(self.ends - self.starts)
-        first = batch.classes[self.starts]
-        self.is_proper = first >= DIGIT
-        alone = np.flatnonzero(first < DIGIT)
-        self.is_proper[alone] = ~tables().symbol[batch.codes[self.starts[alone]]]
-        self.proper = self._of_each_text(self.is_proper)
-        self.proper_chars = self._of_each_text(np.where(self.is_proper, self.ends - self.starts, 0))
-        self.alphabetic = self._of_each_text(self._has_letter(first))
+        first = batch.classes.take(self.starts)
+        marks = np.flatnonzero(first < DIGIT)  # of one character each
+        self.symbols = marks[tables().symbol[batch.codes[self.starts[marks]]]]
+        symbols = batch.per_text(self.of[self.symbols])
+        self.proper = self.number - symbols
+        self.proper_chars = np.diff(self.sums[self.bounds]) - symbols
+        self.alphabetic = (self.number - batch.per_text(self.of[marks])
+                           - batch.per_text(self.of[self._without_letter(first)]))
         self.hashes = batch.hash(self.starts, self.ends)
 
-    def _of_each_text(self, values: np.ndarray) -> np.ndarray:
-        """Sums of the values of each text's words."""
-        return np.diff(_sums(values)[self.bounds])
-
-    def _has_letter(self, first: np.ndarray) -> np.ndarray:
-        """Which words have a letter; `first` is the class of their first character."""
-        found = first == LETTER
+    def _without_letter(self, first: np.ndarray) -> np.ndarray:
+        """Which words that begin with a digit or the like have no letter; `first` is the class of the
+        first character of each word."""
         unsure = np.flatnonzero(first == DIGIT)
-        if len(unsure):
-            # Every second result is of what stands between two of these words.
-            edges = np.stack([self.starts[unsure], self.ends[unsure]], axis=1).ravel()
-            found[unsure] = np.maximum.reduceat(self.batch.classes, edges)[::2] == LETTER
-        return found
+        if not len(unsure):
+            return unsure
+        # Every second result is of what stands between two of these words.
+        edges = np.stack([self.starts[unsure], self.ends[unsure]], axis=1).ravel()
+        return unsure[np.maximum.reduceat(self.batch.classes, edges)[::2] != LETTER]
 
-    def different(self, wanted: tuple[str, ...]) -> np.ndarray:
-        """How many of the wanted words each text has."""
+    def lack(self, wanted: tuple[str, ...], number: int, texts: np.ndarray) -> np.ndarray:
+        """Which of these texts have fewer than `number` of the wanted words: bool [all texts].
+
+        Nearly every text has them among its first words, so that the others are looked at only where they
+        have to be.
+        """
+        lacking = np.zeros(len(self.number), bool)
+        lacking[texts] = True
+        for most in (_FIRST_WORDS, len(self.starts)):
+            texts = np.flatnonzero(lacking)
+            lacking[texts] = self._different(wanted, texts, most)[texts] < number
+        return lacking
+
+    def _different(self, wanted: tuple[str, ...], texts: np.ndarray, most: int) -> np.ndarray:
+        """How many of the wanted words are among the first words of each of these texts, `most` of it."""
+        counts = np.minimum(self.number[texts], most)
+        among = (np.repeat(self.bounds[texts] - (np.cumsum(counts) - counts), counts)
+                 + np.arange(counts.sum()))
         hashes, places, shift = _looked_up(wanted)
-        number = places[self.hashes >> shift]
-        same = np.flatnonzero(hashes[number] == self.hashes)
-        has = np.zeros((len(self.batch.texts), len(hashes)), bool)
-        has[self.of[same], number[same]] = True
+        found = self.hashes[among]
+        number = places[found >> shift]
+        same = np.flatnonzero(hashes[number] == found)
+        has = np.zeros((len(self.number), len(hashes)), bool)
+        has[self.of[among[same]], number[same]] = True
         return has.sum(axis=1)
 
     def runs(self, n: int, among: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
@@ -138,11 +165,11 @@ class Words:
         keys = keys_of_runs(hashes[k:k + count] for k in range(n))
         inside = np.flatnonzero(of[:count] == of[len(of) - count:])
         at = inside if isinstance(among, slice) else among[inside]
-        return at, self.batch.keyed(keys[inside], of[inside])
+        return at, self.batch.keyed(keys.take(inside), of.take(inside))
 
     def proper_runs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The runs of `n` words that are no symbols: keys, equal in all texts, and the text of each."""
-        hashes, of = self.hashes[self.is_proper], self.of[self.is_proper]
+        hashes, of = np.delete(self.hashes, self.symbols), np.delete(self.of, self.symbols)
         count = max(0, len(hashes) - n + 1)
         keys = keys_of_runs(hashes[k:k + count] for k in range(n))
         inside = of[:count] == of[len(of) - count:]
@@ -155,7 +182,12 @@ class Words:
 
 def keys_of_runs(hashes: Iterable[np.ndarray]) -> np.ndarray:
     """Keys of runs, uint64, from the hashes of their first words, their second words and so on."""
-    return functools.reduce(lambda keys, each: keys * np.uint64(_BASE) + each, hashes)
+    first, *others = hashes
+    keys = first.copy()
+    for each in others:
+        keys *= np.uint64(_BASE)
+        keys += each
+    return keys
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
@@ -177,12 +209,12 @@ def _looked_up(wanted: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.uint
 
 
 # Bits of `Tables.kinds`.
-_CLASS, _JOINS = 3, 4
+_CLASS, _JOINS, _OTHER_MARK = 3, 4, 8
 
 
 class Tables(NamedTuple):
-    """By code point: class, class and whether it may join a word, 64 random bits, whether it ends a
-    sentence, is a symbol."""
+    """By code point: class, class and which mark it is, 64 random bits, whether it ends a sentence, is a
+    symbol."""
 
     classes: np.ndarray
     kinds: np.ndarray
@@ -216,6 +248,7 @@ def tables() -> Tables:
     terminal, symbol = np.zeros(size, bool), np.zeros(size, bool)
     kinds = classes.copy()
     kinds[[ord(mark) for mark in JOINS]] |= _JOINS
+    kinds[[ord(mark) for mark in "\n…"]] |= _OTHER_MARK
     terminal[[ord(mark) for mark in TERMINAL]] = True
     symbol[[ord(mark) for mark in SYMBOLS]] = True
     return Tables(classes, kinds, mixed ^ (mixed >> np.uint64(29)), terminal, symbol)

@@ -71,18 +71,19 @@ def _varint(value: int) -> bytes:
 def _varints(values: np.ndarray) -> tuple[bytes, np.ndarray]:
     """All values as varints, one after the other, and the end of each: int64 [n]."""
     left: np.ndarray = values.astype(np.uint32)
+    longest = max(1, -(-int(left.max(initial=0)).bit_length() // 7))
+    data = np.empty((len(left), longest), np.uint8)
+    is_there = np.ones((len(left), longest), bool)
     sizes = np.ones(len(left), np.int64)
-    for bits in (7, 14, 21, 28):
-        sizes += left >> bits > 0
-    ends = np.cumsum(sizes)
-    places = ends - sizes
-    data = np.empty(int(sizes.sum()), np.uint8)
-    while len(left):
+    for column in range(longest):
         rest = left >> 7
         more = rest > 0
-        data[places] = left & 127 | more.astype(np.uint32) << 7
-        left, places = rest[more], places[more] + 1
-    return data.tobytes(), ends
+        data[:, column] = left & 127 | more.astype(np.uint32) << 7
+        if column + 1 < longest:
+            is_there[:, column + 1] = more
+            sizes += more
+        left = rest
+    return data[is_there].tobytes(), np.cumsum(sizes)
 
 
 def frame(data: bytes) -> bytes:

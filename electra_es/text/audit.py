@@ -205,20 +205,26 @@ def _stands_alone(character: str) -> bool:
 def _probe(tokenizer: Tokenizer, ids: Sequence[int], surfaces: dict[int, str], prefix: str
            ) -> dict[int, str]:
     """Tokenises prefix + surface; returns the class of each id that is not the last token."""
-    texts = [prefix + surfaces[i] for i in ids]
-    normalized = tokenizer.normalize(_strings(texts)).numpy()
-    tokens, starts, _ = (part.to_list()
-                         for part in tokenizer.tokenize_with_offsets(_strings(texts)))
+    texts = _strings([prefix + surfaces[i] for i in ids])
+    normalized = tokenizer.normalize(texts).numpy()
+    changed = normalized != texts.numpy()
+    tokens, starts, _ = tokenizer.tokenize_with_offsets(texts)
+    flat, ends = tokens.flat_values.numpy(), tokens.row_splits.numpy()[1:]
+    sizes = np.diff(ends, prepend=0)
+    later_words = tokenizer.word_starts[flat] & (starts.flat_values.numpy() > 0)
+    sums = np.append(0, np.cumsum(later_words))
+    split = (sums[ends] > sums[ends - sizes]) | (sizes == 0)
+    # Of a text without tokens, which is split, any token will do.
+    other = np.append(flat, -1)[ends - 1] != np.array(ids)
     failed = {}
-    for row, i in enumerate(ids):
-        if normalized[row] != texts[row].encode():
-            failed[i] = "changed_by_normalisation"
-        elif any(start and tokenizer.word_starts[token] for token, start
-                 in zip(tokens[row], starts[row], strict=True)) or not tokens[row]:
-            failed[i] = "split_by_pretokenizer"
-        elif tokens[row][-1] != i:
+    for row in np.flatnonzero(changed | split | other).tolist():
+        if changed[row]:
+            failed[ids[row]] = "changed_by_normalisation"
+        elif split[row]:
+            failed[ids[row]] = "split_by_pretokenizer"
+        else:
             too_long = len(normalized[row]) > MAX_BYTES_PER_WORD
-            failed[i] = "too_long" if too_long else "never_longest_match"
+            failed[ids[row]] = "too_long" if too_long else "never_longest_match"
     return failed
 
 

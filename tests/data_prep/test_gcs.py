@@ -1,8 +1,12 @@
 """gs:// input and output against a storage emulator on loopback, started and stopped here."""
 
 import http.server
+import json
 import logging
+import os
 import pathlib
+import subprocess
+import sys
 import threading
 
 import fsspec
@@ -119,30 +123,86 @@ def test_libraries_of_the_login_are_silent():
         assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
 
 
-def test_a_bucket_that_refuses_the_login_is_one_line_within_seconds(monkeypatch):
-    """gcsfs asks six times in half a minute, for every file."""
-    class Refusing(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            data = b'{"error": {"code": 401, "message": "Invalid Credentials"}}'
-            self.send_response(401)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+@pytest.fixture
+def answering(monkeypatch):
+    """Starts a server that answers everything with one error; gives its address to gcsfs."""
+    servers = []
 
-        def log_message(self, *arguments):
-            pass
+    def start(code: int, message: str) -> str:
+        data = json.dumps({"error": {"code": code, "message": message}}).encode()
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(remote, "_SECONDS_TO_ANSWER", 2)
-    fsspec.filesystem("gs").clear_instance_cache()
-    try:
-        with pytest.raises(UsageError, match=r"gs://refusing/a: cannot be reached \(Invalid Cred"):
-            files.exists("gs://refusing/a")
-    finally:
-        server.shutdown()
+        class Answering(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_POST = do_PUT = do_DELETE = do_GET
+
+            def log_message(self, *arguments):
+                pass
+
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{servers[-1].server_port}"
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         fsspec.filesystem("gs").clear_instance_cache()
+        return address
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+    fsspec.filesystem("gs").clear_instance_cache()
+
+
+def test_a_bucket_that_refuses_the_login_is_one_line_within_seconds(answering, monkeypatch):
+    """gcsfs asks six times in half a minute, for every file."""
+    answering(401, "Invalid Credentials")
+    monkeypatch.setattr(remote, "_SECONDS_TO_ANSWER", 2)
+    with pytest.raises(UsageError, match=r"gs://refusing/a: cannot be reached \(Invalid Cred"):
+        files.exists("gs://refusing/a")
+
+
+def test_what_is_not_there_is_one_line(answering, caplog):
+    """A bucket that does not exist, read and written; and the library does not tell its requests."""
+    answering(404, "The specified bucket does not exist.")
+    with pytest.raises(UsageError, match=r"gs://none/a: cannot be read \(No such file\)"):
+        files.read_bytes("gs://none/a")
+    with pytest.raises(UsageError, match=r"gs://none/a/b\.json: cannot be read \(No such file\)"):
+        files.read_json("gs://none/a/b.json")
+    with pytest.raises(UsageError, match="gs://none/a/.*nothing matches"):
+        listing.list_files("gs://none/a/*.txt")
+    with pytest.raises(UsageError, match="gs://none/a/b: cannot be written"):
+        files.write_bytes("gs://none/a/b", b"abc")
+    files.remove("gs://none/a")
+    assert not files.exists("gs://none/a") and files.names_in("gs://none") == []
+    assert not caplog.records
+
+
+def test_no_right_to_write_is_one_line(answering):
+    answering(403, "no storage.objects.create access")
+    with pytest.raises(UsageError, match="gs://none/a/b: cannot be (written|reached)") as error:
+        files.write_bytes("gs://none/a/b", b"abc")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("flag", ["input", "vocab_dir", "output"])
+@pytest.mark.parametrize("host", ["answers 404", "http://storage.invalid"])
+def test_commands_say_so_in_one_line(answering, vocab_dir, tmp_path, flag, host):
+    host = answering(404, "Not Found") if host == "answers 404" else host
+    (tmp_path / "corpus.txt").write_text(TEXT)
+    values = {"input": f"{tmp_path}/corpus.txt", "vocab_dir": vocab_dir, "output": f"{tmp_path}/out",
+              "work_dir": f"{tmp_path}/work", flag: "gs://none/a"}
+    done = subprocess.run(
+        [sys.executable, "-m", "data_prep.build_tfrecords", "--workers=1", "--max_seq_length=33",
+         "--validation_fraction=0", *(f"--{name}={value}" for name, value in values.items())],
+        capture_output=True, text=True, timeout=180, env={**os.environ, "STORAGE_EMULATOR_HOST": host})
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: gs://none/a")
 
 
 class SmallState:

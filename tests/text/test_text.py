@@ -196,6 +196,21 @@ def test_normalising_awkward_bytes(tokenizer, value, expected):
     assert tokenizer.normalize(tf.constant([value]))[0].numpy().decode() == expected
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFKC"])
+def test_texts_that_normalisation_leaves_alone_are_found(tmp_path, form):
+    """Every other text is normalised: with each character at the start, inside and before an accent."""
+    tokenizer = make_tokenizer(tmp_path, [*SPECIAL_TOKENS, "a"], unicode_form=form)
+    characters = [chr(c) for c in (*range(1, 0x3400), *range(0xA000, 0xAC10), *range(0xF900, 0x11000),
+                                   0x1F600, 0xE0001, 0x10FFFF)]
+    texts = ["a\u0301", "", *(shape.format(c) for c in characters
+                               for shape in ("{}a", "áa{}ñ¿", "e{}\u0301"))]
+    data = [value.encode() for value in texts]
+    changed = np.flatnonzero(tokenizer.normalize(tf.constant(data)).numpy() != np.array(data, object))
+    rows = tokenizer._rows_to_normalize(data)
+    assert set(changed.tolist()) <= set(rows)
+    assert tokenizer._rows_to_normalize(["¿Qué pasó, niña? «Así» — dijo.".encode()] * 3) == []
+
+
 def test_special_tokens_in_text_stay_text(tmp_path):
     pieces = [*SPECIAL_TOKENS, "[", "]", "SEP", "MASK", "sep", "PAD", "CLS", "UNK", "el"]
     tokenizer = make_tokenizer(tmp_path, pieces)
