@@ -265,7 +265,8 @@ class PretrainingConfig:
     steps_per_loop: int = setting(
         50, "Steps in one compiled loop, without communication with the host.", STEPS, may_change=True)
     jit_compile: Literal["auto", "on", "off"] = setting(
-        "auto", "Compile the step with XLA; auto: on TPU and GPU.", may_change=True)
+        "auto", "Compile the step with XLA; auto: on TPU and GPU, and on a CPU elementwise work only.",
+        may_change=True)
 
     peak_tflops: float = setting(
         0.0, "Peak TFLOP/s of one replica, for the utilisation; 0: looked up, where known.",

@@ -33,8 +33,9 @@ class LayerNorm(tf_keras.layers.LayerNormalization):
             y = dropout(y + tf.cast(bias, y.dtype), training=training)
             return self(x + tf.cast(y, x.dtype), training=training)
         shape = tf.unstack(tf.shape(y)) if None in y.shape else y.shape.as_list()
-        weights = map(tf.convert_to_tensor, (bias, self.gamma, self.beta))
-        return _layer_norm_of_sum(x, y, *weights, dropout.draws(shape), dropout.scale, self.epsilon)
+        bias, gamma, beta = map(tf.convert_to_tensor, (bias, self.gamma, self.beta))
+        return _layer_norm_of_sum(
+            x, y, bias, gamma, beta, dropout.draws(shape), dropout.scale, self.epsilon)
 
     def _in_one_pass(self, x: tf.Tensor) -> tf.Tensor:
         """For an accelerator (`kept_as`): the variance is the mean square less the square of the mean.

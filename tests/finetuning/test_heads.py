@@ -145,7 +145,7 @@ def test_settings_for_training_are_those_of_finetuning():
 
 @pytest.mark.parametrize("kind", ("tagging", "classification"))
 def test_one_program_for_all_lengths_trains_as_those_of_few_lengths(kind, tmp_path):
-    """Without XLA one program takes batches of any length; with it, and with fused work, they are padded."""
+    """Without XLA one program takes batches of any length; with it or fused work they are padded."""
     model_dir = make_model_dir(tmp_path, **NO_DROPOUT)
     # Epsilon: where a gradient is nothing but rounding, Adam would make an update of its sign.
     config = FinetuningConfig(**{**QUICK, "head_dropout": 0.0, "max_question_length": 4, "stride": 4,
