@@ -19,7 +19,7 @@ from electra_es.model.attention import attention, attention_probabilities
 from electra_es.model.dropout import Dropout
 from electra_es.model.gelu import gelu_of_sum
 from electra_es.model.layer_norm import LayerNorm
-from electra_es.model.products import positions_first, positions_last
+from electra_es.model.products import positions_first, positions_last, product
 
 
 def initializer(config: ModelConfig) -> tf_keras.initializers.Initializer:
@@ -77,7 +77,7 @@ class Block(tf_keras.layers.Layer):
 
     def _product(self, layer: tf_keras.layers.Dense, x: tf.Tensor) -> tf.Tensor:
         """[B, L, ...] by the kernel of `layer`, without its bias, which what follows adds in its pass."""
-        return tf.tensordot(tf.cast(x, self.compute_dtype), tf.cast(layer.kernel, self.compute_dtype), 1)
+        return product(tf.cast(x, self.compute_dtype), tf.cast(layer.kernel, self.compute_dtype))
 
     def _attend(self, x: tf.Tensor, bias: tf.Tensor, training: bool) -> tf.Tensor:
         value = self._heads(self.value, x)

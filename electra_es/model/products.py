@@ -12,6 +12,11 @@ from electra_es.model.fused import is_fusing
 Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 
 
+def product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """[B, L, I] times the kernel [I, O] -> [B, L, O]."""
+    return _product(x, kernel) if is_fusing() else tf.tensordot(x, kernel, 1)
+
+
 def positions_last(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """[B, L, I] times the kernel [I, O] -> [B, O, L]."""
     return _positions_last(x, kernel) if is_fusing() else tf.einsum("bli,io->bol", x, kernel)
@@ -20,6 +25,19 @@ def positions_last(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 def positions_first(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """[B, I, L] times the kernel [I, O] -> [B, L, O]."""
     return _positions_first(x, kernel) if is_fusing() else tf.einsum("bil,io->blo", x, kernel)
+
+
+@tf.custom_gradient
+def _product(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        rows = _rows(upstream)
+        to_x = tf.reshape(tf.matmul(rows, kernel, transpose_b=True), tf.shape(x))
+        if kernel.shape[0] <= kernel.shape[1]:
+            return to_x, tf.matmul(_rows(x), rows, transpose_a=True)
+        # On a CPU this takes three quarters of the time of a product with more rows than columns.
+        return to_x, tf.transpose(tf.matmul(rows, _rows(x), transpose_a=True))
+
+    return tf.tensordot(x, kernel, 1), gradient
 
 
 # On a CPU `einsum` transposes the result, and the gradient twice. A product of each example with the

@@ -13,7 +13,7 @@ from electra_es.model.dropout import Draws, Dropout, dropout_seed, kept_entries
 from electra_es.model.fused import fusing
 from electra_es.model.gelu import gelu, gelu_and_derivative, gelu_of_sum
 from electra_es.model.kept import kept_as, with_kept_derivative
-from electra_es.model.products import positions_first, positions_last
+from electra_es.model.products import positions_first, positions_last, product
 from electra_es.model.sampling import cross_entropy, softmax_of
 
 B, N, D, L = 2, 3, 4, 5
@@ -118,7 +118,8 @@ def with_gradients(of: str, function, sources, upstream, on: bool) -> list[tf.Te
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 1e-6), (tf.bfloat16, 0.03)])
-@pytest.mark.parametrize("of", ["attention", "gelu", "norm", "positions last", "vocabulary"])
+@pytest.mark.parametrize("of", [
+    "attention", "gelu", "norm", "positions last", "positions first", "vocabulary"])
 def test_fused_work_equals_single_operations(of, dtype, tolerance, rate):
     """Values and gradients, with a batch that is no multiple of 4 and one mask of dropout."""
     x, y = (tf.cast(normal(i, B, L, 6), dtype) for i in (1, 2))
@@ -143,6 +144,7 @@ def test_fused_work_equals_single_operations(of, dtype, tolerance, rate):
         "attention": (heads, [tf.cast(normal(i, B, N, D, L), dtype) for i in range(3)]),
         "gelu": (gelu_of_sum, [x, y[0, 0]]), "norm": (sum_of, [x, y, y[0, 0]]),
         "positions last": (lambda *of: positions_first(positions_last(*of), of[1]), [x, kernel]),
+        "positions first": (lambda *of: product(product(*of[:2]), of[2]), [x, kernel[:, :4], kernel[:4]]),
         "vocabulary": (loss_of, [tf.cast(x, tf.float32)])}[of]
     example = function(*sources)
     upstream = tf.cast(normal(4, *example.shape), example.dtype)
