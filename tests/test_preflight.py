@@ -42,6 +42,7 @@ def test_one_block_on_v5e():
     row = done.stdout.splitlines()[-1].split()
     assert row[:2] == ["v5e-8", "bfloat16"]
     total, attention, feed_forward, rest = map(float, row[2:6])
+    assert min(attention, feed_forward, rest) > 0  # the patterns of parts fit the names of operations
     assert 0 < total == pytest.approx(attention + feed_forward + rest, abs=0.02)
 
 

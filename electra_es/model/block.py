@@ -70,10 +70,11 @@ class Block(tf_keras.layers.Layer):
             attended = self._attend(x, bias, training)
         x = self.attention_norm.of_sum(
             x, attended, self.attention_output.bias, self.attention_output_dropout, training)
-        inner = gelu_of_sum(self._product(self.intermediate, x), self.intermediate.bias)
+        with tf.name_scope("feed_forward"):
+            inner = gelu_of_sum(self._product(self.intermediate, x), self.intermediate.bias)
+            output = self._product(self.feed_forward_output, inner)
         return self.feed_forward_norm.of_sum(
-            x, self._product(self.feed_forward_output, inner), self.feed_forward_output.bias,
-            self.feed_forward_output_dropout, training)
+            x, output, self.feed_forward_output.bias, self.feed_forward_output_dropout, training)
 
     def _product(self, layer: tf_keras.layers.Dense, x: tf.Tensor) -> tf.Tensor:
         """[B, L, ...] by the kernel of `layer`, without its bias, which what follows adds in its pass."""

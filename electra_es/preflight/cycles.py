@@ -12,8 +12,8 @@ from typing import NamedTuple
 # A part of the step and a pattern in the name of TensorFlow's operation; the first match counts. A fusion
 # has the name of its last operation, so an operation at the border of two parts can count for the other.
 PARTS = (
-    ("attention", r"attention/|attention_gradient|/(query|key|value|attention_output)/"),
-    ("feed-forward", r"/intermediate/|/feed_forward_output/|Gelu"),
+    ("attention", r"attention/|attention_gradient"),
+    ("feed-forward", r"feed_forward/|Gelu"),
     ("MLM head and sampling", r"generator_predictions|vocabulary_softmax|sampling"),
     ("optimiser", r"optimizer"),
     ("masks and input", r"masks|/add/Sum|one_hot"),
