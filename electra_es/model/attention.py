@@ -38,8 +38,8 @@ def _signed_weights(products: tf.Tensor, bias: tf.Tensor, draws: Draws | None, d
     else:
         weights = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
         total = tf.reduce_sum(weights, axis=-1)[:, :, tf.newaxis]
-    if draws is not None:
-        kept = kept_entries(draws, scores.shape[0] or tf.shape(scores)[0])
+    kept = kept_entries(draws, scores.shape[0] or tf.shape(scores)[0])
+    if kept is not None:
         if kept_type() is not None:
             kept = tf.linalg.matrix_transpose(kept)  # as the compiler stores the weights: no copy
         weights = tf.where(kept, weights, -weights)

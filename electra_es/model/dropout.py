@@ -1,29 +1,22 @@
 """Dropout whose masks are derived from (seed, step, layer), so that a resumed run repeats them."""
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras
 
+from electra_es.model.scoped import Scoped
+
 _AUTO_SELECT = 3  # tf.random.Algorithm.AUTO_SELECT: the device's own generator
 _LEVELS = 2**8  # a draw has 8 bits
-_dropout_seed = threading.local()
+_dropout_seed = Scoped(outside=None)
 
 
-@contextlib.contextmanager
-def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
-    """Derives every dropout mask drawn inside from `seed`, int32 [2].
-
-    Thread-local, because a strategy traces each replica in a thread of its own.
-    """
-    _dropout_seed.value = seed
-    try:
-        yield
-    finally:
-        _dropout_seed.value = None
+def dropout_seed(seed: tf.Tensor) -> AbstractContextManager[None]:
+    """Derives every dropout mask drawn inside the `with` from `seed`, int32 [2]."""
+    return _dropout_seed.set_to(seed)
 
 
 class Draws(NamedTuple):
@@ -37,8 +30,10 @@ class Draws(NamedTuple):
     thresholds: tf.Tensor  # int32 [n], n the last axis: a draw below it drops the entry
 
 
-def kept_entries(draws: Draws, batch: tf.Tensor | int) -> tf.Tensor:
-    """bool [B, ...]: which entries are kept."""
+def kept_entries(draws: Draws | None, batch: tf.Tensor | int) -> tf.Tensor | None:
+    """bool [B, ...]: which entries are kept; None: all."""
+    if draws is None:
+        return None
     bits, inner = draws.bits, draws.bits.shape[1:]
     shifts = tf.constant([0, 8, 16, 24], tf.uint32, [4] + [1] * len(bits.shape))
     levels = tf.bitwise.bitwise_and(
@@ -46,6 +41,16 @@ def kept_entries(draws: Draws, batch: tf.Tensor | int) -> tf.Tensor:
     kept = tf.cast(levels, tf.int32) >= draws.thresholds  # [4, Q, ...]
     kept = tf.reshape(kept, tf.concat([[-1], tf.shape(bits)[1:]], 0) if None in inner else [-1, *inner])
     return kept if isinstance(batch, int) and batch % 4 == 0 else kept[:batch]
+
+
+def dropped(x: tf.Tensor, kept: tf.Tensor | None, scale: float) -> tf.Tensor:
+    """0 where `kept` of the same shape is false, the rest times `scale`; None: `x`."""
+    return x if kept is None else tf.where(kept, x * tf.cast(scale, x.dtype), 0)
+
+
+def shape_of(x: tf.Tensor) -> list[tf.Tensor | int]:
+    """The shape, in numbers if all are known."""
+    return tf.unstack(tf.shape(x)) if None in x.shape else x.shape.as_list()
 
 
 class Dropout(tf_keras.layers.Layer):
@@ -67,27 +72,19 @@ class Dropout(tf_keras.layers.Layer):
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Raises RuntimeError in training outside `dropout_seed`."""
-        shape = tf.unstack(tf.shape(x)) if None in x.shape else x.shape.as_list()
-        return self.drop(x, self.kept(shape)) if training else x
-
-    def drop(self, x: tf.Tensor, kept: tf.Tensor | None) -> tf.Tensor:
-        """0 where `kept` of the same shape is false, the rest scaled up; None: `x`."""
+        kept = self.kept(shape_of(x)) if training else None
         if kept is None:
             return x
 
         @tf.custom_gradient  # the derived one sums up a gradient for the 0 as well
         def drop(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            return scaled(x), scaled
-
-        def scaled(x: tf.Tensor) -> tf.Tensor:
-            return tf.where(kept, x * tf.cast(self.scale, x.dtype), 0)
+            return dropped(x, kept, self.scale), lambda upstream: dropped(upstream, kept, self.scale)
 
         return drop(x)
 
     def kept(self, shape: list[tf.Tensor | int]) -> tf.Tensor | None:
         """bool of `shape`, [B, ...]: which entries are kept; None: all. Raises as `draws`."""
-        draws = self.draws(shape)
-        return None if draws is None else kept_entries(draws, shape[0])
+        return kept_entries(self.draws(shape), shape[0])
 
     def draws(self, shape: list[tf.Tensor | int]) -> Draws | None:
         """The random numbers for an array of `shape`, [B, ...]; None: all its entries are kept.
@@ -97,7 +94,7 @@ class Dropout(tf_keras.layers.Layer):
         """
         if not self.threshold:
             return None
-        seed = getattr(_dropout_seed, "value", None)
+        seed = _dropout_seed.value
         if seed is None:
             raise RuntimeError("dropout outside `dropout_seed`: call with training=False")
         key = tf.bitcast(seed, tf.uint64) + tf.constant(self.number, tf.uint64)

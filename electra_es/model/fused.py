@@ -5,34 +5,27 @@ chain of operations, but on a CPU its products are slower than TensorFlow's. So 
 chains, and TensorFlow computes the products. docs/performance.md has what it gives.
 """
 
-import contextlib
 import functools
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import tensorflow as tf
 
+from electra_es.model.scoped import Scoped
+
 Result = TypeVar("Result")
 
-_fusing = threading.local()
+_fusing = Scoped(outside=False)
 
 
-@contextlib.contextmanager
-def fusing(on: bool) -> Iterator[None]:
-    """Whether functions marked with `fused` are compiled when they are called inside the `with`.
-
-    Thread-local, because a strategy traces each replica in a thread of its own.
-    """
-    _fusing.on = on
-    try:
-        yield
-    finally:
-        _fusing.on = False
+def fusing(on: bool) -> AbstractContextManager[None]:
+    """Whether functions marked with `fused` are compiled when they are called inside the `with`."""
+    return _fusing.set_to(on)
 
 
 def is_fusing() -> bool:
-    return getattr(_fusing, "on", False)
+    return _fusing.value
 
 
 def fused(function: Callable[..., Result]) -> Callable[..., Result]:

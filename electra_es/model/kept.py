@@ -5,32 +5,27 @@ whatever their type is, so that it loses next to nothing with arrays in bfloat16
 memory and of the time to read them.
 """
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-_kept = threading.local()
+from electra_es.model.scoped import Scoped
+
+_kept = Scoped(outside=None)
 
 
-@contextlib.contextmanager
-def kept_as(dtype: tf.DType | None) -> Iterator[None]:
+def kept_as(dtype: tf.DType | None) -> AbstractContextManager[None]:
     """Large arrays that layers keep inside the `with` have this type; None: the type of their values.
 
-    With a type, the step must be compiled by XLA. Thread-local, because a strategy traces each replica in
-    a thread of its own.
+    With a type, the step must be compiled by XLA.
     """
-    _kept.dtype = dtype
-    try:
-        yield
-    finally:
-        _kept.dtype = None
+    return _kept.set_to(dtype)
 
 
 def kept_type() -> tf.DType | None:
-    return getattr(_kept, "dtype", None)
+    return _kept.value
 
 
 def keep(x: tf.Tensor) -> tf.Tensor:

@@ -1,16 +1,12 @@
 """LayerNorm over the last axis, in forms that cost less in training than Keras'."""
 
-from collections.abc import Callable
-
 import tensorflow as tf
 import tf_keras
 
-from electra_es.model.dropout import Draws, Dropout, kept_entries
+from electra_es.model.dropout import Draws, Dropout, dropped, kept_entries, shape_of
 from electra_es.model.fused import fused, is_fusing
 from electra_es.model.kept import kept_type
-from electra_es.model.products import sum_of_rows
-
-Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+from electra_es.model.products import Gradients, sum_of_rows
 
 
 class LayerNorm(tf_keras.layers.LayerNormalization):
@@ -32,10 +28,9 @@ class LayerNorm(tf_keras.layers.LayerNormalization):
         if not (training and is_fusing()):
             y = dropout(y + tf.cast(bias, y.dtype), training=training)
             return self(x + tf.cast(y, x.dtype), training=training)
-        shape = tf.unstack(tf.shape(y)) if None in y.shape else y.shape.as_list()
         bias, gamma, beta = map(tf.convert_to_tensor, (bias, self.gamma, self.beta))
         return _layer_norm_of_sum(
-            x, y, bias, gamma, beta, dropout.draws(shape), dropout.scale, self.epsilon)
+            x, y, bias, gamma, beta, dropout.draws(shape_of(y)), dropout.scale, self.epsilon)
 
     def _in_one_pass(self, x: tf.Tensor) -> tf.Tensor:
         """For an accelerator (`kept_as`): the variance is the mean square less the square of the mean.
@@ -96,10 +91,7 @@ def _gradients_of_sum(upstream: tf.Tensor, normalized: tf.Tensor, deviation: tf.
 
 
 def _dropped(y: tf.Tensor, draws: Draws | None, scale: float) -> tf.Tensor:
-    if draws is None:
-        return y
-    kept = kept_entries(draws, y.shape[0] or tf.shape(y)[0])
-    return tf.where(kept, y * tf.cast(scale, y.dtype), 0)
+    return dropped(y, kept_entries(draws, y.shape[0] or tf.shape(y)[0]), scale)
 
 
 def _normalize(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:

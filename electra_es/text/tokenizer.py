@@ -208,7 +208,6 @@ class Tokenizer(tf.Module):
         values, splits = ids.flat_values.numpy(), ids.row_splits.numpy().tolist()
         return [values[start:end] for start, end in itertools.pairwise(splits)]
 
-
     def _rows_to_normalize(self, texts: Sequence[bytes]) -> list[int]:
         """Which texts normalisation may change: few, where it neither lower-cases nor strips accents."""
         if self.config.lower_case or self.config.strip_accents:
