@@ -99,13 +99,16 @@ def test_what_a_run_leaves(place, undisturbed):
     assert set(undisturbed["metrics"]) == {
         "dev/entity_f1", "dev/accuracy", "test/entity_f1", "test/accuracy"}
     values = undisturbed["metrics"]["test/accuracy"]["values"]
-    assert len(values) == 3 and len(set(values)) > 1  # other heads, orders and dropouts
+    assert len(values) == 3
     assert undisturbed["metrics"]["test/accuracy"]["mean"] == pytest.approx(np.mean(values))
     assert undisturbed["metrics"]["test/accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
     assert undisturbed["mean"] == undisturbed["metrics"]["test/entity_f1"]["mean"]
     assert undisturbed["splits"]["train"]["examples"] == 10
     assert len({tuple(trial["head_seed"]) for trial in undisturbed["trials"]}) == 3
     run = place / "undisturbed"
+    # Other heads, orders and dropouts. Scores of so few words may be equal, as they were on one machine.
+    predictions = [run / trial["predictions"]["test"] for trial in undisturbed["trials"]]
+    assert len({path.read_bytes() for path in predictions}) == 3
     for trial in undisturbed["trials"]:
         assert trial["steps"] == 9 and trial["seconds"] > 0
         lines = (run / trial["predictions"]["test"]).read_text().splitlines()
