@@ -52,6 +52,8 @@ _SENTENCES = flags.DEFINE_integer("sentences", 0, "First sentences of it to scor
 _STEPS = flags.DEFINE_integer("steps", 3, "Steps of each turn.")
 _TURNS = flags.DEFINE_integer("turns", 5, "How often each takes its turn.")
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per step.")
+_PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"],
+                               "Compute type of both; PyTorch's bfloat16 is autocast.")
 _LENGTH = 128
 _STEP_GOAL, _SCORING_GOAL = 1.2, 1.5
 
@@ -60,7 +62,7 @@ def our_finetuner(task: Task, config: FinetuningConfig, settings: ModelConfig, t
                   ) -> Finetuner:
     strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
     with strategy.scope():
-        model = build_pretrainer(settings, vocabulary_facts(tokenizer))
+        model = build_pretrainer(settings, vocabulary_facts(tokenizer), config.precision)
     weights = [variable.numpy() for variable in model.variables]
     finetuner = Finetuner(Pretrained(model, weights, settings, tokenizer, "", "random"), task, config,
                           10_000, strategy)
@@ -107,7 +109,9 @@ def peer_step(peer: Any, config: FinetuningConfig, batch: Batch) -> Callable[[],
 
     def step() -> None:
         peer.train()
-        peer(**inputs).loss.backward()
+        with peer_precision(config.precision):
+            loss = peer(**inputs).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(peer.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
@@ -116,14 +120,21 @@ def peer_step(peer: Any, config: FinetuningConfig, batch: Batch) -> Callable[[],
     return step
 
 
-def peer_scoring(peer: Any, features: Sequence[Features], batch_size: int, to_longest: bool
+def peer_precision(precision: str) -> Any:
+    """PyTorch's autocast, which does nothing for float32."""
+    import torch
+
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def peer_scoring(peer: Any, features: Sequence[Features], config: FinetuningConfig, to_longest: bool
                  ) -> Callable[[], None]:
     """A function that predicts the label of every piece, in the order of the file."""
     import torch
 
-    batches = []
-    for start in range(0, len(features), batch_size):
-        rows = features[start:start + batch_size]
+    batches, size = [], config.eval_batch_size
+    for start in range(0, len(features), size):
+        rows = features[start:start + size]
         length = max(map(len, rows)) if to_longest else _LENGTH
         ids, mask = (np.zeros((len(rows), length), np.int64) for _ in range(2))
         for i, row in enumerate(rows):
@@ -132,7 +143,7 @@ def peer_scoring(peer: Any, features: Sequence[Features], batch_size: int, to_lo
 
     def score() -> None:
         peer.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), peer_precision(config.precision):
             for ids, mask in batches:
                 peer(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1).numpy()
 
@@ -161,7 +172,7 @@ def main() -> None:
                              held_out=sample.VALIDATION_GLOB, workers=1)
         tokenizer = load_tokenizer(_VOCAB.value or f"{folder}/vocabulary")
     config = FinetuningConfig(max_seq_length=_LENGTH, train_batch_size=_BATCH.value,
-                              distribution="cpu")
+                              distribution="cpu", precision=_PRECISION.value)
     settings, labels = model_config({"model_size": _SIZE.value}), len(task.labels)
     finetuner = our_finetuner(task, config, settings, tokenizer)
     batch = full_batch(_BATCH.value, len(tokenizer.vocab), labels)
@@ -177,7 +188,7 @@ def main() -> None:
         for _ in range(_STEPS.value):
             torch_step()
 
-    print(f"one step, {_SIZE.value}, {_BATCH.value} x {_LENGTH}:", flush=True)
+    print(f"one step, {_SIZE.value}, {_BATCH.value} x {_LENGTH}, {config.precision}:", flush=True)
     ratios = {"step": report(take_turns({"ours": our_steps, "transformers": their_steps}, _TURNS.value,
                                         SECONDS / 2), _STEPS.value)["transformers"]}
     if _CONLL.value:
@@ -186,11 +197,10 @@ def main() -> None:
         pieces = sum(map(len, features))
         print(f"scoring {len(examples):,} sentences, {len(features):,} windows of "
               f"{pieces / len(features):.1f} tokens:", flush=True)
-        size = config.eval_batch_size
         found = report(take_turns({
             "ours, by length": lambda: run_forward(task, features, finetuner.forward, config),
-            "transformers, padded to 128": peer_scoring(peer, features, size, False),
-            "transformers, padded to each batch's longest": peer_scoring(peer, features, size, True),
+            "transformers, padded to 128": peer_scoring(peer, features, config, False),
+            "transformers, padded to each batch's longest": peer_scoring(peer, features, config, True),
         }, _TURNS.value, SECONDS / 2), 1)
         ratios["scoring"] = found["transformers, padded to 128"]
     for name, goal in (("step", _STEP_GOAL), ("scoring", _SCORING_GOAL)):

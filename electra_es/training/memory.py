@@ -21,8 +21,9 @@ from electra_es.errors import UsageError
 from electra_es.hardware import Memory, host_memory, local_tpu
 
 _LOGITS = 4
-# Estimates lie within this share of what was measured (tests/training/test_memory.py). A run is refused
-# only if the least that it may take is more than the whole machine has.
+# Estimates lie within this share of what was measured (tests/training/test_memory.py). Where TensorFlow
+# does not use oneDNN (on processors without AVX512-VNNI) a step took up to 1.5 times the estimate. A run
+# is refused only if the least that it may take is more than the whole machine has.
 TOLERANCE = 0.3
 # XLA computes cheap arrays anew and works in place. `preflight` shows this share of the activations.
 _XLA_SHARE = 0.45

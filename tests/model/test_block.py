@@ -45,8 +45,9 @@ def test_gradient_of_attention(rate):
         found, expected = attention(query, key, value, bias, draws, scale), by_formula()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     for x in (query, key, value):
+        # Sums of some ten products of numbers up to 3 in float32: other processors add in other orders.
         np.testing.assert_allclose(tape.gradient(found, x, upstream),
-                                   tape.gradient(expected, x, upstream), atol=2e-6)
+                                   tape.gradient(expected, x, upstream), rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("epsilon", [1e-12, 0.3])
