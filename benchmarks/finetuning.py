@@ -8,7 +8,7 @@ With the defaults this takes about four minutes on two cores, and with all of es
 Work: tagging with the labels of CoNLL-2002. One step: forward, backward, clipping, Adam with a rate for
 each layer, schedule; every row is full. transformers' side is what its Trainer does:
 ElectraForTokenClassification, fused AdamW with the same groups, clip_grad_norm_, LambdaLR. Scoring:
-64 sentences a batch. Ours sorts by length and has few lengths, each compiled once. PyTorch takes the
+64 sentences a batch. Ours sorts by length; one program takes batches of any length. PyTorch takes the
 order of the file and pads to 128, or to the longest of each batch (what a collator with padding does).
 All take turns, so that a machine whose speed drifts favours none; ratios are medians over the turns.
 """

@@ -6,7 +6,8 @@
 With the defaults this takes about seven minutes on two cores. Several things take turns, so that a
 machine whose speed drifts does not favour one: the bare compiled loop on one batch in memory; what
 `train()` does, over records, with a progress line every 25 steps and a checkpoint every 100, as
-hparams/debug.json has them; reading as many batches; and ElectraForMaskedLM plus ElectraForPreTraining
+hparams/debug.json has them (turns of a few steps may never come to one); reading as many batches; and
+ElectraForMaskedLM plus ElectraForPreTraining
 with fused AdamW, with the prediction head at every position, the way they come, and at the selected
 positions only (`benchmarks/pytorch_step.py`). The overhead is the ratio of the first two; more than 10 %
 is a failure. Speeds and ratios are medians.
@@ -94,7 +95,10 @@ def our_turns(config: PretrainingConfig, model_settings: ModelConfig, vocab_size
     def bare() -> None:
         loop(in_memory, tf.constant(config.save_every), no_bad)["tokens"].numpy()
 
+    done = 0  # steps of `real`; the optimiser counts those of `bare` too
+
     def real() -> None:
+        nonlocal done
         for _ in range(config.save_every // config.log_every):
             sums = loop(from_records, tf.constant(config.log_every), no_bad)
             sums = {name: value.numpy() for name, value in sums.items()}
@@ -102,7 +106,8 @@ def our_turns(config: PretrainingConfig, model_settings: ModelConfig, vocab_size
             rate = float(learning_rate(tf.constant(step), config))
             log.train(step, {**summarise(sums, 1.0, 50.0), "learning_rate": rate,
                              "gradient_norm": float(sums["gradient_norm"])})
-        if step % _CHECKPOINT_EVERY == 0:
+        before, done = done, done + config.save_every
+        if done // _CHECKPOINT_EVERY > before // _CHECKPOINT_EVERY:
             checkpoints.save(step, step * config.train_batch_size)
             checkpoints.wait()
 

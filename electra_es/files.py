@@ -104,8 +104,8 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
     temporary name too, as a broken-off block closes the file.
 
     Raises:
-      UsageError: the file cannot be created, or the disk is full; for a bucket, whatever keeps it from
-        being written.
+      UsageError: the file cannot be created, or the disk is full; for a bucket, what its file system
+        raises, and any OSError of the block: both look alike.
     """
     temporary = f"{path}.tmp-{uuid.uuid4().hex}"
     try:
@@ -121,8 +121,9 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise UsageError(f"{path}: cannot be written ({error.strerror}): the same command goes on "
                              "when there is room") from None
-        if is_remote(path) and remote.is_of_a_file_system(error):  # no such bucket, no right to write
-            raise UsageError(f"{path}: cannot be written ({reason(error)})") from None
+        if is_remote(path) and remote.is_of_a_file_system(error):
+            why = "no such bucket" if isinstance(error, FileNotFoundError) else reason(error)
+            raise UsageError(f"{path}: cannot be written ({why})") from None
         raise
 
 

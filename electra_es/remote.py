@@ -193,7 +193,7 @@ class _Failures(logging.Handler):
 
 
 def is_of_a_file_system(error: BaseException) -> bool:
-    """Whether a file system raised it, and not what was done while a file was open."""
+    """Whether a file system may have raised it: an OSError, or a class of gcsfs or its transport."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("gcsfs", "aiohttp")
 
 

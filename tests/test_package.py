@@ -3,6 +3,7 @@
 import ast
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -127,3 +128,29 @@ def test_every_module_that_is_a_command_has_a_name():
                 found.add(path.removesuffix(".py").removesuffix("/__main__").replace("/", "."))
     assert found - {"electra_es.cli"} == {command.module for command in cli.COMMANDS.values()} - {
         "run_pretraining"}
+
+
+@pytest.mark.parametrize("extra", ["gcs", "data", "hub", "onnx", "preflight"])
+def test_an_extra_and_its_requirements_file_name_the_same_packages(extra):
+    """Of `pip install '.[data]'` and `pip install -r requirements-data.txt` both have to be enough."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def of_extra(name: str) -> set[str]:
+        found = set()
+        for line in project["optional-dependencies"][name]:
+            inner = re.fullmatch(r"electra-es\[(\w+)\]", line)
+            found |= of_extra(inner[1]) if inner else {re.split(r"[<>=]", line)[0]}
+        return {name.replace("_", "-") for name in found}
+
+    def of_file(name: str) -> set[str]:
+        found = set()
+        for line in (ROOT / name).read_text().splitlines():
+            inner = re.match(r"-r (\S+)", line)
+            if inner and inner[1] != "requirements.txt":
+                found |= of_file(inner[1])
+            elif line and line[0] not in "#-":
+                found.add(re.split(r"[<>= #]", line)[0].replace("_", "-"))
+        return found
+
+    pinned = {"fsspec", "google-cloud-core"}  # what gcsfs needs, in a version that works
+    assert of_file(f"requirements-{extra}.txt") - pinned == of_extra(extra)

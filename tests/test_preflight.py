@@ -8,6 +8,7 @@ import pytest
 from engine_helpers import MODEL
 from paths import ROOT
 
+from electra_es.config import PretrainingConfig
 from electra_es.errors import CheckFailed
 from electra_es.preflight.cycles import count_cycles
 from electra_es.preflight.stablehlo import as_on_tpu
@@ -89,3 +90,18 @@ def test_random_bits_are_those_of_a_tpu():
         "  %3 = stablehlo.optimization_barrier %1 : tensor<8xui32>")
     with pytest.raises(CheckFailed, match="Philox"):
         as_on_tpu("something_new algorithm = PHILOX")
+
+
+def test_a_program_that_cannot_be_read_has_no_cycles():
+    """As that of the whole step for v6e: everything else is reported."""
+    from electra_es.preflight.__main__ import report_lines
+    from electra_es.preflight.compiler import SLICES, Compiled, cycles_of
+
+    class Unreadable:
+        def hlo_modules(self):
+            raise RuntimeError("INTERNAL: RET_CHECK failure")
+
+    compiled = Compiled(10**9, 10**9, 10**8, 8e11, 2e10, cycles_of(Unreadable()))
+    lines = report_lines(compiled, SLICES["v6e-8"], PretrainingConfig(train_batch_size=128), 23_000_000)
+    assert "compiler's cycles  not known" in "\n".join(lines)
+    assert re.fullmatch(r"the schedule .* steps: [\d.]+ h at the peak rates; .*", lines[-1])

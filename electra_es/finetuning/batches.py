@@ -44,6 +44,13 @@ def bucket_of(length: int, longest: int) -> int:
     return min([longest, *(bucket for bucket in _LENGTHS if length <= bucket)])
 
 
+def fused_length(length: int, longest: int) -> int:
+    """The same where work is fused on a CPU: XLA compiles that for each length anew, so there are few of
+    the long ones; a token of padding costs more than that for the short ones."""
+    step = 8 if length <= 128 else 32
+    return min(-(-length // step) * step, longest)
+
+
 def padded_to(batch: Batch, length: int) -> Batch:
     """The NumPy arrays of `batch`, with padding up to `length`."""
     more = [(0, 0), (0, length - batch.input_ids.shape[1])]

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tf_keras
 
 from electra_es.finetuning.batches import Batch
+from electra_es.model.dense import Dense
 
 PER_TOKEN = ("tagging", "question_answering")
 _OF_HEAD = 0x4EAD  # sets the head's dropout apart from that of the encoder under one seed
@@ -33,7 +34,7 @@ class Head(tf_keras.layers.Layer):
         super().__init__(name="head")
         self.kind, self.rate = kind, dropout
         # Glorot's initialiser, as the original names none; `draw` sets the values.
-        self.dense = tf_keras.layers.Dense(num_outputs(kind, num_labels), name="dense")
+        self.dense = Dense(num_outputs(kind, num_labels), name="dense")
 
     def call(self, sequence: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from electra_es.config import PretrainingConfig
-from electra_es.finetuning.batches import Batch, bucket_of, padded_to
+from electra_es.finetuning.batches import Batch, bucket_of, fused_length, padded_to
 from electra_es.finetuning.heads import losses, probabilities
 from electra_es.finetuning.model import FinetuningModel
 from electra_es.model.dropout import dropout_seed
@@ -25,9 +25,6 @@ from electra_es.training.steps import (
     number_of_step,
     run_step,
 )
-
-# Lengths are multiples of it where work is fused, because XLA compiles that for each length anew.
-_FUSED_LENGTHS = 8
 
 
 class FinetuningStep:
@@ -78,8 +75,7 @@ def make_train_step(step: FinetuningStep, strategy: tf.distribute.Strategy, long
 
     def train(batch: Batch, dropout_key: Key) -> Sums:
         if step.compilation.fused:
-            length = -(-batch.input_ids.shape[1] // _FUSED_LENGTHS) * _FUSED_LENGTHS
-            batch = padded_to(batch, min(length, longest))
+            batch = padded_to(batch, fused_length(batch.input_ids.shape[1], longest))
         return program(batch, Key(*(tf.constant(part, tf.uint32) for part in dropout_key)))
 
     return train

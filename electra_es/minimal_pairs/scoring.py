@@ -194,17 +194,21 @@ def _questions(sentence: int, encoded: Encoded, mask_id: int | None) -> list[_Qu
 
 def _compiled(forward: Callable[..., tf.Tensor], strategy: tf.distribute.Strategy
               ) -> Callable[..., np.ndarray]:
-    """Every replica computes the same, so this works with variables on any device. Each length has a
-    function of its own, because devices that compile want fixed shapes."""
-    @functools.cache
-    def of_length(length: int) -> Callable[..., tf.Tensor]:
-        @tf.function(autograph=False)
-        def compiled(*arguments: tf.Tensor) -> tf.Tensor:
-            return strategy.experimental_local_results(strategy.run(forward, args=arguments))[0]
+    """Every replica computes the same, so this works with variables on any device. There is a program for
+    each length, because devices that compile want fixed shapes."""
+    @tf.function(autograph=False)
+    def compiled(*arguments: tf.Tensor) -> tf.Tensor:
+        return strategy.experimental_local_results(strategy.run(forward, args=arguments))[0]
 
-        return compiled
+    programs: dict[int, Callable[..., tf.Tensor]] = {}
 
-    return lambda *arrays: of_length(arrays[0].shape[1])(*map(tf.constant, arrays)).numpy()
+    def call(*arrays: np.ndarray) -> np.ndarray:
+        arguments, length = tuple(map(tf.constant, arrays)), arrays[0].shape[1]
+        if length not in programs:  # calls of `compiled` would warn of how often it is traced
+            programs[length] = compiled.get_concrete_function(*arguments)
+        return programs[length](*arguments).numpy()
+
+    return call
 
 
 def _preferences(both: Both, scores: np.ndarray) -> list[Preference]:

@@ -11,6 +11,7 @@ import tf_keras
 
 from electra_es.config import ModelConfig
 from electra_es.model.block import Block, initializer, layer_norm
+from electra_es.model.dense import Dense
 from electra_es.model.dropout import Dropout
 
 Direction = Literal["both", "left_to_right", "right_to_left"]
@@ -86,7 +87,7 @@ class Tower(tf_keras.layers.Layer):
         self.projection = None
         if embedding_width != hidden_size:
             # The original names no initialiser here; TF1's default is Glorot's.
-            self.projection = tf_keras.layers.Dense(hidden_size, name="embeddings_project")
+            self.projection = Dense(hidden_size, name="embeddings_project")
         self.blocks = [
             Block(config, hidden_size, num_heads, intermediate_size, dropout_numbers, f"layer_{i}")
             for i in range(num_layers)

@@ -15,6 +15,7 @@ import tf_keras
 from electra_es.config import ModelConfig
 from electra_es.model.batches import Inputs, MaskedInputs, VocabularyFacts
 from electra_es.model.block import initializer, layer_norm
+from electra_es.model.dense import Dense
 from electra_es.model.encoder import Direction, Embeddings, EncoderOutput, Tower
 from electra_es.model.gelu import gelu
 from electra_es.model.masking import candidate_positions, gather_positions, scatter_update
@@ -54,7 +55,7 @@ class MaskedLMHead(tf_keras.layers.Layer):
     def __init__(self, config: ModelConfig, vocab_size: int, width: int):
         super().__init__(name="generator_predictions")
         self.vocab_size = vocab_size
-        self.dense = tf_keras.layers.Dense(
+        self.dense = Dense(
             width, activation=gelu, kernel_initializer=initializer(config), name="dense")
         self.norm = layer_norm(config, "LayerNorm")
 
@@ -75,11 +76,11 @@ class DiscriminatorHead(tf_keras.layers.Layer):
 
     def __init__(self, config: ModelConfig):
         super().__init__(name="discriminator_predictions")
-        self.dense = tf_keras.layers.Dense(
+        self.dense = Dense(
             config.hidden_size, activation=gelu, kernel_initializer=initializer(config),
             name="dense")
         # Glorot, as the original names no initialiser for this one.
-        self.logit = tf_keras.layers.Dense(1, name="dense_1")
+        self.logit = Dense(1, name="dense_1")
 
     def call(self, sequence: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.squeeze(self.logit(self.dense(sequence)), -1), tf.float32)

@@ -22,6 +22,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from absl import flags
 
+from electra_es.chips import TpuChip
 from electra_es.config import SCHEDULE_SETTINGS, ModelConfig, PretrainingConfig, TextConfig
 from electra_es.errors import CheckFailed, UsageError, nearest_hint, run_main
 from electra_es.flags import (
@@ -35,6 +36,7 @@ from electra_es.flags import (
     resolve,
 )
 from electra_es.preflight.compiler import SLICES, Compiled, Slice, compile_for_tpu
+from electra_es.preflight.cycles import Cycles
 from electra_es.preflight.program import synthetic_program
 from electra_es.settings import NAME, PATH, Range
 
@@ -51,9 +53,12 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
     transfer = compiled.bytes_accessed / (chip.memory_gbs * 1e9)
     # In a ring, each device sends all gradients twice, except for its own share.
     exchange = 2 * (tpu.devices - 1) / tpu.devices * 4 * parameters / (chip.link_gbs * 1e9)
-    estimate = compiled.cycles.total / (chip.clock_ghz * 1e9)
-    used = compiled.flops / estimate / 1e12
-    uncounted = ", ".join(f"{n} {opcode}" for opcode, n in sorted(compiled.cycles.uncounted.items()))
+    seconds = {"at the peak rates": max(compute, transfer)}
+    cycle_lines = ["compiler's cycles  not known: jaxlib cannot read the program that libtpu wrote"]
+    if compiled.cycles:
+        estimate = compiled.cycles.total / (chip.clock_ghz * 1e9)
+        seconds = {"by the cycles": estimate, **seconds}
+        cycle_lines = _cycle_lines(compiled.cycles, compiled.flops / estimate / 1e12, estimate, chip)
     return [
         f"batch              {config.train_batch_size} x {config.max_seq_length} tokens, "
         f"{per_device} examples per device, {tpu.devices} devices",
@@ -64,18 +69,23 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
         f"a step             {compiled.flops / 1e9:,.0f} GFLOP, "
         f"{compiled.bytes_accessed / 1e9:.1f} GB to and from memory per device",
         f"at the peak rates  {compute * 1e3:.1f} ms of arithmetic, {transfer * 1e3:.1f} ms of memory",
-        f"compiler's cycles  {compiled.cycles.total / 1e6:.1f} M: {estimate * 1e3:.1f} ms at "
-        f"{chip.clock_ghz} GHz, {used:.1f} TFLOP/s ({used / chip.peak_tflops:.0%} of the peak)",
-        *(f"                   {n / 1e6:6.1f} M {n / compiled.cycles.total:4.0%}  {part}"
-          for part, n in compiled.cycles.parts.items()),
-        f"not in the cycles  {uncounted or 'nothing'}",
+        *cycle_lines,
         f"gradient exchange  {exchange * 1e3:.1f} ms (estimated, {parameters:,} parameters)",
         f"the schedule       {config.num_train_steps:,} steps: "
-        + ", ".join(_duration(name, (seconds + exchange) * config.num_train_steps / 3600,
-                              price_per_hour)
-                    for name, seconds in (("by the cycles", estimate),
-                                          ("at the peak rates", max(compute, transfer))))
+        + ", ".join(_duration(name, (of_step + exchange) * config.num_train_steps / 3600, price_per_hour)
+                    for name, of_step in seconds.items())
         + "; a real run takes longer",
+    ]
+
+
+def _cycle_lines(cycles: Cycles, tflops: float, seconds: float, chip: TpuChip) -> list[str]:
+    uncounted = ", ".join(f"{n} {opcode}" for opcode, n in sorted(cycles.uncounted.items()))
+    return [
+        f"compiler's cycles  {cycles.total / 1e6:.1f} M: {seconds * 1e3:.1f} ms at "
+        f"{chip.clock_ghz} GHz, {tflops:.1f} TFLOP/s ({tflops / chip.peak_tflops:.0%} of the peak)",
+        *(f"                   {n / 1e6:6.1f} M {n / cycles.total:4.0%}  {part}"
+          for part, n in cycles.parts.items()),
+        f"not in the cycles  {uncounted or 'nothing'}",
     ]
 
 

@@ -39,7 +39,7 @@ class Compiled(NamedTuple):
     code: int
     flops: float
     bytes_accessed: float
-    cycles: Cycles
+    cycles: Cycles | None  # None: jaxlib cannot read the compiled program
 
     @property
     def peak(self) -> int:
@@ -70,7 +70,16 @@ def compile_for_tpu(hlo: bytes, topology: str) -> Compiled:
     return Compiled(
         memory.argument_size_in_bytes, memory.temp_size_in_bytes,
         memory.generated_code_size_in_bytes, costs["flops"], costs["bytes accessed"],
-        count_cycles(executable.hlo_modules()[0].to_string()))
+        cycles_of(executable))
+
+
+def cycles_of(executable: Any) -> Cycles | None:
+    """The compiler's cycles; None where jaxlib cannot read the program that libtpu wrote. jaxlib 0.10.2
+    cannot read the asynchronous slices of the whole step for v6e in float32."""
+    try:
+        return count_cycles(executable.hlo_modules()[0].to_string())
+    except RuntimeError:  # jax.errors.JaxRuntimeError is one
+        return None
 
 
 def _compiler_reason(message: str) -> str:

@@ -25,7 +25,7 @@ _LOGITS = 4
 # does not use oneDNN (on processors without AVX512-VNNI) a step took up to 1.5 times the estimate. A run
 # is refused only if the least that it may take is more than the whole machine has.
 TOLERANCE = 0.3
-# XLA computes cheap arrays anew and works in place. `preflight` shows this share of the activations.
+# On an accelerator XLA computes cheap arrays anew and works in place; `preflight` shows this share.
 _XLA_SHARE = 0.45
 
 

@@ -46,6 +46,14 @@ def test_every_form_of_the_model_has_the_same_results(exports):
     assert found.result.all.generator == source.result.all.generator
 
 
+def test_pairs_of_many_lengths_warn_of_nothing(caplog):
+    """TensorFlow warns of a function that is traced often; here each length is traced once."""
+    pairs = load_pairs("", ["accents", "agreement"])
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        examine(str(model_dir("wordpiece")), pairs[:8] + pairs[-8:])
+    assert not caplog.records
+
+
 def test_a_generator_that_was_never_trained_takes_no_part(exports, tmp_path):
     import_folder(str(exports / "published/discriminator"), str(tmp_path / "imported"))
     found, = examine(str(tmp_path / "imported"), PAIRS)

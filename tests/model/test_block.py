@@ -122,8 +122,10 @@ def with_gradients(of: str, function, sources, upstream, on: bool) -> list[tf.Te
 @pytest.mark.parametrize("of", [
     "attention", "gelu", "norm", "positions last", "positions first", "vocabulary"])
 def test_fused_work_equals_single_operations(of, dtype, tolerance, rate):
-    """Values and gradients, with a batch that is no multiple of 4 and one mask of dropout."""
-    x, y = (tf.cast(normal(i, B, L, 6), dtype) for i in (1, 2))
+    """Values and gradients, with a batch that is no multiple of 4 and one mask of dropout. GELU and the
+    norm have thousands of rows, whose gradients have a mean: their sum in bfloat16 would be wrong."""
+    batch = 1025 if of in ("gelu", "norm") else B
+    x, y = (tf.cast(normal(i, batch, L, 6), dtype) for i in (1, 2))
     kernel = tf.cast(normal(5, 6, 6), dtype)
     norm, dropout = layer_norm(ModelConfig(), "norm"), Dropout(rate, 3)
     norm.build(x.shape)
@@ -148,7 +150,7 @@ def test_fused_work_equals_single_operations(of, dtype, tolerance, rate):
         "positions first": (lambda *of: product(product(*of[:2]), of[2]), [x, kernel[:, :4], kernel[:4]]),
         "vocabulary": (loss_of, [tf.cast(x, tf.float32)])}[of]
     example = function(*sources)
-    upstream = tf.cast(normal(4, *example.shape), example.dtype)
+    upstream = tf.cast(normal(4, *example.shape) + 0.5, example.dtype)
     in_float32 = [tf.cast(source, tf.float32) for source in sources]
     for found, expected in zip(
             with_gradients(of, function, sources, upstream, True),

@@ -15,10 +15,11 @@ from conftest import TINY
 from engine_helpers import make_data, model_config, run_config
 
 from electra_es.config import ModelConfig, PretrainingConfig
+from electra_es.data.inputs import synthetic_batch
 from electra_es.model.batches import Inputs, VocabularyFacts
 from electra_es.model.masking import mask_tokens
 from electra_es.model.pretrainer import build_pretrainer, loss_denominators, total_loss
-from electra_es.model.variables import get_weights, set_weights
+from electra_es.model.variables import get_weights, named_variables, set_weights
 from electra_es.sample import TRAIN_GLOB
 from electra_es.training.compilation import Compilation
 from electra_es.training.metrics import summarise
@@ -51,12 +52,12 @@ def sample_batches():
 
 def losses(rows, initial_weights, precision="float32", config=MODEL, kept=None):
     """Total, generator's and discriminator's loss of every step: float [STEPS, 3]; compiled by XLA with
-    `kept`."""
+    `kept`, else as on a CPU."""
     model = build_pretrainer(config, VOCAB, precision)
     set_weights(model, initial_weights, "initial")
     step = tf.function(TrainStep(
         model, Adam(model.trainable_variables, schedule_for(CONFIG), CONFIG), config, CONFIG,
-        Compilation(kept=kept)),
+        Compilation(fused=kept is None, kept=kept)),
         jit_compile=kept is not None, autograph=False)
     found = []
     for i, ids in enumerate(rows):
@@ -92,6 +93,35 @@ def test_losses_stay_within_two_per_cent(float32_run, sample_batches):
     assert np.abs(windows - 1).max() < 0.02, windows
     assert np.abs(short.mean(0) / full.mean(0) - 1).max() < 0.01
     assert in_every_step.min() > 1e-6  # and really computes in another type
+
+
+def gradients(initial_weights, precision, fused) -> dict[str, tf.Tensor]:
+    """Of each variable, for 3,936 tokens: enough that sums over tokens need more than bfloat16."""
+    model = build_pretrainer(MODEL, VOCAB, precision)
+    set_weights(model, initial_weights, "initial")
+    step = TrainStep(model, Adam(model.trainable_variables, schedule_for(CONFIG), CONFIG), MODEL, CONFIG,
+                     Compilation(fused=fused))
+    inputs = synthetic_batch(96, 41, V)
+
+    @tf.function(autograph=False)
+    def of_step():
+        masked = mask_tokens(inputs, MODEL, VOCAB, step.keys.masking)
+        denominators = loss_denominators(inputs, masked, MODEL, VOCAB)
+        return step._gradients(inputs, masked, denominators, tf.constant([1, 2]))[1]
+
+    of = {v.ref(): gradient for v, gradient in zip(model.trainable_variables, of_step(), strict=True)}
+    return {name: of[v.ref()] for name, v in named_variables(model).items() if v.ref() in of}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_every_gradient_is_that_of_float32(float32_run, fused):
+    """But for what bfloat16 rounds. The key's bias has no gradient: it moves all scores of a row."""
+    initial_weights, _ = float32_run
+    expected = gradients(initial_weights, "float32", False)
+    errors = {name: float(tf.norm(found - expected[name]) / tf.norm(expected[name]))
+              for name, found in gradients(initial_weights, "bfloat16", fused).items()
+              if "key/bias" not in name}
+    assert len(errors) > 60 and max(errors.values()) < 0.03, errors
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
