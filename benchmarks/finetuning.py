@@ -11,6 +11,7 @@ ElectraForTokenClassification, fused AdamW with the same groups, clip_grad_norm_
 64 sentences a batch. Ours sorts by length; one program takes batches of any length. PyTorch takes the
 order of the file and pads to 128, or to the longest of each batch (what a collator with padding does).
 All take turns, so that a machine whose speed drifts favours none; ratios are medians over the turns.
+With --precision=bfloat16 both compute in it; the goals are those of float32.
 """
 
 import os
@@ -204,7 +205,7 @@ def main() -> None:
         }, _TURNS.value, SECONDS / 2), 1)
         ratios["scoring"] = found["transformers, padded to 128"]
     for name, goal in (("step", _STEP_GOAL), ("scoring", _SCORING_GOAL)):
-        if name in ratios and ratios[name] < goal:
+        if config.precision == "float32" and name in ratios and ratios[name] < goal:
             raise CheckFailed(f"{name}: {ratios[name]:.2f} x transformers' speed: expected {goal}")
 
 
