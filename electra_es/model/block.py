@@ -62,8 +62,6 @@ class Block(tf_keras.layers.Layer):
         for layer in (self.query, self.key, self.value, self.attention_output, self.intermediate):
             layer.build(input_shape)
         self.feed_forward_output.build([self.intermediate.units])
-        self.attention_norm.build(input_shape)
-        self.feed_forward_norm.build(input_shape)
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, bias: tf.Tensor, training: bool = False) -> tf.Tensor:
