@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from benchmarks.pytorch_step import autocast
 from benchmarks.turns import SECONDS, take_turns
 from data_prep.train_vocabulary import train_vocabulary
 from electra_es import sample
@@ -110,7 +111,7 @@ def peer_step(peer: Any, config: FinetuningConfig, batch: Batch) -> Callable[[],
 
     def step() -> None:
         peer.train()
-        with peer_precision(config.precision):
+        with autocast(config.precision):
             loss = peer(**inputs).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(peer.parameters(), config.clip_norm)
@@ -119,13 +120,6 @@ def peer_step(peer: Any, config: FinetuningConfig, batch: Batch) -> Callable[[],
         optimizer.zero_grad()
 
     return step
-
-
-def peer_precision(precision: str) -> Any:
-    """PyTorch's autocast, which does nothing for float32."""
-    import torch
-
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def peer_scoring(peer: Any, features: Sequence[Features], config: FinetuningConfig, to_longest: bool
@@ -144,7 +138,7 @@ def peer_scoring(peer: Any, features: Sequence[Features], config: FinetuningConf
 
     def score() -> None:
         peer.eval()
-        with torch.inference_mode(), peer_precision(config.precision):
+        with torch.inference_mode(), autocast(config.precision):
             for ids, mask in batches:
                 peer(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1).numpy()
 

@@ -56,7 +56,7 @@ def pytorch_steps(config: ModelConfig, batch_size: int, length: int, vocab_size:
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bfloat16"):
+        with autocast(options.precision, options.device):
             total = loss(ids)
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -69,6 +69,12 @@ def pytorch_steps(config: ModelConfig, batch_size: int, length: int, vocab_size:
             torch.cuda.synchronize()
 
     return run
+
+
+def autocast(precision: str, device: str = "cpu") -> Any:
+    """What PyTorch computes in bfloat16 inside the `with`; with float32 it does nothing."""
+    torch = import_optional("torch", "requirements-dev.txt")
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _models(config: ModelConfig, vocab_size: int, options: Options) -> tuple[Any, Any]:

@@ -64,7 +64,7 @@ def row(topology: str, precision: str, compiled: Compiled) -> str:
     chip, cycles = SLICES[topology].chip, compiled.cycles
     if cycles is None:
         return f"{topology:6} {precision:9} jaxlib cannot read the program that libtpu wrote"
-    seconds = cycles.total / (chip.clock_ghz * 1e9)
+    seconds = cycles.seconds(chip.clock_ghz)
     parts = [cycles.parts["attention"], cycles.parts["feed-forward"]]
     shown = "  ".join(f"{part / 1e6:6.2f}" for part in (
         cycles.total, *parts, cycles.total - sum(parts)))

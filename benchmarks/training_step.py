@@ -7,10 +7,9 @@ With the defaults this takes about seven minutes on two cores. Several things ta
 machine whose speed drifts does not favour one: the bare compiled loop on one batch in memory; what
 `train()` does, over records, with a progress line every 25 steps and a checkpoint every 100, as
 hparams/debug.json has them (turns of a few steps may never come to one); reading as many batches; and
-ElectraForMaskedLM plus ElectraForPreTraining
-with fused AdamW, with the prediction head at every position, the way they come, and at the selected
-positions only (`benchmarks/pytorch_step.py`). The overhead is the ratio of the first two; more than 10 %
-is a failure. Speeds and ratios are medians.
+ElectraForMaskedLM plus ElectraForPreTraining with fused AdamW, with the prediction head at every
+position, the way they come, and at the selected positions only (`benchmarks/pytorch_step.py`). The
+overhead is the ratio of the first two; more than 10 % is a failure. Speeds and ratios are medians.
 """
 
 import os

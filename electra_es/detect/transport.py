@@ -7,6 +7,7 @@ here: a deadline for a whole request, answers to malformed ones, and a close tha
 answer. `tests/detect/test_serve_any_request.py` sends it anything.
 """
 
+import abc
 import contextlib
 import http.server
 import io
@@ -66,7 +67,7 @@ class _TimedReader(io.RawIOBase):
             self.connection.settimeout(MAX_SECONDS)  # for the answer
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler, abc.ABC):
     """Answers `GET` and `POST` with what `answer_get` and `answer_post` return or raise."""
 
     protocol_version = "HTTP/1.1"
@@ -75,13 +76,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     timeout = MAX_SECONDS
     command = ""
 
+    @abc.abstractmethod
     def answer_get(self) -> tuple[bytes, str]:
         """A body and its type; raises BadRequest."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def answer_post(self) -> tuple[bytes, str]:
         """As `answer_get`."""
-        raise NotImplementedError
 
     def setup(self) -> None:
         super().setup()

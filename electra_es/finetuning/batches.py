@@ -45,8 +45,8 @@ def bucket_of(length: int, longest: int) -> int:
 
 
 def fused_length(length: int, longest: int) -> int:
-    """The same where work is fused on a CPU: XLA compiles that for each length anew, so there are few of
-    the long ones; a token of padding costs more than that for the short ones."""
+    """The length that a batch is padded to where XLA compiles elementwise work on a CPU, for each length
+    anew. Short batches, which are the most, get little padding; long ones get few lengths."""
     step = 8 if length <= 128 else 32
     return min(-(-length // step) * step, longest)
 

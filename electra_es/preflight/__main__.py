@@ -36,7 +36,6 @@ from electra_es.flags import (
     resolve,
 )
 from electra_es.preflight.compiler import SLICES, Compiled, Slice, compile_for_tpu
-from electra_es.preflight.cycles import Cycles
 from electra_es.preflight.program import synthetic_program
 from electra_es.settings import NAME, PATH, Range
 
@@ -54,11 +53,8 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
     # In a ring, each device sends all gradients twice, except for its own share.
     exchange = 2 * (tpu.devices - 1) / tpu.devices * 4 * parameters / (chip.link_gbs * 1e9)
     seconds = {"at the peak rates": max(compute, transfer)}
-    cycle_lines = ["compiler's cycles  not known: jaxlib cannot read the program that libtpu wrote"]
     if compiled.cycles:
-        estimate = compiled.cycles.total / (chip.clock_ghz * 1e9)
-        seconds = {"by the cycles": estimate, **seconds}
-        cycle_lines = _cycle_lines(compiled.cycles, compiled.flops / estimate / 1e12, estimate, chip)
+        seconds = {"by the cycles": compiled.cycles.seconds(chip.clock_ghz), **seconds}
     return [
         f"batch              {config.train_batch_size} x {config.max_seq_length} tokens, "
         f"{per_device} examples per device, {tpu.devices} devices",
@@ -69,7 +65,7 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
         f"a step             {compiled.flops / 1e9:,.0f} GFLOP, "
         f"{compiled.bytes_accessed / 1e9:.1f} GB to and from memory per device",
         f"at the peak rates  {compute * 1e3:.1f} ms of arithmetic, {transfer * 1e3:.1f} ms of memory",
-        *cycle_lines,
+        *_cycle_lines(compiled, chip),
         f"gradient exchange  {exchange * 1e3:.1f} ms (estimated, {parameters:,} parameters)",
         f"the schedule       {config.num_train_steps:,} steps: "
         + ", ".join(_duration(name, (of_step + exchange) * config.num_train_steps / 3600, price_per_hour)
@@ -78,11 +74,16 @@ def report_lines(compiled: Compiled, tpu: Slice, config: PretrainingConfig, para
     ]
 
 
-def _cycle_lines(cycles: Cycles, tflops: float, seconds: float, chip: TpuChip) -> list[str]:
+def _cycle_lines(compiled: Compiled, chip: TpuChip) -> list[str]:
+    cycles = compiled.cycles
+    if cycles is None:
+        return ["compiler's cycles  not known: jaxlib cannot read the program that libtpu wrote"]
+    seconds = cycles.seconds(chip.clock_ghz)
+    used = compiled.flops / seconds / 1e12
     uncounted = ", ".join(f"{n} {opcode}" for opcode, n in sorted(cycles.uncounted.items()))
     return [
         f"compiler's cycles  {cycles.total / 1e6:.1f} M: {seconds * 1e3:.1f} ms at "
-        f"{chip.clock_ghz} GHz, {tflops:.1f} TFLOP/s ({tflops / chip.peak_tflops:.0%} of the peak)",
+        f"{chip.clock_ghz} GHz, {used:.1f} TFLOP/s ({used / chip.peak_tflops:.0%} of the peak)",
         *(f"                   {n / 1e6:6.1f} M {n / cycles.total:4.0%}  {part}"
           for part, n in cycles.parts.items()),
         f"not in the cycles  {uncounted or 'nothing'}",

@@ -36,6 +36,9 @@ class Cycles(NamedTuple):
     def total(self) -> int:
         return sum(self.parts.values())
 
+    def seconds(self, clock_ghz: float) -> float:
+        return self.total / (clock_ghz * 1e9)
+
 
 def count_cycles(hlo: str) -> Cycles:
     """Adds up the estimates of an optimised HLO module, given as text.

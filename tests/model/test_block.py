@@ -45,9 +45,8 @@ def test_gradient_of_attention(rate):
         found, expected = attention(query, key, value, bias, draws, scale), by_formula()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     for x in (query, key, value):
-        # Sums of some ten products of numbers up to 3 in float32: other processors add in other orders.
         np.testing.assert_allclose(tape.gradient(found, x, upstream),
-                                   tape.gradient(expected, x, upstream), rtol=1e-5, atol=2e-6)
+                                   tape.gradient(expected, x, upstream), atol=2e-6)
 
 
 @pytest.mark.parametrize("epsilon", [1e-12, 0.3])
@@ -112,7 +111,7 @@ def with_gradients(of: str, function, sources, upstream, on: bool) -> list[tf.Te
 
     compiled = tf.function(run, autograph=False).get_concrete_function()
     names = compiled.graph.as_graph_def().library.function
-    if "positions" not in of:
+    if of not in ("positions last", "product"):
         assert any("_XlaMustCompile" in f.attr for f in names) == on  # so that it was really fused
     return compiled()
 
@@ -120,7 +119,7 @@ def with_gradients(of: str, function, sources, upstream, on: bool) -> list[tf.Te
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 1e-6), (tf.bfloat16, 0.03)])
 @pytest.mark.parametrize("of", [
-    "attention", "gelu", "norm", "positions last", "positions first", "vocabulary"])
+    "attention", "gelu", "norm", "positions last", "product", "vocabulary"])
 def test_fused_work_equals_single_operations(of, dtype, tolerance, rate):
     """Values and gradients, with a batch that is no multiple of 4 and one mask of dropout. GELU and the
     norm have thousands of rows, whose gradients have a mean: their sum in bfloat16 would be wrong."""
@@ -147,7 +146,7 @@ def test_fused_work_equals_single_operations(of, dtype, tolerance, rate):
         "attention": (heads, [tf.cast(normal(i, B, N, D, L), dtype) for i in range(3)]),
         "gelu": (gelu_of_sum, [x, y[0, 0]]), "norm": (sum_of, [x, y, y[0, 0]]),
         "positions last": (lambda *of: positions_first(positions_last(*of), of[1]), [x, kernel]),
-        "positions first": (lambda *of: product(product(*of[:2]), of[2]), [x, kernel[:, :4], kernel[:4]]),
+        "product": (lambda *of: product(product(*of[:2]), of[2]), [x, kernel[:, :4], kernel[:4]]),
         "vocabulary": (loss_of, [tf.cast(x, tf.float32)])}[of]
     example = function(*sources)
     upstream = tf.cast(normal(4, *example.shape) + 0.5, example.dtype)
