@@ -62,7 +62,8 @@ class Embeddings(tf_keras.layers.Layer):
         return self._with_base("word_embeddings")
 
     def _with_base(self, name: str) -> tf.Tensor:
-        own = getattr(self, name)
+        # As a tensor: TensorFlow copies a variable in which something is looked up at every other use.
+        own = tf.convert_to_tensor(getattr(self, name))
         return own if self.base is None else own + tf.stop_gradient(getattr(self.base, name))
 
     def call(self, input_ids: tf.Tensor, segment_ids: tf.Tensor) -> tf.Tensor:

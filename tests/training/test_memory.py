@@ -82,6 +82,22 @@ def test_the_estimate_is_what_a_step_takes(name):
     assert measured == pytest.approx(estimated, rel=TOLERANCE)
 
 
+@pytest.mark.parametrize("sharing", ["tied", "gradient_disentangled"])
+def test_a_step_looks_nothing_up_in_a_variable(sharing):
+    """Else TensorFlow copies the variable, which may be the table of embeddings, at every other use."""
+    settings = ModelConfig(num_layers=1, embedding_size=16, hidden_size=16, num_heads=2,
+                           intermediate_size=24, max_position_embeddings=13, embedding_sharing=sharing)
+    config = PretrainingConfig(train_batch_size=4, max_seq_length=13)
+    model = build_pretrainer(settings, VocabularyFacts(61, 0, 2, 3, 4, np.ones(61, bool)))
+    optimizer = Adam(model.trainable_variables, schedule_for(config), config)
+    step = TrainStep(model, optimizer, settings, config)
+    graph = tf.function(step, autograph=False).get_concrete_function(
+        synthetic_batch(4, 13, 61)).graph.as_graph_def()
+    operations = {node.op for function in graph.library.function for node in function.node_def}
+    assert "GatherV2" in operations and "ReadVariableOp" in operations
+    assert not [name for name in operations if name.startswith(("ResourceGather", "ResourceScatter"))]
+
+
 def test_parameters_are_those_of_the_matrices():
     """Biases, LayerNorm and positions, which are not counted, are a small part."""
     for settings in (dict(model_size="small"),
