@@ -40,14 +40,18 @@ STEPS = {
 }
 
 
+def train_step(settings: ModelConfig, config: PretrainingConfig, vocab_size: int) -> TrainStep:
+    model = build_pretrainer(settings, VocabularyFacts(
+        vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool)))
+    optimizer = Adam(model.trainable_variables, schedule_for(config), config)
+    return TrainStep(model, optimizer, settings, config)
+
+
 def bytes_of_a_step(name: str) -> int:
     """By how much the process grows at most in its first two steps; call it in a process of its own."""
     model_settings, vocab_size, settings = STEPS[name]
-    model_settings, config = ModelConfig(**model_settings), PretrainingConfig(**settings)
-    model = build_pretrainer(model_settings, VocabularyFacts(
-        vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool)))
-    optimizer = Adam(model.trainable_variables, schedule_for(config), config)
-    loop = make_train_loop(TrainStep(model, optimizer, model_settings, config),
+    config = PretrainingConfig(**settings)
+    loop = make_train_loop(train_step(ModelConfig(**model_settings), config, vocab_size),
                            tf.distribute.get_strategy())
     batches = iter(tf.data.Dataset.from_tensors(synthetic_batch(
         config.train_batch_size, config.max_seq_length, vocab_size)).repeat())
@@ -85,13 +89,10 @@ def test_the_estimate_is_what_a_step_takes(name):
 @pytest.mark.parametrize("sharing", ["tied", "gradient_disentangled"])
 def test_a_step_looks_nothing_up_in_a_variable(sharing):
     """Else TensorFlow copies the variable, which may be the table of embeddings, at every other use."""
-    settings = ModelConfig(num_layers=1, embedding_size=16, hidden_size=16, num_heads=2,
+    settings = ModelConfig(num_layers=1, embedding_size=16, hidden_size=20, num_heads=2,
                            intermediate_size=24, max_position_embeddings=13, embedding_sharing=sharing)
     config = PretrainingConfig(train_batch_size=4, max_seq_length=13)
-    model = build_pretrainer(settings, VocabularyFacts(61, 0, 2, 3, 4, np.ones(61, bool)))
-    optimizer = Adam(model.trainable_variables, schedule_for(config), config)
-    step = TrainStep(model, optimizer, settings, config)
-    graph = tf.function(step, autograph=False).get_concrete_function(
+    graph = tf.function(train_step(settings, config, 61), autograph=False).get_concrete_function(
         synthetic_batch(4, 13, 61)).graph.as_graph_def()
     operations = {node.op for function in graph.library.function for node in function.node_def}
     assert "GatherV2" in operations and "ReadVariableOp" in operations
