@@ -45,6 +45,7 @@ from electra_es.finetuning.tasks import Task, load_task
 from electra_es.flags import parse_flags_only
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.text.tokenizer import Tokenizer, load_tokenizer
+from electra_es.training.devices import TpuAddress, set_up_devices
 from electra_es.training.run_dir import vocabulary_facts
 
 _SIZE = flags.DEFINE_string("model_size", "small", "Row of the table of model sizes.")
@@ -60,9 +61,8 @@ _LENGTH = 128
 _STEP_GOAL, _SCORING_GOAL = 1.2, 1.5
 
 
-def our_finetuner(task: Task, config: FinetuningConfig, settings: ModelConfig, tokenizer: Tokenizer
-                  ) -> Finetuner:
-    strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
+def our_finetuner(task: Task, config: FinetuningConfig, settings: ModelConfig, tokenizer: Tokenizer,
+                  strategy: tf.distribute.Strategy) -> Finetuner:
     with strategy.scope():
         model = build_pretrainer(settings, vocabulary_facts(tokenizer), config.precision)
     weights = [variable.numpy() for variable in model.variables]
@@ -161,15 +161,16 @@ def main() -> None:
     parse_flags_only()
     print("at most ten minutes on two cores", flush=True)
     task = load_task("conll2002_pos")
+    config = FinetuningConfig(max_seq_length=_LENGTH, train_batch_size=_BATCH.value,
+                              distribution="cpu", precision=_PRECISION.value)
+    strategy = set_up_devices(config.for_training(1), TpuAddress())
     with tempfile.TemporaryDirectory() as folder:
         if not _VOCAB.value:
             train_vocabulary(sample.TRAIN_GLOB, f"{folder}/vocabulary", TextConfig(vocab_size=2_000),
                              held_out=sample.VALIDATION_GLOB, workers=1)
         tokenizer = load_tokenizer(_VOCAB.value or f"{folder}/vocabulary")
-    config = FinetuningConfig(max_seq_length=_LENGTH, train_batch_size=_BATCH.value,
-                              distribution="cpu", precision=_PRECISION.value)
     settings, labels = model_config({"model_size": _SIZE.value}), len(task.labels)
-    finetuner = our_finetuner(task, config, settings, tokenizer)
+    finetuner = our_finetuner(task, config, settings, tokenizer, strategy)
     batch = full_batch(_BATCH.value, len(tokenizer.vocab), labels)
     peer, key = peer_model(settings, len(tokenizer.vocab), labels), TrialKeys(1, 1).dropout
     torch_step = peer_step(peer, config, batch)

@@ -36,6 +36,7 @@ from electra_es.model.batches import VocabularyFacts
 from electra_es.model.pretrainer import build_pretrainer
 from electra_es.monitoring.progress import ProgressLog
 from electra_es.training.checkpoints import Checkpoints
+from electra_es.training.devices import TpuAddress, set_up_devices
 from electra_es.training.flops import training_flops
 from electra_es.training.metrics import summarise
 from electra_es.training.optimization import Adam, learning_rate, schedule_for
@@ -69,7 +70,7 @@ def our_turns(config: PretrainingConfig, model_settings: ModelConfig, vocab_size
               ) -> dict[str, Callable[[], None]]:
     """Functions for `save_every` steps: only the loop, everything that a run does, only the input."""
     vocab = VocabularyFacts(vocab_size, 0, 2, 3, 4, np.ones(vocab_size, bool))
-    strategy = tf.distribute.OneDeviceStrategy("device:CPU:0")
+    strategy = set_up_devices(config, TpuAddress())
     with strategy.scope():
         model = build_pretrainer(model_settings, vocab, config.precision)
         optimizer = Adam(model.trainable_variables, schedule_for(config), config)

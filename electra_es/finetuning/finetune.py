@@ -51,7 +51,9 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
     """
     # ---- Devices, model, data: what can be wrong is looked at before step 1.
     check_local(output, tpu)
-    strategy = set_up_devices(config.for_training(1), tpu)
+    batch_sizes = (grid or {}).get("train_batch_size", (config.train_batch_size,))
+    smallest = dataclasses.replace(config, train_batch_size=min(batch_sizes))
+    strategy = set_up_devices(smallest.for_training(1), tpu)
     with only_run_in(output), StopSignal(Workers(strategy)) as stop:
         model_dir = as_model_dir(model, os.path.join(output, PRETRAINED_DIR))
         with strategy.scope():

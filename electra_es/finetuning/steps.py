@@ -15,10 +15,12 @@ from electra_es.finetuning.batches import Batch, bucket_of, fused_length, padded
 from electra_es.finetuning.heads import losses, probabilities
 from electra_es.finetuning.model import FinetuningModel
 from electra_es.model.dropout import dropout_seed
+from electra_es.model.parts import Part, joined_parts, sum_of_parts
 from electra_es.model.randomness import Key, stateless_seed
 from electra_es.training.compilation import Compilation
 from electra_es.training.optimization import Adam
 from electra_es.training.steps import (
+    MicroBatch,
     Sums,
     apply_gradients,
     no_garbage_collection,
@@ -49,8 +51,11 @@ class FinetuningStep:
         return apply_gradients(self.optimizer, loss, gradients, sums, self.config.clip_norm)
 
     def _local_gradients(self, batch: Batch, total: tf.Tensor, seed: tf.Tensor
-                         ) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
-        with dropout_seed(seed), self.compilation.applied():
+                         ) -> MicroBatch:
+        return sum_of_parts(lambda batch, part: self._part(batch, total, seed, part), batch)
+
+    def _part(self, batch: Batch, total: tf.Tensor, seed: tf.Tensor, part: Part | None) -> MicroBatch:
+        with dropout_seed(seed, part), self.compilation.applied():
             with tf.GradientTape() as tape:
                 logits = self.model(batch.input_ids, batch.input_mask, batch.segment_ids, seed,
                                     training=True)
@@ -85,8 +90,10 @@ def make_forward(model: FinetuningModel, strategy: tf.distribute.Strategy, longe
                  ) -> Callable[[Batch], np.ndarray]:
     """Returns `forward(batch) -> float32 [B, ...]` for a NumPy batch: probabilities of labels; for
     the kinds without labels the logits. For each row they are at least as long as the row."""
+    forward_in_parts = joined_parts(lambda *inputs: probabilities(model.kind, model(*inputs)))
+
     def replica_forward(batch: Batch) -> tf.Tensor:
-        return probabilities(model.kind, model(*batch[:3]))
+        return forward_in_parts(*batch[:3])
 
     program = Program(lambda batch: strategy.run(replica_forward, args=(batch,)), strategy, longest,
                       few_lengths=False)

@@ -25,6 +25,7 @@ import tensorflow as tf
 from electra_es.minimal_pairs.pairs import Pair, span_of_word
 from electra_es.minimal_pairs.results import ExamResult, Preference, collect, summarise
 from electra_es.model.masking import gather_positions
+from electra_es.model.parts import joined_parts
 from electra_es.model.pretrainer import ElectraPretrainer
 from electra_es.text.tokenizer import Tokenizer
 
@@ -196,6 +197,8 @@ def _compiled(forward: Callable[..., tf.Tensor], strategy: tf.distribute.Strateg
               ) -> Callable[..., np.ndarray]:
     """Every replica computes the same, so this works with variables on any device. There is a program for
     each length, because devices that compile want fixed shapes."""
+    forward = joined_parts(forward)
+
     @tf.function(autograph=False)
     def compiled(*arguments: tf.Tensor) -> tf.Tensor:
         return strategy.experimental_local_results(strategy.run(forward, args=arguments))[0]

@@ -1,5 +1,6 @@
 """Dropout whose masks are derived from (seed, step, layer), so that a resumed run repeats them."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -7,16 +8,19 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 
+from electra_es.model.parts import Part
 from electra_es.model.scoped import Scoped
 
 _AUTO_SELECT = 3  # tf.random.Algorithm.AUTO_SELECT: the device's own generator
+_NUMBERS_PER_COUNT = 4  # of 32 bits that a CPU's generator, Philox, makes for each value of its counter
 _LEVELS = 2**8  # a draw has 8 bits
 _dropout_seed = Scoped(outside=None)
 
 
-def dropout_seed(seed: tf.Tensor) -> AbstractContextManager[None]:
-    """Derives every dropout mask drawn inside the `with` from `seed`, int32 [2]."""
-    return _dropout_seed.set_to(seed)
+def dropout_seed(seed: tf.Tensor, part: Part | None = None) -> AbstractContextManager[None]:
+    """Derives every dropout mask drawn inside the `with` from `seed`, int32 [2]. If what is computed is
+    part of a batch, the masks are those of its rows."""
+    return _dropout_seed.set_to((seed, part))
 
 
 class Draws(NamedTuple):
@@ -94,15 +98,12 @@ class Dropout(tf_keras.layers.Layer):
         """
         if not self.threshold:
             return None
-        seed = _dropout_seed.value
-        if seed is None:
+        if _dropout_seed.value is None:
             raise RuntimeError("dropout outside `dropout_seed`: call with training=False")
+        seed, part = _dropout_seed.value
         key = tf.bitcast(seed, tf.uint64) + tf.constant(self.number, tf.uint64)
         batch, *inner = shape
-        bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[(batch + 3) // 4, *inner], key=tf.expand_dims(key, 0),
-            counter=tf.zeros([2], tf.uint64), alg=_AUTO_SELECT, dtype=tf.uint32)
-        return Draws(bits, self._thresholds(inner[-1], seed))
+        return Draws(_bits(key, [(batch + 3) // 4, *inner], part), self._thresholds(inner[-1], seed))
 
     def _thresholds(self, n: tf.Tensor | int, seed: tf.Tensor) -> tf.Tensor:
         """int32 [n]: a whole number of levels for each column. A rate of 0.1 is 25.6 levels: three of
@@ -110,3 +111,21 @@ class Dropout(tf_keras.layers.Layer):
         start = tf.cast(tf.bitwise.bitwise_and(seed[1], 1023), tf.float32)
         ends = tf.floor((tf.cast(tf.range(n + 1), tf.float32) + start) * self.threshold)
         return tf.cast(ends[1:] - ends[:-1], tf.int32)
+
+
+def _bits(key: tf.Tensor, shape: list[tf.Tensor | int], part: Part | None) -> tf.Tensor:
+    """uint32 of `shape`, [Q, ...], drawn with a uint64 `key`; of a part the rows that follow those of the
+    parts before it in what is drawn for the whole batch."""
+    def draw(rows: tf.Tensor | int, counter: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[rows, *shape[1:]], key=tf.expand_dims(key, 0), counter=counter, alg=_AUTO_SELECT,
+            dtype=tf.uint32)
+
+    start = tf.zeros([2], tf.uint64)
+    if part is None:
+        return draw(shape[0], start)
+    if math.prod(size for size in shape if isinstance(size, int)) % _NUMBERS_PER_COUNT:
+        return draw(part.of * shape[0], start)[part.number * shape[0]:][:shape[0]]
+    numbers = tf.reduce_prod(tf.cast(tf.stack(shape), tf.int64))
+    before = tf.cast(part.number, tf.int64) * (numbers // _NUMBERS_PER_COUNT)
+    return draw(shape[0], tf.stack([tf.cast(before, tf.uint64), start[1]]))

@@ -1,6 +1,7 @@
 """Which devices a run uses: TPU (local, named or grpc), GPUs, several workers, CPU."""
 
 import collections
+import contextlib
 import json
 import os
 import re
@@ -14,8 +15,10 @@ from absl import logging
 from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError, quiet_libraries
 from electra_es.hardware import local_tpu, nvidia_gpus, usable_cores
+from electra_es.model.parts import divides_between
 
 _CONNECT_SECONDS = 30
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 class TpuAddress(NamedTuple):
@@ -67,16 +70,32 @@ def _make_strategy(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
                              "(`python -m electra_es.devices` says why)")
         return (tf.distribute.MirroredStrategy() if count > 1
                 else tf.distribute.OneDeviceStrategy("device:GPU:0"))
-    return _cpu_strategy(config.cpu_replicas)
+    return _cpu_strategy(config)
 
 
-def _cpu_strategy(replicas: int) -> tf.distribute.Strategy:
+def _cpu_strategy(config: PretrainingConfig) -> tf.distribute.Strategy:
+    replicas = config.cpu_replicas
     if replicas == 1:
+        if config.jit_compile != "on":
+            _divide_batches_between_cores(config)
         return tf.distribute.OneDeviceStrategy("device:CPU:0")
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)])
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+
+def _divide_batches_between_cores(config: PretrainingConfig) -> None:
+    """Gives each operation one thread if every core can have a part of each batch (`model/parts.py`).
+    Not if the user set TensorFlow's number of threads, or if TensorFlow has started its threads."""
+    cores = usable_cores()
+    batches = (config.train_batch_size // config.accumulation_steps, config.eval_batch_size)
+    if any(name in os.environ for name in _THREADS) or not all(
+            divides_between(rows, cores) for rows in batches):
+        return
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_inter_op_parallelism_threads(cores)
+        tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 def _multi_worker_strategy() -> tf.distribute.Strategy:

@@ -3,7 +3,8 @@
 The estimate counts arrays that live at the same time, at the end of the forward pass:
 
 * for each parameter 16 bytes: weight, gradient and two moments; 12 more for the copy from which a
-  checkpoint is written in the background, 4 more with micro-batches, whose gradients are added up;
+  checkpoint is written in the background, 4 more with micro-batches, whose gradients are added up, and 4
+  for each part of a batch that a core computes (`model/parts.py`);
 * for each token and layer what the backward pass needs, see `_kept_per_token`;
 * for each position that the generator predicts `_LOGITS` arrays of the vocabulary: the logits, and what
   the gradient of the softmax makes of them before it is multiplied with the table.
@@ -19,6 +20,7 @@ from electra_es.chips import TPUS
 from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.errors import UsageError
 from electra_es.hardware import Memory, host_memory, local_tpu
+from electra_es.model.parts import cores_for_parts
 
 _LOGITS = 4
 # Estimates lie within this share of what was measured (tests/training/test_memory.py). Where TensorFlow
@@ -61,7 +63,11 @@ def check_memory(model: ModelConfig, config: PretrainingConfig, vocab_size: int,
         state = state_bytes(model, config, vocab_size, parts)
         examples = config.train_batch_size / replicas / parts
         activations = activation_bytes(model, config, vocab_size, examples)
-        return replicas * (state + activations) if on_host else state + _XLA_SHARE * activations
+        if not on_host:
+            return state + _XLA_SHARE * activations
+        cores = cores_for_parts()
+        of_parts = 4 * cores * parameters(model, vocab_size) if cores > 1 else 0
+        return replicas * (state + activations) + of_parts
 
     now = needed(config.accumulation_steps)
     if now <= there.free:

@@ -19,6 +19,7 @@ from electra_es.config import ModelConfig, PretrainingConfig
 from electra_es.model.batches import Inputs, MaskedInputs
 from electra_es.model.dropout import dropout_seed
 from electra_es.model.masking import mask_tokens
+from electra_es.model.parts import Part, sum_of_parts
 from electra_es.model.pretrainer import ElectraPretrainer, Outputs, loss_denominators, total_loss
 from electra_es.model.randomness import Key, derive_key, fold_in, stateless_seed, uniform
 from electra_es.training.compilation import Compilation, compilation_for
@@ -104,8 +105,13 @@ class TrainStep:
 
     def _micro_batch(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor,
                      seed: tf.Tensor) -> MicroBatch:
+        return sum_of_parts(lambda batch, part: self._part(batch[0], batch[1], denominators, seed, part),
+                            (inputs, masked))
+
+    def _part(self, inputs: Inputs, masked: MaskedInputs, denominators: tf.Tensor, seed: tf.Tensor,
+              part: Part | None) -> MicroBatch:
         draws = sampling_draws(self.keys, inputs, masked, self.model_config)
-        with dropout_seed(seed), self.compilation.applied():
+        with dropout_seed(seed, part), self.compilation.applied():
             with tf.GradientTape() as tape:
                 outputs = self.model(inputs, masked, draws, training=True)
                 loss = total_loss(outputs, denominators, self.model_config)
@@ -224,7 +230,7 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
     """Returns a compiled `step(inputs) -> sums`, with histograms for the AUC and for the floor."""
     forward = evaluation_forward(model, model_config, seed)
 
-    def replica_step(inputs: Inputs) -> Sums:
+    def sums_of(inputs: Inputs, part: Part | None) -> Sums:
         masked, outputs = forward(inputs)
         return {**metric_sums(outputs, masked, model_config), **auc_histograms(outputs),
                 **id_histograms(outputs, inputs, masked, model_config, model.vocab)}
@@ -232,7 +238,8 @@ def make_eval_step(model: ElectraPretrainer, model_config: ModelConfig, seed: in
     @tf.function(autograph=False)
     def step(inputs: Inputs) -> Sums:
         with no_garbage_collection():
-            return reduce_sums(strategy, strategy.run(replica_step, args=(inputs,)))
+            return reduce_sums(strategy, strategy.run(
+                lambda inputs: sum_of_parts(sums_of, inputs), args=(inputs,)))
 
     return step
 
