@@ -12,8 +12,8 @@ from electra_es.errors import UsageError
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 # Files of a control group: limit, use, and the line of memory.stat with what may be dropped at any time.
-_GROUP_FILES = {"": ("memory.max", "memory.current", "inactive_file"),  # version 2
-                "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")}
+_MEMORY_FILES = {"": ("memory.max", "memory.current", "inactive_file"),  # version 2
+                 "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")}
 _GOOGLE, _NVIDIA = "0x1ae0", "0x10de"
 # PCI number of the chip -> version. One number stands for v2 and v3.
 _TPU_NUMBERS = {"0x0027": "v2 or v3", "0x005e": "v4", "0x0062": "v5p", "0x0063": "v5e",
@@ -23,8 +23,15 @@ _WITHOUT_PJRT = ("v2", "v3", "v2 or v3", "v4")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; a container or `taskset` may allow fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; a container or `taskset` may allow fewer than the machine has. If a
+    container limits the time on cores (`docker run --cpus`), so many whole ones."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for kind, folder in _control_groups("cpu"):
+        times = _read(folder / "cpu.max").split() if not kind else [
+            _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        if len(times) == 2 and all(map(str.isdigit, times)):  # else there is no limit
+            cores = min(cores, max(1, int(times[0]) // int(times[1])))
+    return cores
 
 
 class Memory(NamedTuple):
@@ -43,7 +50,8 @@ def host_memory() -> Memory:
         free = found.get("MemAvailable", total) + found.get("SwapFree", 0)
     else:  # not Linux
         total = free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for folder, (limit_file, use_file, droppable) in _control_groups():
+    for kind, folder in _control_groups("memory"):
+        limit_file, use_file, droppable = _MEMORY_FILES[kind]
         limit, use = _read(folder / limit_file), _read(folder / use_file)
         if not (limit.isdigit() and use.isdigit()):  # no limit
             continue
@@ -53,17 +61,18 @@ def host_memory() -> Memory:
     return Memory(total, max(free, 0))
 
 
-def _control_groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """The folders of this process's control group and of those around it. Within a container the path may
-    be that outside, so that only the top is there."""
+def _control_groups(controller: str) -> Iterator[tuple[str, Path]]:
+    """The folders of this process's control group and of those around it, each with "" for version 2 and
+    the controller for version 1. Within a container the path may be that outside, so that only the top is
+    there."""
     for line in _read(_PROC / "self/cgroup").splitlines():
         _, kinds, path = line.split(":", 2)
-        kind = "memory" if "memory" in kinds.split(",") else kinds
-        if kind in _GROUP_FILES:
+        kind = controller if controller in kinds.split(",") else kinds
+        if kind in ("", controller):
             top = _CGROUPS / kind
             group = top / path.lstrip("/")
             for folder in (group, *group.parents):
-                yield folder, _GROUP_FILES[kind]
+                yield kind, folder
                 if folder == top:
                     break
 

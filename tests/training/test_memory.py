@@ -1,6 +1,7 @@
 """The estimate of memory against what a step takes, and what a run says of it."""
 
 import concurrent.futures
+import os
 import pathlib
 import re
 from types import SimpleNamespace
@@ -141,8 +142,9 @@ def test_what_no_machine_of_this_size_can_do_is_refused(monkeypatch):
         said(monkeypatch, 0.6, 0.65, train_batch_size=16, max_seq_length=512)
 
 
-def test_memory_of_a_container(tmp_path, monkeypatch):
-    """The least of the machine, of both kinds of control groups, and of those around the process."""
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """A function that writes files of control groups: `__` stands for `/`, `_dot_` for `.`."""
     monkeypatch.setattr(hardware, "_PROC", tmp_path)
     monkeypatch.setattr(hardware, "_CGROUPS", tmp_path / "cgroup")
 
@@ -152,6 +154,28 @@ def test_memory_of_a_container(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{text}\n")
 
+    return write
+
+
+def test_cores_of_a_container(write, monkeypatch):
+    """Time on cores, of both kinds of control groups and of those around the process."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert hardware.usable_cores() == 8
+    write(self__cgroup="0::/a/b", cgroup__a__b__cpu_dot_max="max 100000")
+    assert hardware.usable_cores() == 8
+    write(cgroup__a__cpu_dot_max="350000 100000")
+    assert hardware.usable_cores() == 3
+    write(cgroup__a__cpu_dot_max="50000 100000")
+    assert hardware.usable_cores() == 1
+    write(self__cgroup="4:cpu,cpuacct:/not/seen/inside", cgroup__cpu__cpu_dot_cfs_quota_us=-1,
+          cgroup__cpu__cpu_dot_cfs_period_us=100_000)
+    assert hardware.usable_cores() == 8
+    write(cgroup__cpu__cpu_dot_cfs_quota_us=600_000)
+    assert hardware.usable_cores() == 6
+
+
+def test_memory_of_a_container(write):
+    """The least of the machine, of both kinds of control groups, and of those around the process."""
     write(meminfo="MemTotal: 1000 kB\nMemAvailable: 600 kB\nSwapTotal: 100 kB\nSwapFree: 50 kB")
     write(self__cgroup="0::/a/b")
     assert hardware.host_memory() == (1100 * 1024, 650 * 1024)
