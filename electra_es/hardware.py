@@ -23,7 +23,7 @@ _WITHOUT_PJRT = ("v2", "v3", "v2 or v3", "v4")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; a container or `taskset` may allow fewer than the machine has. If a
+    """Cores that this process may use; a container or `taskset` may allow fewer than there are. If a
     container limits the time on cores (`docker run --cpus`), so many whole ones."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for kind, folder in _control_groups("cpu"):
