@@ -15,7 +15,7 @@ from absl import logging
 from electra_es.config import PretrainingConfig
 from electra_es.errors import UsageError, quiet_libraries
 from electra_es.hardware import local_tpu, nvidia_gpus, usable_cores
-from electra_es.model.parts import divides_between
+from electra_es.model.parts import cores_for_parts, divides_between
 
 _CONNECT_SECONDS = 30
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -169,6 +169,8 @@ def devices_used(strategy: tf.distribute.Strategy) -> str:
 def devices_line(strategy: tf.distribute.Strategy) -> str:
     """`devices: 2 x NVIDIA L4`: the devices that the run uses, then those that it does not use."""
     line = f"devices: {devices_used(strategy)}"
+    if cores_for_parts() > 1:
+        line += ", each core computes a part of the batch"
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return line
     gpus = tf.config.list_physical_devices("GPU")

@@ -6,6 +6,7 @@ import pytest
 from engine_helpers import TrainingProcess, assert_same_state, make_data, saved_state
 
 from electra_es.errors import EXIT_STOPPED
+from electra_es.hardware import usable_cores
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,19 @@ def test_stopped_by_sigterm(data, uninterrupted, tmp_path):
     assert "stopped by a signal at step" in run.wait(expected=EXIT_STOPPED)
     TrainingProcess(data, tmp_path / "run").wait()
     assert_same_state(saved_state(tmp_path / "run"), uninterrupted)
+
+
+@pytest.mark.skipif(usable_cores() == 1, reason="takes two cores")
+def test_killed_while_cores_divide_the_batch(data, tmp_path):
+    rows = 4 * usable_cores()
+    settings = dict(train_batch_size=rows, eval_batch_size=rows, num_train_steps=24, restart_steps=(),
+                    jit_compile="auto", log_every=1, save_every=3)
+    printed = TrainingProcess(data, tmp_path / "whole", **settings).wait()
+    assert "each core computes a part of the batch" in printed
+    run = TrainingProcess(data, tmp_path / "killed", **settings)
+    run.wait_for_step(random.randrange(6, 20))
+    run.process.kill()
+    run.wait(expected=-9)
+    printed = TrainingProcess(data, tmp_path / "killed", **settings).wait()
+    assert "; step 0 of 24" not in printed, "the last start did not resume"
+    assert_same_state(saved_state(tmp_path / "killed"), saved_state(tmp_path / "whole"))

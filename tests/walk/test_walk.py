@@ -76,7 +76,7 @@ def road(request, tmp_path_factory) -> tuple[Walk, Variant]:
 def training(variant: Variant, model_dir: str = "model") -> list[str]:
     return ["run_pretraining.py", "--data_dir=records", "--vocab_dir=vocabulary",
             f"--model_dir={model_dir}", "--max_seq_length=64", f"--num_train_steps={STEPS}",
-            "--train_batch_size=12", "--eval_batch_size=10", "--log_every=4", "--save_every=8",
+            "--train_batch_size=16", "--eval_batch_size=8", "--log_every=4", "--save_every=8",
             "--steps_per_loop=4", *MODEL, *variant.training]
 
 
