@@ -51,6 +51,7 @@ def finetune(task: Task, config: FinetuningConfig, *, model: str, data_dir: str,
     """
     # ---- Devices, model, data: what can be wrong is looked at before step 1.
     check_local(output, tpu)
+    # All points of a grid are trained with the same threads: those that suit the smallest batch.
     batch_sizes = (grid or {}).get("train_batch_size", (config.train_batch_size,))
     smallest = dataclasses.replace(config, train_batch_size=min(batch_sizes))
     strategy = set_up_devices(smallest.for_training(1), tpu)

@@ -14,7 +14,7 @@ from electra_es.model.scoped import Scoped
 _AUTO_SELECT = 3  # tf.random.Algorithm.AUTO_SELECT: the device's own generator
 _NUMBERS_PER_COUNT = 4  # of 32 bits that a CPU's generator, Philox, makes for each value of its counter
 _LEVELS = 2**8  # a draw has 8 bits
-_dropout_seed = Scoped(outside=None)
+_dropout_seed = Scoped(outside=(None, None))  # seed, part
 
 
 def dropout_seed(seed: tf.Tensor, part: Part | None = None) -> AbstractContextManager[None]:
@@ -98,9 +98,9 @@ class Dropout(tf_keras.layers.Layer):
         """
         if not self.threshold:
             return None
-        if _dropout_seed.value is None:
-            raise RuntimeError("dropout outside `dropout_seed`: call with training=False")
         seed, part = _dropout_seed.value
+        if seed is None:
+            raise RuntimeError("dropout outside `dropout_seed`: call with training=False")
         key = tf.bitcast(seed, tf.uint64) + tf.constant(self.number, tf.uint64)
         batch, *inner = shape
         return Draws(_bits(key, [(batch + 3) // 4, *inner], part), self._thresholds(inner[-1], seed))

@@ -39,7 +39,7 @@ def cores_for_parts() -> int:
 
 
 def sum_of_parts(function: Callable[[Any, Part | None], Any], batch: Any) -> Any:
-    """The sum of `function(part of the batch, which part)` over the parts; for use in training.
+    """The sum of `function(part of the batch, which part)` over the parts.
 
     The rows of a part come from all quarters of the batch. So dropout, which is told which part it is,
     keeps the entries that it keeps if there is one part.
@@ -49,24 +49,21 @@ def sum_of_parts(function: Callable[[Any, Part | None], Any], batch: Any) -> Any
       batch: tensors [B, ...], nested in any way.
     """
     rows = tf.nest.flatten(batch)[0].shape[0] or 1
-    parts = max(n for n in range(1, cores_for_parts() + 1) if n == 1 or divides_between(rows, n))
+    parts = max((n for n in range(2, cores_for_parts() + 1) if divides_between(rows, n)), default=1)
     if parts == 1:
         return function(batch, None)
 
-    def of_part(batch: Any, number: tf.Tensor) -> Any:
-        # TensorFlow's optimiser of graphs does not look at the caller for shapes.
-        batch = tf.nest.map_structure(lambda x: tf.ensure_shape(x, x.shape), batch)
-        return function(batch, Part(number, parts))
-
     # A call that stays a call. TensorFlow would else copy its graph into the caller's for each part.
-    compiled = tf.function(of_part, autograph=False, experimental_attributes={"_noinline": True})
+    compiled = tf.function(lambda rows, number: function(rows, Part(number, parts)), autograph=False,
+                           experimental_attributes={"_noinline": True})
     results = [compiled(tf.nest.map_structure(lambda x, i=i: _rows(x, i, parts), batch), tf.constant(i))
                for i in range(parts)]
     return tf.nest.map_structure(lambda *x: tf.add_n(x), *results)
 
 
 def joined_parts(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """`function` of tensors [B, ...], computed in parts; for use outside training."""
+    """`function` of tensors [B, ...], computed in parts. There is no dropout, so any number of rows
+    can be divided."""
     def call(*batch: tf.Tensor) -> tf.Tensor:
         rows = batch[0].shape[0] or 1
         parts = min(cores_for_parts(), rows)

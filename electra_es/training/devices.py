@@ -76,8 +76,7 @@ def _make_strategy(config: PretrainingConfig, tpu: TpuAddress) -> tf.distribute.
 def _cpu_strategy(config: PretrainingConfig) -> tf.distribute.Strategy:
     replicas = config.cpu_replicas
     if replicas == 1:
-        if config.jit_compile != "on":
-            _divide_batches_between_cores(config)
+        _divide_batches_between_cores(config)
         return tf.distribute.OneDeviceStrategy("device:CPU:0")
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
@@ -87,11 +86,12 @@ def _cpu_strategy(config: PretrainingConfig) -> tf.distribute.Strategy:
 
 def _divide_batches_between_cores(config: PretrainingConfig) -> None:
     """Gives each operation one thread if every core can have a part of each batch (`model/parts.py`).
-    Not if the user set TensorFlow's number of threads, or if TensorFlow has started its threads."""
+    Not if XLA compiles the whole step, if the user set TensorFlow's number of threads, or if TensorFlow
+    has started its threads."""
     cores = usable_cores()
     batches = (config.train_batch_size // config.accumulation_steps, config.eval_batch_size)
-    if any(name in os.environ for name in _THREADS) or not all(
-            divides_between(rows, cores) for rows in batches):
+    if (config.jit_compile == "on" or any(name in os.environ for name in _THREADS)
+            or not all(divides_between(rows, cores) for rows in batches)):
         return
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_inter_op_parallelism_threads(cores)
